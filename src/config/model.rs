@@ -1,0 +1,219 @@
+//! The high form: checked values, paths made absolute, defaults filled in. Nothing here can be invalid.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::routing::{
+    HostPattern, Limits, ListenerPolicy, Prefix, RetryPolicy, ServiceName, Timeouts,
+};
+
+/// A whole `rota.toml`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node: Node,
+    pub admin: Admin,
+    pub consul: Option<Consul>,
+    pub access_log: Option<AccessLog>,
+    pub listeners: Vec<Listener>,
+    pub services: Vec<ServiceEntry>,
+    pub routes: Vec<RouteEntry>,
+    pub tuning: Tuning,
+}
+
+/// `[node]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub name: String,
+    pub pod: Option<String>,
+    pub workers: NonZeroUsize,
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `[admin]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    pub address: AdminAddress,
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// `[consul]`, with what the environment adds. `Debug` never shows the token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Consul {
+    /// `http` or `https` and an authority: `http://127.0.0.1:8500`; or `unix:PATH` is not supported.
+    pub address: String,
+    /// No slash at either end.
+    pub prefix: String,
+    pub token: Option<ConsulToken>,
+    pub ca_file: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    pub datacenter: Option<String>,
+    pub allow_upstreams: Vec<IpNet>,
+    /// Blocking queries open at once to the agent; beyond it one watch over all services.
+    pub connections: usize,
+    /// How long a blocking query may hang.
+    pub wait: Duration,
+}
+
+/// Where the token comes from; a file is read again at each use, so that it can be rotated.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ConsulToken {
+    Value(String),
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for Consul {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consul")
+            .field("address", &self.address)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `[access_log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Stdout,
+    File(PathBuf),
+}
+
+/// `[[listener]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub policy: Arc<ListenerPolicy>,
+    /// The first one is for clients without SNI.
+    pub certificates: Vec<CertificateFiles>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `[[service]]`, or `config/services/<name>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceEntry {
+    pub name: ServiceName,
+    pub source: ServerSource,
+    pub active: Option<ActiveCheck>,
+    /// None: the pod-wide `[retry]`.
+    pub retry: Option<RetryPolicy>,
+    pub protocol: ServiceProtocol,
+    pub tls: ServiceTls,
+    pub pool: usize,
+}
+
+/// Where a service's servers come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerSource {
+    Servers(Vec<ServerEntry>),
+    Consul(ConsulService),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerEntry {
+    pub host: ServerHost,
+    pub port: u16,
+    /// 1 to 65,535; 0: takes no turn.
+    pub weight: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerHost {
+    Ip(std::net::IpAddr),
+    /// Resolved again on its TTL.
+    Name(String),
+}
+
+/// `consul = { service = "app", tag = "v2", datacenter = "dc1" }`: also the key of a watch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConsulService {
+    pub service: String,
+    pub tag: Option<String>,
+    pub datacenter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceProtocol {
+    Http,
+    Https,
+    H2c,
+    H2,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceTls {
+    pub ca: Option<PathBuf>,
+    pub server_name: Option<String>,
+}
+
+/// `[service.health.active]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActiveCheck {
+    /// None: a TCP connect.
+    pub path: Option<String>,
+    /// None: the server's own address.
+    pub host: Option<String>,
+    /// None: the server's port.
+    pub port: Option<u16>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub fall: u32,
+    pub rise: u32,
+    /// Statuses that count as well, inclusive ranges; default 200 to 399.
+    pub status: Vec<(u16, u16)>,
+    pub headers: Vec<(String, String)>,
+}
+
+/// `[[route]]`, or `config/routes/<name>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteEntry {
+    /// `name`, the document's name, or `host` + `path`.
+    pub name: String,
+    pub host: HostPattern,
+    pub path: Prefix,
+    pub service: ServiceName,
+}
+
+/// `[limits]`, `[timeouts]`, `[guard]`, `[retry]`: what `config/tuning` may set for the whole pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub guard: Guard,
+    pub retry: RetryPolicy,
+}
+
+/// `[guard]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guard {
+    pub window: Duration,
+    /// A share from 0 to 1.
+    pub max_loss: f64,
+    pub deadline: Duration,
+}
+
+impl Eq for Guard {}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Guard {
+            window: Duration::from_secs(60),
+            max_loss: 0.5,
+            deadline: Duration::from_secs(600),
+        }
+    }
+}

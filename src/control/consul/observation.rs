@@ -1,0 +1,93 @@
+//! What Consul said, as plain data: the control plane decides what to believe.
+
+use std::sync::Arc;
+
+use crate::config::ConsulService;
+
+/// One answer, or the lack of one. Sent only when the content differs from the last one of the same watch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Observation {
+    /// The instances of one service, whatever their checks say.
+    Instances {
+        watch: ConsulService,
+        instances: Vec<Instance>,
+    },
+    /// All documents of one subtree. A missing prefix is an empty list.
+    Documents {
+        subtree: Subtree,
+        documents: Vec<Document>,
+    },
+    /// A watch began to fail (after it had worked, or at the start); said once per change of state.
+    Failing { watch: String, error: String },
+    /// A failing watch works again.
+    Recovered { watch: String },
+}
+
+/// The subtrees of `<prefix>` that are watched, each by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subtree {
+    /// `config/services/`
+    Services,
+    /// `config/routes/`
+    Routes,
+    /// `config/tuning`: at most one document, its name empty.
+    Tuning,
+    /// `operator/drain/`
+    OperatorDrain,
+    /// `pod`: the pod's id, at most one document, its name empty. Missing where it was = Consul lost its state.
+    Pod,
+}
+
+/// One KV entry below a subtree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// What follows the subtree's key: `shop`, `shop/10.0.0.1:80`.
+    pub name: String,
+    pub value: Arc<[u8]>,
+    pub create_index: u64,
+    pub modify_index: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CheckStatus {
+    Passing,
+    Warning,
+    Critical,
+    /// Node or service maintenance mode.
+    Maintenance,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// `serfHealth`, `service:app-1`, `_node_maintenance`, ….
+    pub id: String,
+    pub name: String,
+    pub status: CheckStatus,
+    /// Cut at 512 bytes.
+    pub output: String,
+}
+
+/// One instance of a service as `/v1/health/service/:name` gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub node: String,
+    pub id: String,
+    /// The service's address, or the node's where that is empty: an IP address or a host name.
+    pub address: String,
+    pub port: u16,
+    pub tags: Vec<String>,
+    pub weight_passing: u32,
+    pub weight_warning: u32,
+    pub checks: Vec<Check>,
+}
+
+impl Instance {
+    /// The worst of its checks; no check at all is passing.
+    pub fn status(&self) -> CheckStatus {
+        self.checks
+            .iter()
+            .map(|check| check.status)
+            .max()
+            .unwrap_or(CheckStatus::Passing)
+    }
+}

@@ -1,0 +1,1 @@
+//! TLS settings towards servers: who is trusted, what we show.

@@ -1,0 +1,28 @@
+//! The decision core: which route, which service, whose turn. Pure: no I/O, no clock, no randomness, no globals.
+//!
+//! *Configured* state is an immutable [`Snapshot`]; *measured* state is the atomics in [`Upstream`] and
+//! [`ServiceMeasured`], carried from snapshot to snapshot by identity.
+
+pub mod host;
+pub mod measured;
+pub mod operator;
+pub mod path;
+pub mod policy;
+pub mod service;
+pub mod snapshot;
+pub mod standing;
+pub mod swap;
+pub mod table;
+pub mod turn;
+pub mod upstream;
+
+pub use host::{Host, HostPattern};
+pub use measured::{Method, Moment, ServiceMeasured, UpstreamCell, WorkerId};
+pub use path::Prefix;
+pub use policy::{Limits, ListenerPolicy, RetryPolicy, Scheme, Timeouts};
+pub use service::{Member, Protocol, Service, ServiceName, TlsToServer};
+pub use snapshot::Snapshot;
+pub use standing::{Signal, Standing, Verdict};
+pub use table::{NoRoute, Route, RouteTable};
+pub use turn::Turn;
+pub use upstream::{PassiveFault, PassiveReport, Unfit, Upstream, UpstreamKey};

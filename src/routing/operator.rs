@@ -1,0 +1,62 @@
+//! What an operator can ask of a running LB, as data: admin takes it in, control carries it out.
+
+use std::time::SystemTime;
+
+use super::service::ServiceName;
+
+/// Whom an operator's word is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    Service(ServiceName),
+    /// `SERVICE/SERVER`, the server as its label: `address:port`.
+    Server(ServiceName, String),
+    /// The LB itself.
+    Node,
+}
+
+/// How far a word reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The whole pod, through Consul's KV.
+    Pod,
+    /// This LB alone, also when Consul is down.
+    Here,
+}
+
+/// One order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    Drain {
+        target: Target,
+        reach: Reach,
+        by: String,
+        until: Option<SystemTime>,
+    },
+    Undrain {
+        target: Target,
+        reach: Reach,
+        by: String,
+    },
+}
+
+/// Why an order was not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrderError {
+    /// No such service or server; holds the message.
+    Unknown(String),
+    /// It reaches for the pod, and there is no Consul or it does not answer.
+    NoConsul(String),
+    /// The control plane is shutting down.
+    Stopped,
+}
+
+impl std::fmt::Display for OrderError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            OrderError::Unknown(message) | OrderError::NoConsul(message) => f.write_str(message),
+            OrderError::Stopped => f.write_str("rota is stopping"),
+        }
+    }
+}
+
+impl std::error::Error for OrderError {}

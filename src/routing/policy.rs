@@ -1,0 +1,149 @@
+//! The numbers that tune the data plane, with their defaults: limits, timeouts, retry, and what a listener is told.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+const KIB: u64 = 1024;
+
+/// `[limits]`: what is refused or made to wait, in bytes and counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Client connections; accept pauses there.
+    pub connections: usize,
+    /// A request head: 431 beyond; an answer's head: 502 beyond.
+    pub head_bytes: usize,
+    /// Fields of a head: 431 beyond.
+    pub head_fields: usize,
+    /// A request target: 414 beyond.
+    pub target_bytes: usize,
+    /// A request body: 413 beyond; None: no limit.
+    pub body_bytes: Option<u64>,
+    /// Bytes a second of a request body, averaged over `timeouts.body`; slower: 408.
+    pub body_rate: u64,
+    /// Idle connections to servers in the whole process; beyond it the oldest is closed.
+    pub pool: usize,
+}
+
+/// The most fields a head may have, whatever `head_fields` says.
+pub const MAX_HEAD_FIELDS: usize = 256;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 20_000,
+            head_bytes: (64 * KIB) as usize,
+            head_fields: 100,
+            target_bytes: (16 * KIB) as usize,
+            body_bytes: None,
+            body_rate: 256,
+            pool: 4096,
+        }
+    }
+}
+
+/// `[timeouts]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept (TLS included) or a request's first byte to the end of its head: 408.
+    pub head: Duration,
+    /// Without a byte of the client's body, or of progress in sending to the client.
+    pub body: Duration,
+    /// An idle client connection.
+    pub keep_alive: Duration,
+    /// Connecting to a server (TLS included).
+    pub connect: Duration,
+    /// From request sent to response head, over all attempts: 504; between bytes of its body: cut.
+    pub response: Duration,
+    /// Without a byte either way, for WebSockets and streams whose answer has begun.
+    pub tunnel: Duration,
+    /// An idle connection to a server is closed after this.
+    pub pool_idle: Duration,
+    /// A connection to a server is not used again past this age.
+    pub pool_age: Duration,
+    /// Readiness false, still accepting.
+    pub drain_delay: Duration,
+    /// Then finish what is in flight.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            connect: Duration::from_secs(2),
+            response: Duration::from_secs(60),
+            tunnel: Duration::from_secs(3600),
+            pool_idle: Duration::from_secs(60),
+            pool_age: Duration::from_secs(3600),
+            drain_delay: Duration::ZERO,
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[retry]` and `[service.retry]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// On other servers, beyond the first; 0: never.
+    pub attempts: u32,
+    /// Statuses of idempotent requests' answers that count as a failure and are tried elsewhere.
+    pub statuses: Box<[u16]>,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        RetryPolicy {
+            attempts: 2,
+            statuses: Box::new([]),
+        }
+    }
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
+/// Answer everything with 308 to HTTPS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// The port that the Location names; None: no port.
+    pub port: Option<u16>,
+}
+
+/// What a listener does with its connections. Read anew for each connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerPolicy {
+    /// Its name, or its address where it has none: the metric label and the key by which workers find it.
+    pub name: Arc<str>,
+    pub address: SocketAddr,
+    pub scheme: Scheme,
+    pub redirect: Option<Redirect>,
+    /// Whose X-Forwarded-* and X-Request-Id are believed.
+    pub trusted_proxies: Arc<[IpNet]>,
+    pub proxy_protocol: bool,
+}
+
+impl ListenerPolicy {
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies
+            .iter()
+            .any(|net| net.contains(&peer.to_canonical()))
+    }
+}

@@ -1,0 +1,166 @@
+//! A service: its members, whose turn it is, and how its requests are sent and sent again. Hot path.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use super::measured::{ServiceMeasured, WorkerId};
+use super::policy::RetryPolicy;
+use super::standing::Standing;
+use super::turn::Turn;
+use super::upstream::{Unfit, Upstream};
+
+/// A service's name: 1 to 128 characters of `a-z A-Z 0-9 . _ -`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceName(Arc<str>);
+
+impl ServiceName {
+    /// None if the text is no name.
+    pub fn parse(text: &str) -> Option<ServiceName> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        ((1..=128).contains(&text.len()) && text.bytes().all(allowed))
+            .then(|| ServiceName(text.into()))
+    }
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+impl From<&str> for ServiceName {
+    fn from(text: &str) -> ServiceName {
+        ServiceName::parse(text).unwrap()
+    }
+}
+
+impl Borrow<str> for ServiceName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A verified TLS connection to a service's servers. The TLS settings are rustls's own value: data here, used by `dial`.
+#[derive(Clone, Debug)]
+pub struct TlsToServer {
+    pub config: Arc<rustls::ClientConfig>,
+    /// What the certificate has to be valid for; None: the host name the server was given as, or its address.
+    pub server_name: Option<rustls::pki_types::ServerName<'static>>,
+}
+
+/// What is spoken to a service's servers.
+#[derive(Clone, Debug)]
+pub enum Protocol {
+    Http,
+    Https(TlsToServer),
+    /// HTTP/2 with prior knowledge, in clear text (gRPC).
+    H2c,
+    H2(TlsToServer),
+}
+
+/// One server in its service.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub upstream: Arc<Upstream>,
+    /// The host name it was given as, for TLS verification.
+    pub host_name: Option<Arc<str>>,
+    /// Its effective weight: the passing or the warning one; 0 takes no turn.
+    pub weight: u32,
+    pub standing: Arc<Standing>,
+}
+
+#[derive(Debug)]
+pub struct Service {
+    pub name: ServiceName,
+    pub members: Box<[Member]>,
+    /// Whose turn it is among those who were fit when the snapshot was made.
+    pub turn: Turn,
+    /// Those whose only fault is a check's word: they serve when nobody is fit.
+    pub reserve: Turn,
+    pub protocol: Protocol,
+    pub retry: RetryPolicy,
+    /// Idle connections to one server, over all workers.
+    pub pool: usize,
+    pub measured: Arc<ServiceMeasured>,
+    /// Where this LB begins in the turn order, so that LBs don't move in step.
+    pub phase: u64,
+}
+
+impl Service {
+    /// Members' turn orders follow from their fitness at this moment.
+    pub fn turns(members: &[Member]) -> (Turn, Turn) {
+        let pick = |is_in: fn(&Upstream) -> bool| {
+            let weights: Vec<(u32, u32)> = (0u32..)
+                .zip(members)
+                .filter(|(_, m)| is_in(&m.upstream))
+                .map(|(index, m)| (index, m.weight))
+                .collect();
+            Turn::build(&weights)
+        };
+        (
+            pick(Upstream::is_fit),
+            pick(|upstream| !upstream.is_fit() && upstream.is_fit_in_panic()),
+        )
+    }
+
+    /// The next upstream whose turn it is for a worker, none of `tried`. None: nobody is left. In panic (nobody fit at all)
+    /// those serve whose only fault is a check's word.
+    pub fn pick(&self, worker: WorkerId, workers: usize, tried: &[u64]) -> Option<&Member> {
+        let cell = self.measured.of(worker);
+        let start = |turn: &Turn| {
+            let spread = (turn.len() as u64 * worker.0 as u64) / workers.max(1) as u64;
+            self.phase.wrapping_add(spread)
+        };
+        let walk = |turn: &Turn, first: u64, is_in: fn(&Upstream) -> bool| {
+            (0..turn.len() as u64)
+                .map(|step| &self.members[turn.at(first.wrapping_add(step)) as usize])
+                .find(|member| {
+                    is_in(&member.upstream) && !tried.contains(&member.upstream.number())
+                })
+        };
+        let position = cell.next_turn();
+        if !self.turn.is_empty() {
+            let found = walk(
+                &self.turn,
+                start(&self.turn).wrapping_add(position),
+                Upstream::is_fit,
+            );
+            if found.is_some() {
+                return found;
+            }
+            if self
+                .members
+                .iter()
+                .any(|member| member.upstream.is_fit() && member.weight > 0)
+            {
+                return None;
+            }
+        }
+        // Members that fell or came back since this snapshot was made are in either order.
+        [&self.reserve, &self.turn]
+            .into_iter()
+            .filter(|turn| !turn.is_empty())
+            .find_map(|turn| {
+                walk(
+                    turn,
+                    start(turn).wrapping_add(position),
+                    Upstream::is_fit_in_panic,
+                )
+            })
+    }
+
+    /// Whether one more may be ejected for bad answers: at most half of a service.
+    pub fn may_eject_failing(&self) -> bool {
+        let failing = self
+            .members
+            .iter()
+            .filter(|member| member.upstream.has(Unfit::Failing))
+            .count();
+        (failing + 1) * 2 <= self.members.len()
+    }
+}

@@ -1,0 +1,94 @@
+//! How one request ended: recorded once, at its end; access log, metrics and passive health are all fed from it. Hot path.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Why a request ended as it did, as logs and `rota why` name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The server's own answer.
+    Answered,
+    Redirected,
+    NoRoute,
+    /// The service has nobody on the rota.
+    NoUpstream,
+    /// The request could not be read or is ambiguous.
+    BadRequest,
+    HeadTooLarge,
+    TargetTooLong,
+    BodyTooLarge,
+    /// The head or body came too slowly.
+    ClientTimeout,
+    MethodNotAllowed,
+    NotImplemented,
+    Misdirected,
+    /// The client went away before its answer was complete.
+    ClientAborted,
+    /// Each attempt's connection was refused or timed out.
+    ConnectFailed,
+    /// The server closed, reset, or spoke no HTTP before an answer.
+    UpstreamBroken,
+    UpstreamTimeout,
+    /// The answer was cut in its middle, and so was ours.
+    UpstreamTruncated,
+    /// rota stopped before the answer was complete.
+    Stopped,
+    /// A panic of ours.
+    Internal,
+}
+
+impl Reason {
+    pub fn label(self) -> &'static str {
+        match self {
+            Reason::Answered => "answered",
+            Reason::Redirected => "redirected",
+            Reason::NoRoute => "no_route",
+            Reason::NoUpstream => "no_upstream",
+            Reason::BadRequest => "bad_request",
+            Reason::HeadTooLarge => "head_too_large",
+            Reason::TargetTooLong => "target_too_long",
+            Reason::BodyTooLarge => "body_too_large",
+            Reason::ClientTimeout => "client_timeout",
+            Reason::MethodNotAllowed => "method_not_allowed",
+            Reason::NotImplemented => "not_implemented",
+            Reason::Misdirected => "misdirected",
+            Reason::ClientAborted => "client_aborted",
+            Reason::ConnectFailed => "connect_failed",
+            Reason::UpstreamBroken => "upstream_broken",
+            Reason::UpstreamTimeout => "upstream_timeout",
+            Reason::UpstreamTruncated => "upstream_truncated",
+            Reason::Stopped => "stopped",
+            Reason::Internal => "internal",
+        }
+    }
+}
+
+/// One request's end. Borrowed from the connection's buffers: nothing is allocated to record it.
+#[derive(Debug)]
+pub struct Outcome<'a> {
+    pub listener: &'a str,
+    pub client: IpAddr,
+    /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
+    pub version: &'static str,
+    pub tls: bool,
+    /// As sent; empty when it could not be read.
+    pub method: &'a str,
+    pub host: &'a str,
+    /// The target as sent, query included.
+    pub target: &'a str,
+    pub request_id: &'a str,
+    /// 0: no answer was sent.
+    pub status: u16,
+    pub reason: Reason,
+    pub route: Option<&'a str>,
+    pub service: Option<&'a str>,
+    /// The last upstream tried.
+    pub upstream: Option<&'a str>,
+    /// Upstreams tried.
+    pub attempts: u32,
+    /// From the head's first byte to the answer's last.
+    pub duration: Duration,
+    /// Body bytes from and to the client.
+    pub received: u64,
+    pub sent: u64,
+}

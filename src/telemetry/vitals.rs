@@ -1,0 +1,151 @@
+//! Counters of the process itself: one set of cells per worker, written by it alone. Hot path.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use super::outcome::Reason;
+use crate::routing::measured::Counter;
+
+/// How a TLS handshake ended, by label: version × resumed, and failures by cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    Tls13Full,
+    Tls13Resumed,
+    Tls12Full,
+    Tls12Resumed,
+    /// The name was unknown (`unrecognized_name`).
+    UnknownName,
+    TimedOut,
+    Failed,
+}
+
+impl Handshake {
+    pub const ALL: [Handshake; 7] = [
+        Handshake::Tls13Full,
+        Handshake::Tls13Resumed,
+        Handshake::Tls12Full,
+        Handshake::Tls12Resumed,
+        Handshake::UnknownName,
+        Handshake::TimedOut,
+        Handshake::Failed,
+    ];
+
+    /// `(version, resumed, outcome)` as the metric labels them.
+    pub fn labels(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Handshake::Tls13Full => ("1.3", "false", "ok"),
+            Handshake::Tls13Resumed => ("1.3", "true", "ok"),
+            Handshake::Tls12Full => ("1.2", "false", "ok"),
+            Handshake::Tls12Resumed => ("1.2", "true", "ok"),
+            Handshake::UnknownName => ("", "false", "unrecognized_name"),
+            Handshake::TimedOut => ("", "false", "timeout"),
+            Handshake::Failed => ("", "false", "failed"),
+        }
+    }
+}
+
+/// One listener on one worker.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ListenerCells {
+    pub accepted: Counter,
+    pub closed: Counter,
+    handshakes: [Counter; Handshake::ALL.len()],
+}
+
+impl ListenerCells {
+    pub fn handshake(&self, outcome: Handshake) {
+        self.handshakes[outcome as usize].add(1);
+    }
+    pub fn handshakes(&self, outcome: Handshake) -> u64 {
+        self.handshakes[outcome as usize].value()
+    }
+}
+
+/// One worker.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerVitals {
+    /// By listener name; a worker adds a listener when it opens it.
+    listeners: Mutex<Vec<(Arc<str>, Arc<ListenerCells>)>>,
+    /// Nanoseconds that the worker's thread spent on the CPU.
+    pub busy_ns: AtomicU64,
+    /// Requests by [`Reason`], service or not.
+    reasons: [Counter; 19],
+    pub panics: Counter,
+    /// Accept paused: `limits.connections` reached.
+    pub accept_paused: Counter,
+    /// Accept failed for want of descriptors or memory.
+    pub accept_failed: Counter,
+    pub pool_idle: AtomicI64,
+    /// Connections to servers taken from the pool, and those found closed in it.
+    pub pool_reused: Counter,
+    pub pool_stale: Counter,
+}
+
+impl WorkerVitals {
+    pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerCells> {
+        let mut listeners = self.listeners.lock().expect("no panic while held");
+        if let Some((_, cells)) = listeners.iter().find(|(known, _)| known == name) {
+            return cells.clone();
+        }
+        let cells = Arc::new(ListenerCells::default());
+        listeners.push((name.clone(), cells.clone()));
+        cells
+    }
+
+    pub fn listeners(&self) -> Vec<(Arc<str>, Arc<ListenerCells>)> {
+        self.listeners.lock().expect("no panic while held").clone()
+    }
+
+    pub fn ended(&self, reason: Reason) {
+        self.reasons[reason as usize].add(1);
+    }
+    pub fn reason(&self, reason: Reason) -> u64 {
+        self.reasons[reason as usize].value()
+    }
+}
+
+/// The whole process: shared by planes that never import one another.
+#[derive(Debug)]
+pub struct Vitals {
+    pub started: std::time::Instant,
+    pub workers: Box<[WorkerVitals]>,
+    /// Unix milliseconds of the last good answer from Consul; 0: never, or no Consul configured.
+    pub discovery_contact_ms: AtomicI64,
+    pub discovery_configured: AtomicBool,
+    /// Watches that are failing now.
+    pub discovery_failing: AtomicI64,
+    pub access_log_dropped: AtomicU64,
+    pub access_log_failed: AtomicU64,
+    pub log_dropped: AtomicU64,
+    pub reloads: AtomicU64,
+    pub reloads_failed: AtomicU64,
+}
+
+impl Vitals {
+    pub fn new(workers: usize) -> Vitals {
+        Vitals {
+            started: std::time::Instant::now(),
+            workers: (0..workers).map(|_| WorkerVitals::default()).collect(),
+            discovery_contact_ms: AtomicI64::new(0),
+            discovery_configured: AtomicBool::new(false),
+            discovery_failing: AtomicI64::new(0),
+            access_log_dropped: AtomicU64::new(0),
+            access_log_failed: AtomicU64::new(0),
+            log_dropped: AtomicU64::new(0),
+            reloads: AtomicU64::new(0),
+            reloads_failed: AtomicU64::new(0),
+        }
+    }
+
+    /// Milliseconds since the process started, plus one: never 0.
+    pub fn moment(&self) -> crate::routing::Moment {
+        crate::routing::Moment(self.started.elapsed().as_millis() as u64 + 1)
+    }
+
+    pub fn discovery_contact_is_now(&self, unix_ms: i64) {
+        self.discovery_contact_ms.store(unix_ms, Relaxed);
+    }
+}

@@ -86,8 +86,10 @@ impl Certificate {
     /// Whether a client that trusts this certificate may be answered for `host`: a name or address literal without port, in any
     /// case, an IPv6 address with or without brackets. A wildcard stands for exactly one label (RFC 9525 section 6.3).
     pub fn covers(&self, host: &str) -> bool {
-        let covers_exactly = |name: &Box<str>| name.eq_ignore_ascii_case(host);
-        if self.names.exact.iter().any(covers_exactly) {
+        if self
+            .exact_names()
+            .any(|name| name.eq_ignore_ascii_case(host))
+        {
             return true;
         }
         if let Some(address) = literal(host) {
@@ -95,9 +97,7 @@ impl Certificate {
         }
         match host.split_once('.') {
             Some((label, rest)) if !label.is_empty() => self
-                .names
-                .wildcards
-                .iter()
+                .wildcard_suffixes()
                 .any(|suffix| suffix.eq_ignore_ascii_case(rest)),
             Some(_) | None => false,
         }

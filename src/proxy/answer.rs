@@ -50,7 +50,13 @@ pub fn is_passed_on(name: &str, head: &AnswerHead<'_>) -> bool {
 }
 
 /// Appends the head of a server's answer, as the client gets it.
-pub fn write_answer(out: &mut Vec<u8>, head: &AnswerHead<'_>, version: Version, body: BodyOut, then: Then) {
+pub fn write_answer(
+    out: &mut Vec<u8>,
+    head: &AnswerHead<'_>,
+    version: Version,
+    body: BodyOut,
+    then: Then,
+) {
     write!(out, "HTTP/1.1 {} {}\r\n", head.status, head.phrase).expect("a vector takes all");
     write_fields(out, head);
     match body {
@@ -60,7 +66,9 @@ pub fn write_answer(out: &mut Vec<u8>, head: &AnswerHead<'_>, version: Version, 
             }
             _ => {}
         },
-        BodyOut::Length(length) => write!(out, "Content-Length: {length}\r\n").expect("a vector takes all"),
+        BodyOut::Length(length) => {
+            write!(out, "Content-Length: {length}\r\n").expect("a vector takes all")
+        }
         BodyOut::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         BodyOut::UntilClose => {}
     }
@@ -83,7 +91,11 @@ pub fn write_interim(out: &mut Vec<u8>, head: &AnswerHead<'_>) {
 }
 
 fn write_fields(out: &mut Vec<u8>, head: &AnswerHead<'_>) {
-    for field in head.fields.iter().filter(|field| is_passed_on(field.name, head)) {
+    for field in head
+        .fields
+        .iter()
+        .filter(|field| is_passed_on(field.name, head))
+    {
         out.extend_from_slice(field.name.as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(field.value);
@@ -93,10 +105,18 @@ fn write_fields(out: &mut Vec<u8>, head: &AnswerHead<'_>) {
 
 /// The fields of an answer of rota's own, beside its length.
 pub fn refusal_fields(refusal: Refusal) -> impl Iterator<Item = (&'static str, String)> {
-    let retry_after = matches!(refusal, Refusal::NoUpstream).then(|| ("retry-after", RETRY_AFTER_SECONDS.to_string()));
-    let allow = matches!(refusal, Refusal::MethodNotAllowed)
-        .then(|| ("allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH".to_owned()));
-    [("content-type", "text/plain; charset=utf-8".to_owned())].into_iter().chain(retry_after).chain(allow)
+    let retry_after = matches!(refusal, Refusal::NoUpstream)
+        .then(|| ("retry-after", RETRY_AFTER_SECONDS.to_string()));
+    let allow = matches!(refusal, Refusal::MethodNotAllowed).then(|| {
+        (
+            "allow",
+            "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH".to_owned(),
+        )
+    });
+    [("content-type", "text/plain; charset=utf-8".to_owned())]
+        .into_iter()
+        .chain(retry_after)
+        .chain(allow)
 }
 
 /// Appends a whole answer of rota's own.
@@ -113,7 +133,11 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: Refusal, is_head: bool, then: T
 
 /// Appends a 308 (RFC 9110 section 15.4.9).
 pub fn write_redirect(out: &mut Vec<u8>, location: &str, then: Then) {
-    write!(out, "HTTP/1.1 308 Permanent Redirect\r\nlocation: {location}\r\ncontent-length: 0\r\n").expect("a vector takes all");
+    write!(
+        out,
+        "HTTP/1.1 308 Permanent Redirect\r\nlocation: {location}\r\ncontent-length: 0\r\n"
+    )
+    .expect("a vector takes all");
     finish(out, then, None);
 }
 
@@ -129,5 +153,8 @@ fn finish(out: &mut Vec<u8>, then: Then, text: Option<&str>) {
 }
 
 fn phrase(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason()).unwrap_or("")
+    http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|code| code.canonical_reason())
+        .unwrap_or("")
 }

@@ -31,7 +31,12 @@ pub struct Buf {
 
 impl Buffers {
     pub fn empty(&self) -> Buf {
-        Buf { bytes: Box::new([]), start: 0, end: 0, home: self.clone() }
+        Buf {
+            bytes: Box::new([]),
+            start: 0,
+            end: 0,
+            home: self.clone(),
+        }
     }
 
     fn take(&self, size: usize) -> Box<[u8]> {

@@ -28,7 +28,11 @@ pub async fn open(
         }
     };
     match stream {
-        Ok(stream) => Ok(ServerConnection::new(Io::new(stream), worker.buffers.empty(), Instant::now())),
+        Ok(stream) => Ok(ServerConnection::new(
+            Io::new(stream),
+            worker.buffers.empty(),
+            Instant::now(),
+        )),
         Err(error) => Err(fault(&error)),
     }
 }

@@ -63,7 +63,12 @@ pub trait Sink {
     async fn flush(&mut self) -> Result<(), ClientGone>;
     async fn end(&mut self, trailers: &[Header<'_>]) -> Result<(), ClientGone>;
     /// An answer of rota's own; nothing was sent before.
-    async fn refuse(&mut self, refusal: Refusal, is_head: bool, then: Then) -> Result<(), ClientGone>;
+    async fn refuse(
+        &mut self,
+        refusal: Refusal,
+        is_head: bool,
+        then: Then,
+    ) -> Result<(), ClientGone>;
     /// The answer can't be completed: its end must not look like one.
     fn cut(&mut self);
     /// Ready when the client gave up on this request.

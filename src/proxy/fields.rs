@@ -54,15 +54,24 @@ pub fn known(name: &str) -> Known {
         18 if is("proxy-authenticate") => Known::HopByHop,
         19 if is("proxy-authorization") => Known::HopByHop,
         25 if is("proxy-authentication-info") => Known::HopByHop,
-        len if len > 12 && name.as_bytes()[..12].eq_ignore_ascii_case(b"x-forwarded-") => Known::Identity,
+        len if len > 12 && name.as_bytes()[..12].eq_ignore_ascii_case(b"x-forwarded-") => {
+            Known::Identity
+        }
         _ => Known::Other,
     };
-    if found == Known::Other && memchr::memchr(b'_', name.as_bytes()).is_some() { Known::Underscore } else { found }
+    if found == Known::Other && memchr::memchr(b'_', name.as_bytes()).is_some() {
+        Known::Underscore
+    } else {
+        found
+    }
 }
 
 /// The elements of a comma-separated field value, without surrounding white space; empty ones are left out.
 pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+    value
+        .split(|&b| b == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|element| !element.is_empty())
 }
 
 /// What the `Connection` fields of a message say.
@@ -108,7 +117,9 @@ pub fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let number = value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    let number = value
+        .iter()
+        .fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
     (number < 1 << 63).then_some(number)
 }
 
@@ -125,7 +136,8 @@ pub fn is_trailer(name: &str) -> bool {
         "cache-control",
         "max-forwards",
     ];
-    matches!(known(name), Known::Other) && !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never))
+    matches!(known(name), Known::Other)
+        && !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never))
 }
 
 #[cfg(test)]
@@ -145,14 +157,27 @@ mod tests {
     fn a_length_is_digits_alone() {
         assert_eq!(content_length(b"0"), Some(0));
         assert_eq!(content_length(b"9223372036854775807"), Some((1 << 63) - 1));
-        for bad in ["", "+1", "-1", "1,1", "0x1", "1 1", "9223372036854775808", "99999999999999999999", "1_000"] {
+        for bad in [
+            "",
+            "+1",
+            "-1",
+            "1,1",
+            "0x1",
+            "1 1",
+            "9223372036854775808",
+            "99999999999999999999",
+            "1_000",
+        ] {
             assert_eq!(content_length(bad.as_bytes()), None, "{bad}");
         }
     }
 
     #[test]
     fn a_connection_field_nominates_but_not_what_the_edge_rests_on() {
-        let fields = [Header { name: "Connection", value: b"close, X-Foo ,cookie" }];
+        let fields = [Header {
+            name: "Connection",
+            value: b"close, X-Foo ,cookie",
+        }];
         let mut options = ConnectionOptions::default();
         options.add(fields[0].value);
         assert!(options.close && options.nominates && !options.upgrade);

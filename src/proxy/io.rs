@@ -64,11 +64,20 @@ impl Io {
         while done < total {
             done += poll_fn(|cx| self.poll_write(cx, slices, done)).await?;
         }
-        if self.is_tls() { poll_fn(|cx| self.poll_flush(cx)).await } else { Ok(()) }
+        if self.is_tls() {
+            poll_fn(|cx| self.poll_flush(cx)).await
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes all slices as [`Io::write_all`] does; each write has `patience` to make progress. False: it made none, or failed.
-    pub async fn write_patiently(&self, slices: &[&[u8]], timer: &Timer, patience: Duration) -> bool {
+    pub async fn write_patiently(
+        &self,
+        slices: &[&[u8]],
+        timer: &Timer,
+        patience: Duration,
+    ) -> bool {
         let mut done = 0;
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         while done < total {
@@ -81,11 +90,21 @@ impl Io {
         if !self.is_tls() {
             return true;
         }
-        matches!(timer.within(Instant::now() + patience, poll_fn(|cx| self.poll_flush(cx))).await, Ok(Ok(())))
+        matches!(
+            timer
+                .within(Instant::now() + patience, poll_fn(|cx| self.poll_flush(cx)))
+                .await,
+            Ok(Ok(()))
+        )
     }
 
     /// Writes once of what follows `done` bytes of the slices (8 of them at most).
-    pub fn poll_write(&self, cx: &mut Context<'_>, slices: &[&[u8]], done: usize) -> Poll<io::Result<usize>> {
+    pub fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[&[u8]],
+        done: usize,
+    ) -> Poll<io::Result<usize>> {
         let mut vector = [IoSlice::new(&[]); 8];
         let mut count = 0;
         let mut skip = done;
@@ -103,7 +122,11 @@ impl Io {
             [one] => ready!(Pin::new(&mut *stream).poll_write(cx, one)),
             many => ready!(Pin::new(&mut *stream).poll_write_vectored(cx, many)),
         }?;
-        if written == 0 { Poll::Ready(Err(io::ErrorKind::WriteZero.into())) } else { Poll::Ready(Ok(written)) }
+        if written == 0 {
+            Poll::Ready(Err(io::ErrorKind::WriteZero.into()))
+        } else {
+            Poll::Ready(Ok(written))
+        }
     }
 
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -118,7 +141,8 @@ impl Io {
     /// Makes the close that follows a reset, so that a cut answer is never taken for a complete one.
     pub fn reset_on_close(&self) {
         // Fails only on a socket that is gone already, where there is nothing left to say.
-        let _ = socket2::SockRef::from(self.0.borrow().tcp()).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(self.0.borrow().tcp())
+            .set_linger(Some(std::time::Duration::ZERO));
     }
 
     /// Whether an idle connection has anything to read; see [`Stream::has_news`].

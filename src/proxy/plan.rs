@@ -4,6 +4,8 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::fields::{Known, elements, is_nominated, known};
 use super::http1::body::Framing;
 use super::http1::head::{RequestHead, Version};
@@ -12,6 +14,7 @@ use crate::certs::Certificate;
 use crate::routing::host::HostBuffer;
 use crate::routing::path::{canonical, without_query};
 use crate::routing::{ListenerPolicy, Method, Route, Snapshot, Timeouts};
+use crate::telemetry::{Outcome, Reason};
 
 /// What is known of a connection before any request on it.
 pub struct Peer {
@@ -29,6 +32,36 @@ pub struct TlsFacts {
     pub certificate: Option<Arc<Certificate>>,
 }
 
+impl Peer {
+    /// The outcome of a request, before it is known: the caller fills in how it ended.
+    pub fn outcome<'a>(
+        &'a self,
+        version: Version,
+        facts: &'a Facts,
+        began: Instant,
+    ) -> Outcome<'a> {
+        Outcome {
+            listener: &self.listener.name,
+            client: self.address,
+            version: version.label(),
+            tls: self.tls.is_some(),
+            method: &facts.method,
+            host: &facts.host,
+            target: &facts.target,
+            request_id: &facts.request_id,
+            status: 0,
+            reason: Reason::Internal,
+            route: None,
+            service: None,
+            upstream: None,
+            attempts: 0,
+            duration: began.elapsed(),
+            received: 0,
+            sent: 0,
+        }
+    }
+}
+
 /// A request's own words, kept for the log after its head is gone. One per connection, used again and again.
 #[derive(Debug, Default)]
 pub struct Facts {
@@ -40,7 +73,12 @@ pub struct Facts {
 
 impl Facts {
     pub fn clear(&mut self) {
-        for text in [&mut self.method, &mut self.host, &mut self.target, &mut self.request_id] {
+        for text in [
+            &mut self.method,
+            &mut self.host,
+            &mut self.target,
+            &mut self.request_id,
+        ] {
             text.clear();
         }
     }
@@ -95,15 +133,24 @@ pub fn prepare(
     let mut buffer = HostBuffer::new();
     let host = match head.host {
         "" => "",
-        sent => buffer.fill(sent.as_bytes()).map_err(|_| Refusal::Malformed("the host is malformed"))?,
+        sent => buffer
+            .fill(sent.as_bytes())
+            .map_err(|_| Refusal::Malformed("the host is malformed"))?,
     };
     check_host_field(head, host)?;
     if let Some(redirect) = peer.listener.redirect {
         if host.is_empty() {
             return Err(Refusal::Malformed("a request without host"));
         }
-        let path = if head.path_and_query == "*" { "/" } else { head.path_and_query };
-        let port = redirect.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let path = if head.path_and_query == "*" {
+            "/"
+        } else {
+            head.path_and_query
+        };
+        let port = redirect
+            .port
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
         return Ok(Prepared::Redirect(format!("https://{host}{port}{path}")));
     }
     check_direction(peer, host)?;
@@ -137,10 +184,16 @@ fn check_host_field(head: &RequestHead<'_>, host: &str) -> Result<(), Refusal> {
     if head.target == head.path_and_query {
         return Ok(());
     }
-    for field in head.fields.iter().filter(|field| known(field.name) == Known::Host) {
+    for field in head
+        .fields
+        .iter()
+        .filter(|field| known(field.name) == Known::Host)
+    {
         let mut buffer = HostBuffer::new();
         if buffer.fill(field.value).ok() != Some(host) {
-            return Err(Refusal::Malformed("the host differs from the target's authority"));
+            return Err(Refusal::Malformed(
+                "the host differs from the target's authority",
+            ));
         }
     }
     Ok(())
@@ -149,17 +202,33 @@ fn check_host_field(head: &RequestHead<'_>, host: &str) -> Result<(), Refusal> {
 /// 421 (RFC 9110 section 15.5.20) when the client named one host in its handshake and asks for another that the
 /// certificate does not cover.
 fn check_direction(peer: &Peer, host: &str) -> Result<(), Refusal> {
-    let Some(TlsFacts { sni: Some(sni), certificate }) = &peer.tls else {
+    let Some(TlsFacts {
+        sni: Some(sni),
+        certificate,
+    }) = &peer.tls
+    else {
         return Ok(());
     };
-    let is_covered = sni.eq_ignore_ascii_case(host) || certificate.as_ref().is_some_and(|one| one.covers(host));
-    if is_covered { Ok(()) } else { Err(Refusal::Misdirected) }
+    let is_covered =
+        sni.eq_ignore_ascii_case(host) || certificate.as_ref().is_some_and(|one| one.covers(host));
+    if is_covered {
+        Ok(())
+    } else {
+        Err(Refusal::Misdirected)
+    }
 }
 
 /// The path decides as it stands and in canonical form; if the two lead to different routes, the request is ambiguous.
-fn find_route<'s>(snapshot: &'s Snapshot, host: &str, path_and_query: &str) -> Result<&'s Arc<Route>, Refusal> {
+fn find_route<'s>(
+    snapshot: &'s Snapshot,
+    host: &str,
+    path_and_query: &str,
+) -> Result<&'s Arc<Route>, Refusal> {
     if path_and_query == "*" {
-        return snapshot.routes.find(host, "/").map_err(|_| Refusal::NoRoute);
+        return snapshot
+            .routes
+            .find(host, "/")
+            .map_err(|_| Refusal::NoRoute);
     }
     let path = without_query(path_and_query);
     let meant = canonical(path).map_err(|_| Refusal::Malformed("the path is malformed"))?;
@@ -170,14 +239,23 @@ fn find_route<'s>(snapshot: &'s Snapshot, host: &str, path_and_query: &str) -> R
     match (as_sent, snapshot.routes.find(host, &meant)) {
         (Ok(one), Ok(other)) if Arc::ptr_eq(one, other) => Ok(one),
         (Err(_), Err(_)) => Err(Refusal::NoRoute),
-        _ => Err(Refusal::Malformed("the path leads to different routes as it stands and in canonical form")),
+        _ => Err(Refusal::Malformed(
+            "the path leads to different routes as it stands and in canonical form",
+        )),
     }
 }
 
 /// Writes the head for the server: nothing is passed on as it came, our own fields come after the hop-by-hop ones are gone.
 fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: &mut Facts) {
     out.clear();
-    for part in [head.method, " ", head.path_and_query, " HTTP/1.1\r\nHost: ", head.host, "\r\n"] {
+    for part in [
+        head.method,
+        " ",
+        head.path_and_query,
+        " HTTP/1.1\r\nHost: ",
+        head.host,
+        "\r\n",
+    ] {
         out.extend_from_slice(part.as_bytes());
     }
     let mut kept = KeptIdentity::default();
@@ -194,7 +272,9 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
             Known::XForwardedProto if peer.is_trusted => kept.proto = Some(field.value),
             Known::XRequestId if peer.is_trusted => kept.request_id = request_id(field.value),
             Known::Identity if peer.is_trusted => push_field(out, field.name, field.value),
-            Known::Traceparent if is_traceparent(field.value) && traceparent.is_none() => traceparent = Some(field.value),
+            Known::Traceparent if is_traceparent(field.value) && traceparent.is_none() => {
+                traceparent = Some(field.value)
+            }
             Known::Host
             | Known::Connection
             | Known::ContentLength
@@ -215,9 +295,13 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
     write_traceparent(out, traceparent);
     match head.framing {
         // A method that is defined to have a body says that it has none (RFC 9110 section 8.6).
-        Framing::None if matches!(head.method, "POST" | "PUT" | "PATCH") => out.extend_from_slice(b"Content-Length: 0\r\n"),
+        Framing::None if matches!(head.method, "POST" | "PUT" | "PATCH") => {
+            out.extend_from_slice(b"Content-Length: 0\r\n")
+        }
         Framing::None | Framing::UntilClose => {}
-        Framing::Length(length) => write!(out, "Content-Length: {length}\r\n").expect("a vector takes all"),
+        Framing::Length(length) => {
+            write!(out, "Content-Length: {length}\r\n").expect("a vector takes all")
+        }
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
     if head.expects_continue && head.framing != Framing::None {
@@ -244,7 +328,13 @@ impl<'a> KeptIdentity<'a> {
     }
 }
 
-fn write_identity(out: &mut Vec<u8>, kept: &KeptIdentity<'_>, head: &RequestHead<'_>, peer: &Peer, facts: &mut Facts) {
+fn write_identity(
+    out: &mut Vec<u8>,
+    kept: &KeptIdentity<'_>,
+    head: &RequestHead<'_>,
+    peer: &Peer,
+    facts: &mut Facts,
+) {
     out.extend_from_slice(b"X-Forwarded-For: ");
     for hop in &kept.forwarded_for {
         out.extend_from_slice(hop);
@@ -253,8 +343,16 @@ fn write_identity(out: &mut Vec<u8>, kept: &KeptIdentity<'_>, head: &RequestHead
     out.extend_from_slice(peer.address_text.as_bytes());
     let scheme = if peer.tls.is_some() { "https" } else { "http" };
     out.extend_from_slice(b"\r\n");
-    push_field(out, "X-Forwarded-Proto", kept.proto.unwrap_or(scheme.as_bytes()));
-    push_field(out, "X-Forwarded-Host", kept.host.unwrap_or(head.host.as_bytes()));
+    push_field(
+        out,
+        "X-Forwarded-Proto",
+        kept.proto.unwrap_or(scheme.as_bytes()),
+    );
+    push_field(
+        out,
+        "X-Forwarded-Host",
+        kept.host.unwrap_or(head.host.as_bytes()),
+    );
     match kept.request_id {
         Some(id) => facts.request_id.push_str(id),
         None => push_hex(&mut facts.request_id, fastrand::u128(..), 32),
@@ -271,14 +369,24 @@ fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 fn push_hex(text: &mut String, value: u128, digits: u32) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    text.extend((0..digits).rev().map(|digit| char::from(DIGITS[(value >> (4 * digit)) as usize & 15])));
+    text.extend(
+        (0..digits)
+            .rev()
+            .map(|digit| char::from(DIGITS[(value >> (4 * digit)) as usize & 15])),
+    );
 }
 
 /// A request id is kept if it is of 1 to 128 visible characters that no log has to escape.
 fn request_id(value: &[u8]) -> Option<&str> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=');
+    let allowed = |b: u8| {
+        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=')
+    };
     let fits = (1..=128).contains(&value.len()) && value.iter().copied().all(allowed);
-    if fits { std::str::from_utf8(value).ok() } else { None }
+    if fits {
+        std::str::from_utf8(value).ok()
+    } else {
+        None
+    }
 }
 
 /// W3C Trace Context, section 3.2: `version-traceid-parentid-flags` in lower-case hex, neither id all zeros.
@@ -288,7 +396,8 @@ fn is_traceparent(value: &[u8]) -> bool {
     if value.len() < 55 || [2, 35, 52].iter().any(|&at| value[at] != b'-') {
         return false;
     }
-    let (version, trace, parent, flags) = (&value[..2], &value[3..35], &value[36..52], &value[53..55]);
+    let (version, trace, parent, flags) =
+        (&value[..2], &value[3..35], &value[36..52], &value[53..55]);
     let has_right_length = value.len() == 55 || (version != b"00" && value[55] == b'-');
     has_right_length
         && version != b"ff"
@@ -317,8 +426,12 @@ mod tests {
 
     #[test]
     fn a_traceparent_is_held_against_its_grammar() {
-        assert!(is_traceparent(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
-        assert!(is_traceparent(b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more"));
+        assert!(is_traceparent(
+            b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        ));
+        assert!(is_traceparent(
+            b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more"
+        ));
         for bad in [
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
             "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",

@@ -23,7 +23,13 @@ pub struct ServerConnection {
 
 impl ServerConnection {
     pub fn new(io: Io, buf: Buf, now: Instant) -> ServerConnection {
-        ServerConnection { io, buf: RefCell::new(buf), opened: now, idle_since: now, is_reused: false }
+        ServerConnection {
+            io,
+            buf: RefCell::new(buf),
+            opened: now,
+            idle_since: now,
+            is_reused: false,
+        }
     }
 }
 
@@ -58,7 +64,14 @@ impl Pool {
     }
 
     /// Keeps a connection, unless `cap` for its server or `total` for the worker is reached: then the oldest goes.
-    pub fn put(&mut self, upstream: u64, mut connection: ServerConnection, now: Instant, cap: usize, total: usize) {
+    pub fn put(
+        &mut self,
+        upstream: u64,
+        mut connection: ServerConnection,
+        now: Instant,
+        cap: usize,
+        total: usize,
+    ) {
         connection.idle_since = now;
         connection.is_reused = true;
         connection.buf.get_mut().rest();
@@ -78,7 +91,9 @@ impl Pool {
     pub fn sweep(&mut self, now: Instant, timeouts: &Timeouts) {
         let mut cx = Context::from_waker(Waker::noop());
         self.idle.retain(|_, shelf| {
-            shelf.retain(|connection| is_usable(connection, now, timeouts) && !connection.io.has_news(&mut cx));
+            shelf.retain(|connection| {
+                is_usable(connection, now, timeouts) && !connection.io.has_news(&mut cx)
+            });
             !shelf.is_empty()
         });
         self.count = self.idle.values().map(Vec::len).sum();
@@ -99,11 +114,17 @@ pub async fn take(pool: &RefCell<Pool>, upstream: u64, now: Instant, timeouts: &
     let mut stale = 0;
     loop {
         let Some(connection) = pool.borrow_mut().pop(upstream) else {
-            return Taken { connection: None, stale };
+            return Taken {
+                connection: None,
+                stale,
+            };
         };
         let has_news = poll_fn(|cx| Poll::Ready(connection.io.has_news(cx))).await;
         if !has_news && is_usable(&connection, now, timeouts) {
-            return Taken { connection: Some(connection), stale };
+            return Taken {
+                connection: Some(connection),
+                stale,
+            };
         }
         stale += 1;
     }

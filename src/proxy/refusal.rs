@@ -143,7 +143,9 @@ impl Fault {
             Fault::Refused | Fault::Tls => Refusal::ConnectFailed,
             Fault::ConnectTimeout => Refusal::ConnectTimeout,
             Fault::Local => Refusal::Internal,
-            Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) => Refusal::UpstreamBroken,
+            Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) => {
+                Refusal::UpstreamBroken
+            }
             Fault::Timeout => Refusal::UpstreamTimeout,
         }
     }
@@ -174,7 +176,9 @@ impl Fault {
     pub fn is_before_sending(self) -> bool {
         match self {
             Fault::Refused | Fault::ConnectTimeout | Fault::Tls | Fault::Local => true,
-            Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) | Fault::Timeout => false,
+            Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) | Fault::Timeout => {
+                false
+            }
         }
     }
 }

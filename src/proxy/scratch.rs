@@ -30,7 +30,8 @@ impl Scratches {
 
     pub fn give(&self, scratch: Box<Scratch>) {
         let mut free = self.0.borrow_mut();
-        if free.len() < KEPT && scratch.request.capacity() + scratch.answer.capacity() <= KEPT_BYTES {
+        if free.len() < KEPT && scratch.request.capacity() + scratch.answer.capacity() <= KEPT_BYTES
+        {
             free.push(scratch);
         }
     }

@@ -77,7 +77,10 @@ struct Flow {
 /// How an exchange with one server ended.
 enum Exchanged {
     /// A complete answer; whether the server's connection can be kept.
-    Answered { keeps_alive: bool, then: Then },
+    Answered {
+        keeps_alive: bool,
+        then: Then,
+    },
     Switched,
     /// To be tried elsewhere: at this server, after this fault.
     Retry(Fault, usize),
@@ -133,12 +136,22 @@ pub async fn carry<'p, S: Source, K: Sink>(
         counted: Cell::new(0),
         timer: Timer::default(),
     };
-    plan.route.service.measured.of(worker.id).budget().earn(worker.vitals.moment());
+    plan.route
+        .service
+        .measured
+        .of(worker.id)
+        .budget()
+        .earn(worker.vitals.moment());
     story.run(request, source, sink).await
 }
 
 impl<'p> Story<'p> {
-    async fn run<S: Source, K: Sink>(&self, request: &[u8], source: &mut S, sink: &mut K) -> End<'p> {
+    async fn run<S: Source, K: Sink>(
+        &self,
+        request: &[u8],
+        source: &mut S,
+        sink: &mut K,
+    ) -> End<'p> {
         let flow = Flow {
             progress: Cell::new(Instant::now()),
             uploaded: Cell::new(false),
@@ -159,15 +172,23 @@ impl<'p> Story<'p> {
                         at = next;
                         continue;
                     }
-                    None => return self.refuse(fault.refusal(), Some(member), source, sink).await,
+                    None => {
+                        return self
+                            .refuse(fault.refusal(), Some(member), source, sink)
+                            .await;
+                    }
                 },
             };
             let exchanged = match source.whole() {
                 Some(body) => {
                     flow.uploaded.set(true);
-                    self.exchange_whole(member, &connection, &[request, body], &flow, sink).await
+                    self.exchange_whole(member, &connection, &[request, body], &flow, sink)
+                        .await
                 }
-                None => self.exchange_streaming(member, &connection, request, &flow, source, sink).await,
+                None => {
+                    self.exchange_streaming(member, &connection, request, &flow, source, sink)
+                        .await
+                }
             };
             match exchanged {
                 Exchanged::Answered { keeps_alive, then } => {
@@ -179,8 +200,14 @@ impl<'p> Story<'p> {
                 }
                 Exchanged::Switched => {
                     self.succeeded(member, 101);
-                    let tunnel = Some(Tunnel { connection, _in_flight: in_flight });
-                    return End { tunnel, ..self.end(101, Reason::Answered, Some(member), Then::Close) };
+                    let tunnel = Some(Tunnel {
+                        connection,
+                        _in_flight: in_flight,
+                    });
+                    return End {
+                        tunnel,
+                        ..self.end(101, Reason::Answered, Some(member), Then::Close)
+                    };
                 }
                 Exchanged::Retry(fault, next) => {
                     self.blame(member, fault, connection.is_reused);
@@ -188,22 +215,36 @@ impl<'p> Story<'p> {
                 }
                 Exchanged::Faulted(fault) => {
                     self.blame(member, fault, connection.is_reused);
-                    return self.refuse(fault.refusal(), Some(member), source, sink).await;
+                    return self
+                        .refuse(fault.refusal(), Some(member), source, sink)
+                        .await;
                 }
                 Exchanged::Truncated => {
                     self.record(member, AttemptOutcome::Truncated);
                     self.failed(member, PassiveFault::Broken);
                     sink.cut();
-                    return self.end(flow.status.get(), Reason::UpstreamTruncated, Some(member), Then::Close);
+                    return self.end(
+                        flow.status.get(),
+                        Reason::UpstreamTruncated,
+                        Some(member),
+                        Then::Close,
+                    );
                 }
                 Exchanged::ClientGone => {
                     self.record(member, AttemptOutcome::Aborted);
-                    return self.end(flow.status.get(), Reason::ClientAborted, Some(member), Then::Close);
+                    return self.end(
+                        flow.status.get(),
+                        Reason::ClientAborted,
+                        Some(member),
+                        Then::Close,
+                    );
                 }
                 Exchanged::Source(fault) => {
                     self.record(member, AttemptOutcome::Aborted);
                     return match (fault.refusal(), flow.answered.get()) {
-                        (Some(refusal), false) => self.refuse(refusal, Some(member), source, sink).await,
+                        (Some(refusal), false) => {
+                            self.refuse(refusal, Some(member), source, sink).await
+                        }
                         (refusal, answered) => {
                             if answered {
                                 sink.cut();
@@ -221,7 +262,11 @@ impl<'p> Story<'p> {
     fn pick(&self) -> Option<usize> {
         let service = &self.plan.route.service;
         let tried = self.tried.get();
-        service.pick(self.worker.id, self.worker.workers, &tried[..self.tried_count.get()])
+        service.pick(
+            self.worker.id,
+            self.worker.workers,
+            &tried[..self.tried_count.get()],
+        )
     }
 
     fn remember(&self, member: &Member) {
@@ -262,7 +307,13 @@ impl<'p> Story<'p> {
         if cap == 0 || !connection.buf.borrow().is_empty() || !member.upstream.is_fit_in_panic() {
             return;
         }
-        worker.pool.borrow_mut().put(member.upstream.number(), connection, Instant::now(), cap, worker.pool_total.get());
+        worker.pool.borrow_mut().put(
+            member.upstream.number(),
+            connection,
+            Instant::now(),
+            cap,
+            worker.pool_total.get(),
+        );
     }
 
     /// Sends a request that is here whole, reads the head of the answer, relays the rest.
@@ -275,14 +326,18 @@ impl<'p> Story<'p> {
         sink: &mut K,
     ) -> Exchanged {
         let deadline = flow.progress.get() + self.plan.timeouts.response;
-        let sent = self.timer.within(deadline, connection.io.write_all(request)).await;
+        let sent = self
+            .timer
+            .within(deadline, connection.io.write_all(request))
+            .await;
         match sent {
             Ok(Ok(())) => {}
             // The server may have answered and closed without reading: what it said is read below; nothing is a fault there.
             Ok(Err(_)) => {}
             Err(_) => return Exchanged::Faulted(Fault::Timeout),
         }
-        self.download(member, connection, flow, sink, Sendable::Again).await
+        self.download(member, connection, flow, sink, Sendable::Again)
+            .await
     }
 
     /// Sends the body as it comes, and relays the answer as it comes, whichever is first.
@@ -332,17 +387,34 @@ impl<'p> Story<'p> {
             let (is_last, written) = match source.next().await? {
                 Piece::Data(bytes) if is_chunked => {
                     let size = chunk_line(&mut line, bytes.len());
-                    (false, self.write_to_server(connection, &timer, &[first, size, bytes, b"\r\n"]).await)
+                    (
+                        false,
+                        self.write_to_server(connection, &timer, &[first, size, bytes, b"\r\n"])
+                            .await,
+                    )
                 }
-                Piece::Data(bytes) => (false, self.write_to_server(connection, &timer, &[first, bytes]).await),
+                Piece::Data(bytes) => (
+                    false,
+                    self.write_to_server(connection, &timer, &[first, bytes])
+                        .await,
+                ),
                 Piece::Trailers(fields) => {
                     let section = trailer_section(&fields);
-                    (true, self.write_to_server(connection, &timer, &[first, &section]).await)
+                    (
+                        true,
+                        self.write_to_server(connection, &timer, &[first, &section])
+                            .await,
+                    )
                 }
-                Piece::End if is_chunked => {
-                    (true, self.write_to_server(connection, &timer, &[first, b"0\r\n\r\n"]).await)
-                }
-                Piece::End => (true, self.write_to_server(connection, &timer, &[first]).await),
+                Piece::End if is_chunked => (
+                    true,
+                    self.write_to_server(connection, &timer, &[first, b"0\r\n\r\n"])
+                        .await,
+                ),
+                Piece::End => (
+                    true,
+                    self.write_to_server(connection, &timer, &[first]).await,
+                ),
             };
             first = &[];
             flow.progress.set(Instant::now());
@@ -356,9 +428,19 @@ impl<'p> Story<'p> {
     }
 
     /// False: the server takes no more.
-    async fn write_to_server(&self, connection: &ServerConnection, timer: &Timer, slices: &[&[u8]]) -> bool {
+    async fn write_to_server(
+        &self,
+        connection: &ServerConnection,
+        timer: &Timer,
+        slices: &[&[u8]],
+    ) -> bool {
         let deadline = Instant::now() + self.plan.timeouts.response;
-        matches!(timer.within(deadline, connection.io.write_all(slices)).await, Ok(Ok(())))
+        matches!(
+            timer
+                .within(deadline, connection.io.write_all(slices))
+                .await,
+            Ok(Ok(()))
+        )
     }
 
     /// Reads the answer's head, then relays its body.
@@ -375,7 +457,9 @@ impl<'p> Story<'p> {
             let length = match self.await_head(connection, flow, sink).await {
                 Ok(length) => length,
                 Err(AwaitFault::ClientGone) => return Exchanged::ClientGone,
-                Err(AwaitFault::Server(fault)) => return self.retry_or(member, fault, connection, sendable),
+                Err(AwaitFault::Server(fault)) => {
+                    return self.retry_or(member, fault, connection, sendable);
+                }
             };
             let verdict = self.judge(member, connection, length, flow, sink, sendable);
             match verdict {
@@ -393,10 +477,16 @@ impl<'p> Story<'p> {
                 }
                 HeadVerdict::Switch => {
                     connection.buf.borrow_mut().consume(length);
-                    return if sink.flush().await.is_ok() { Exchanged::Switched } else { Exchanged::ClientGone };
+                    return if sink.flush().await.is_ok() {
+                        Exchanged::Switched
+                    } else {
+                        Exchanged::ClientGone
+                    };
                 }
                 HeadVerdict::Retry(fault, next) => return Exchanged::Retry(fault, next),
-                HeadVerdict::Interim(_) | HeadVerdict::Bad => return Exchanged::Faulted(Fault::BadAnswer),
+                HeadVerdict::Interim(_) | HeadVerdict::Bad => {
+                    return Exchanged::Faulted(Fault::BadAnswer);
+                }
             }
         }
     }
@@ -420,7 +510,8 @@ impl<'p> Story<'p> {
                     return Err(AwaitFault::Server(Fault::BadAnswer));
                 }
                 if buf.is_full() {
-                    let larger = (buf.size() * 2).min(self.worker.head_bytes.get().max(buf.size() + 1));
+                    let larger =
+                        (buf.size() * 2).min(self.worker.head_bytes.get().max(buf.size() + 1));
                     buf.grow(larger);
                 }
             }
@@ -441,7 +532,11 @@ impl<'p> Story<'p> {
     ) -> Result<usize, AwaitFault> {
         loop {
             let deadline = flow.progress.get() + self.plan.timeouts.response;
-            match self.timer.within(deadline, watch(sink, connection.io.read(&connection.buf))).await {
+            match self
+                .timer
+                .within(deadline, watch(sink, connection.io.read(&connection.buf)))
+                .await
+            {
                 Ok(Ok(Ok(count))) => return Ok(count),
                 Ok(Ok(Err(_))) if connection.buf.borrow().is_empty() => {
                     return Err(AwaitFault::Server(Fault::ClosedBeforeAnswer));
@@ -480,7 +575,14 @@ impl<'p> Story<'p> {
         if answer.is_interim() {
             return HeadVerdict::Interim(length);
         }
-        if self.plan.route.service.retry.statuses.contains(&answer.status) {
+        if self
+            .plan
+            .route
+            .service
+            .retry
+            .statuses
+            .contains(&answer.status)
+        {
             let fault = Fault::Status(answer.status);
             if let Some(next) = self.next_after(member, fault, sendable) {
                 return HeadVerdict::Retry(fault, next);
@@ -496,11 +598,16 @@ impl<'p> Story<'p> {
         let body = match framing {
             Framing::None => BodyOut::None,
             Framing::Length(length) => BodyOut::Length(length),
-            Framing::Chunked | Framing::UntilClose if self.plan.version == Version::Http10 => BodyOut::UntilClose,
+            Framing::Chunked | Framing::UntilClose if self.plan.version == Version::Http10 => {
+                BodyOut::UntilClose
+            }
             Framing::Chunked | Framing::UntilClose => BodyOut::Chunked,
         };
         let is_serving = self.worker.phase.get() < Phase::Draining;
-        let keeps = self.plan.keep_alive && flow.uploaded.get() && body != BodyOut::UntilClose && is_serving;
+        let keeps = self.plan.keep_alive
+            && flow.uploaded.get()
+            && body != BodyOut::UntilClose
+            && is_serving;
         let then = if keeps { Then::KeepAlive } else { Then::Close };
         sink.head(answer, body, then);
         Relay {
@@ -520,7 +627,11 @@ impl<'p> Story<'p> {
         sink: &mut K,
     ) -> Exchanged {
         let timeouts = &self.plan.timeouts;
-        let patience = if relay.is_stream { timeouts.tunnel } else { timeouts.response };
+        let patience = if relay.is_stream {
+            timeouts.tunnel
+        } else {
+            timeouts.response
+        };
         let mut decoder = Decoder::new(relay.framing);
         // Taken out for the time of the body: the server's connection is read here alone.
         let mut buf = connection.buf.replace(self.worker.buffers.empty());
@@ -538,19 +649,27 @@ impl<'p> Story<'p> {
                     buf.consume(count);
                 }
                 Step::Trailers(count) => {
-                    let Ok(mut fields) = trailer_fields(&buf.filled()[..count]) else { break Exchanged::Truncated };
+                    let Ok(mut fields) = trailer_fields(&buf.filled()[..count]) else {
+                        break Exchanged::Truncated;
+                    };
                     fields.retain(|field| is_trailer(field.name));
                     if sink.end(&fields).await.is_err() {
                         break Exchanged::ClientGone;
                     }
                     buf.consume(count);
-                    break Exchanged::Answered { keeps_alive: relay.keeps_alive, then: relay.then };
+                    break Exchanged::Answered {
+                        keeps_alive: relay.keeps_alive,
+                        then: relay.then,
+                    };
                 }
                 Step::End => {
                     if sink.end(&[]).await.is_err() {
                         break Exchanged::ClientGone;
                     }
-                    break Exchanged::Answered { keeps_alive: relay.keeps_alive, then: relay.then };
+                    break Exchanged::Answered {
+                        keeps_alive: relay.keeps_alive,
+                        then: relay.then,
+                    };
                 }
                 Step::Read => {
                     if sink.flush().await.is_err() {
@@ -565,7 +684,10 @@ impl<'p> Story<'p> {
                         Ok(Ok(Ok(0))) if decoder.ends_with_connection() => {
                             let ended = sink.end(&[]).await;
                             break match ended {
-                                Ok(()) => Exchanged::Answered { keeps_alive: false, then: relay.then },
+                                Ok(()) => Exchanged::Answered {
+                                    keeps_alive: false,
+                                    then: relay.then,
+                                },
                                 Err(ClientGone) => Exchanged::ClientGone,
                             };
                         }
@@ -581,10 +703,20 @@ impl<'p> Story<'p> {
     }
 
     /// After a fault while awaiting an answer: elsewhere, if that is safe, else the fault.
-    fn retry_or(&self, member: &Member, fault: Fault, connection: &ServerConnection, sendable: Sendable) -> Exchanged {
+    fn retry_or(
+        &self,
+        member: &Member,
+        fault: Fault,
+        connection: &ServerConnection,
+        sendable: Sendable,
+    ) -> Exchanged {
         // A pooled connection that its server closed while we wrote says nothing about the server: it may be asked again.
         let is_race = connection.is_reused && fault == Fault::ClosedBeforeAnswer;
-        let next = if is_race { self.again(member, sendable) } else { self.next_after(member, fault, sendable) };
+        let next = if is_race {
+            self.again(member, sendable)
+        } else {
+            self.next_after(member, fault, sendable)
+        };
         match next {
             Some(next) => Exchanged::Retry(fault, next),
             None => Exchanged::Faulted(fault),
@@ -613,14 +745,20 @@ impl<'p> Story<'p> {
             return None;
         }
         let next = self.pick().or_else(|| {
-            self.plan.route.service.members.iter().position(|other| std::ptr::eq(other, member))
+            self.plan
+                .route
+                .service
+                .members
+                .iter()
+                .position(|other| std::ptr::eq(other, member))
         })?;
         self.spend(Fault::ClosedBeforeAnswer).then_some(next)
     }
 
     fn may_send_again(&self, fault: Fault, sendable: Sendable) -> bool {
         let policy = &self.plan.route.service.retry;
-        let is_safe = fault.is_before_sending() || (sendable == Sendable::Again && self.plan.method.is_idempotent());
+        let is_safe = fault.is_before_sending()
+            || (sendable == Sendable::Again && self.plan.method.is_idempotent());
         let is_free = fault == Fault::Refused && self.tried_count.get() + 1 < MAX_TRIED;
         is_safe && policy.attempts > 0 && (is_free || self.counted.get() < policy.attempts)
     }
@@ -644,12 +782,18 @@ impl<'p> Story<'p> {
     }
 
     fn succeeded(&self, member: &Member, status: u16) {
-        let outcome = if status >= 500 { AttemptOutcome::ServerError } else { AttemptOutcome::Ok };
+        let outcome = if status >= 500 {
+            AttemptOutcome::ServerError
+        } else {
+            AttemptOutcome::Ok
+        };
         self.record(member, outcome);
         if self.plan.route.service.retry.statuses.contains(&status) {
             self.failed(member, PassiveFault::Status(status));
         } else {
-            member.upstream.succeeded(self.plan.route.number, self.worker.vitals.moment());
+            member
+                .upstream
+                .succeeded(self.plan.route.number, self.worker.vitals.moment());
         }
     }
 
@@ -665,7 +809,9 @@ impl<'p> Story<'p> {
     }
 
     fn failed(&self, member: &Member, fault: PassiveFault) {
-        let ejects = member.upstream.failed(self.plan.route.number, self.worker.vitals.moment());
+        let ejects = member
+            .upstream
+            .failed(self.plan.route.number, self.worker.vitals.moment());
         if ejects && self.plan.route.service.may_eject_failing() {
             self.eject(member, Unfit::Failing, fault);
         }
@@ -675,7 +821,12 @@ impl<'p> Story<'p> {
     fn eject(&self, member: &Member, unfit: Unfit, fault: PassiveFault) {
         if member.upstream.set(unfit) {
             let failures = member.upstream.failures().max(1);
-            let report = PassiveReport { upstream: Arc::clone(&member.upstream), unfit, fault, failures };
+            let report = PassiveReport {
+                upstream: Arc::clone(&member.upstream),
+                unfit,
+                fault,
+                failures,
+            };
             if self.worker.passive.try_send(report).is_err() {
                 // Nobody would bring it back: better in with a fault than out for ever.
                 member.upstream.clear(unfit);
@@ -693,7 +844,11 @@ impl<'p> Story<'p> {
         // What was not read of the body would be taken for the next request.
         let is_clean = source.whole().is_some() && !refusal.ends_connection();
         let is_serving = self.worker.phase.get() < Phase::Draining;
-        let then = if is_clean && self.plan.keep_alive && is_serving { Then::KeepAlive } else { Then::Close };
+        let then = if is_clean && self.plan.keep_alive && is_serving {
+            Then::KeepAlive
+        } else {
+            Then::Close
+        };
         match sink.refuse(refusal, self.plan.is_head, then).await {
             Ok(()) => self.end(refusal.status(), refusal.reason(), member, then),
             Err(ClientGone) => self.end(0, Reason::ClientAborted, member, Then::Close),
@@ -702,7 +857,14 @@ impl<'p> Story<'p> {
 
     fn end(&self, status: u16, reason: Reason, member: Option<&'p Member>, then: Then) -> End<'p> {
         let upstream = member.map(|member| &**member.upstream.label());
-        End { status, reason, upstream, attempts: self.attempts.get(), then, tunnel: None }
+        End {
+            status,
+            reason,
+            upstream,
+            attempts: self.attempts.get(),
+            then,
+            tunnel: None,
+        }
     }
 }
 
@@ -740,4 +902,3 @@ pub fn trailer_section(fields: &[httparse::Header<'_>]) -> Vec<u8> {
     section.extend_from_slice(b"\r\n");
     section
 }
-

@@ -18,7 +18,11 @@ pub struct Elapsed;
 
 impl Timer {
     /// What `future` gives, if it does so before `deadline`.
-    pub async fn within<T>(&self, deadline: Instant, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    pub async fn within<T>(
+        &self,
+        deadline: Instant,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Elapsed> {
         let mut future = pin!(future);
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(value) => Poll::Ready(Ok(value)),
@@ -53,9 +57,24 @@ mod tests {
         let timer = Timer::default();
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        assert_eq!(timer.within(start + second, std::future::pending::<()>()).await, Err(Elapsed));
-        assert_eq!(timer.within(start + 3 * second, std::future::pending::<()>()).await, Err(Elapsed));
+        assert_eq!(
+            timer
+                .within(start + second, std::future::pending::<()>())
+                .await,
+            Err(Elapsed)
+        );
+        assert_eq!(
+            timer
+                .within(start + 3 * second, std::future::pending::<()>())
+                .await,
+            Err(Elapsed)
+        );
         assert_eq!(start.elapsed().as_secs(), 3);
-        assert_eq!(timer.within(start + 9 * second, std::future::ready(7)).await, Ok(7));
+        assert_eq!(
+            timer
+                .within(start + 9 * second, std::future::ready(7))
+                .await,
+            Ok(7)
+        );
     }
 }

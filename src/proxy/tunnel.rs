@@ -22,7 +22,13 @@ pub struct Moved {
 
 /// Runs until both directions have ended, one failed, or neither moved a byte for `idle`. Bytes that either side sent
 /// before the switch are in its buffer, and go first.
-pub async fn run(client: &Io, early: &mut Buf, server: ServerConnection, idle: Duration, buffers: &Buffers) -> Moved {
+pub async fn run(
+    client: &Io,
+    early: &mut Buf,
+    server: ServerConnection,
+    idle: Duration,
+    buffers: &Buffers,
+) -> Moved {
     let (up, down) = (Cell::new(0), Cell::new(0));
     let last = Cell::new(Instant::now());
     let mut answered = server.buf.replace(buffers.empty());
@@ -31,7 +37,13 @@ pub async fn run(client: &Io, early: &mut Buf, server: ServerConnection, idle: D
         let mut downward = pin!(copy(&server.io, &mut answered, client, &down, &last));
         let (mut up_ended, mut down_ended) = (false, false);
         let both = poll_fn(|cx| {
-            for (ended, direction) in [(&mut up_ended, upward.as_mut() as std::pin::Pin<&mut dyn Future<Output = bool>>), (&mut down_ended, downward.as_mut())] {
+            for (ended, direction) in [
+                (
+                    &mut up_ended,
+                    upward.as_mut() as std::pin::Pin<&mut dyn Future<Output = bool>>,
+                ),
+                (&mut down_ended, downward.as_mut()),
+            ] {
                 if !*ended && let Poll::Ready(is_clean) = direction.poll(cx) {
                     *ended = true;
                     if !is_clean {
@@ -39,13 +51,25 @@ pub async fn run(client: &Io, early: &mut Buf, server: ServerConnection, idle: D
                     }
                 }
             }
-            if up_ended && down_ended { Poll::Ready(()) } else { Poll::Pending }
+            if up_ended && down_ended {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         });
         let mut both = pin!(both);
         let timer = Timer::default();
-        while timer.within(last.get() + idle, both.as_mut()).await.is_err() && last.get() + idle > Instant::now() {}
+        while timer
+            .within(last.get() + idle, both.as_mut())
+            .await
+            .is_err()
+            && last.get() + idle > Instant::now()
+        {}
     }
-    Moved { up: up.get(), down: down.get() }
+    Moved {
+        up: up.get(),
+        down: down.get(),
+    }
 }
 
 /// One direction; true when it ended in an orderly way and that was passed on.

@@ -112,16 +112,34 @@ impl Service {
     /// panic (nobody fit at all) those serve whose only fault is a check's word.
     pub fn pick(&self, worker: WorkerId, workers: usize, tried: &[u64]) -> Option<usize> {
         let position = self.measured.of(worker).next_turn();
-        if let Some(found) = self.walk(&self.turn, worker, workers, position, tried, Upstream::is_fit) {
+        if let Some(found) = self.walk(
+            &self.turn,
+            worker,
+            workers,
+            position,
+            tried,
+            Upstream::is_fit,
+        ) {
             return Some(found);
         }
-        if self.members.iter().any(|member| member.upstream.is_fit() && member.weight > 0) {
+        if self
+            .members
+            .iter()
+            .any(|member| member.upstream.is_fit() && member.weight > 0)
+        {
             return None;
         }
         // Members that fell or came back since this snapshot was made are in either order.
-        [&self.reserve, &self.turn]
-            .into_iter()
-            .find_map(|turn| self.walk(turn, worker, workers, position, tried, Upstream::is_fit_in_panic))
+        [&self.reserve, &self.turn].into_iter().find_map(|turn| {
+            self.walk(
+                turn,
+                worker,
+                workers,
+                position,
+                tried,
+                Upstream::is_fit_in_panic,
+            )
+        })
     }
 
     /// From this worker's place in a turn order, the first one that may serve.
@@ -139,10 +157,12 @@ impl Service {
         }
         let spread = (turn.len() as u64 * worker.0 as u64) / workers.max(1) as u64;
         let first = self.phase.wrapping_add(spread).wrapping_add(position);
-        (0..turn.len() as u64).map(|step| turn.at(first.wrapping_add(step)) as usize).find(|&index| {
-            let upstream = &self.members[index].upstream;
-            may_serve(upstream) && !tried.contains(&upstream.number())
-        })
+        (0..turn.len() as u64)
+            .map(|step| turn.at(first.wrapping_add(step)) as usize)
+            .find(|&index| {
+                let upstream = &self.members[index].upstream;
+                may_serve(upstream) && !tried.contains(&upstream.number())
+            })
     }
 
     /// Whether one more may be ejected for bad answers: at most half of a service.

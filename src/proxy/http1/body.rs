@@ -70,7 +70,11 @@ impl Decoder {
             Framing::Chunked => (State::ChunkSize, true),
             Framing::UntilClose => (State::UntilClose, false),
         };
-        Decoder { state, chunked, extensions: 0 }
+        Decoder {
+            state,
+            chunked,
+            extensions: 0,
+        }
     }
 
     pub fn is_done(&self) -> bool {
@@ -108,14 +112,24 @@ impl Decoder {
 
     /// `1*HEXDIG [ chunk-ext ] CRLF`; extensions are checked, counted and dropped.
     fn chunk_size(&mut self, bytes: &[u8]) -> Result<Step, Malformed> {
-        let digits = bytes.iter().take(SIZE_DIGITS + 1).take_while(|b| b.is_ascii_hexdigit()).count();
+        let digits = bytes
+            .iter()
+            .take(SIZE_DIGITS + 1)
+            .take_while(|b| b.is_ascii_hexdigit())
+            .count();
         if digits > SIZE_DIGITS || (digits == 0) {
             return Err(Malformed("a chunk's size is malformed"));
         }
         let rest = &bytes[digits..];
-        let extension = match rest.iter().take(CHUNK_EXTENSION_BYTES + 1).position(|&b| b == b'\r' || b == b'\n') {
+        let extension = match rest
+            .iter()
+            .take(CHUNK_EXTENSION_BYTES + 1)
+            .position(|&b| b == b'\r' || b == b'\n')
+        {
             Some(end) => end,
-            None if rest.len() > CHUNK_EXTENSION_BYTES => return Err(Malformed("a chunk's extensions are too long")),
+            None if rest.len() > CHUNK_EXTENSION_BYTES => {
+                return Err(Malformed("a chunk's extensions are too long"));
+            }
             None => return Ok(Step::Read),
         };
         check_extension(&rest[..extension])?;
@@ -128,8 +142,14 @@ impl Decoder {
         if self.extensions > CHUNK_EXTENSIONS_BYTES {
             return Err(Malformed("a body has too many chunk extensions"));
         }
-        let size = bytes[..digits].iter().fold(0u64, |sum, &b| sum << 4 | u64::from((b as char).to_digit(16).unwrap_or(0)));
-        self.state = if size == 0 { State::Trailers } else { State::Data(size) };
+        let size = bytes[..digits].iter().fold(0u64, |sum, &b| {
+            sum << 4 | u64::from((b as char).to_digit(16).unwrap_or(0))
+        });
+        self.state = if size == 0 {
+            State::Trailers
+        } else {
+            State::Data(size)
+        };
         Ok(Step::Framing(digits + extension + 2))
     }
 
@@ -167,15 +187,22 @@ impl Decoder {
 /// `*( BWS ";" … )` without control characters; what is neither empty nor begins with `;` is no extension.
 fn check_extension(extension: &[u8]) -> Result<(), Malformed> {
     let is_extension = matches!(extension.trim_ascii_start().first(), None | Some(b';'));
-    let is_clean = extension.iter().all(|&b| b == b'\t' || (b >= b' ' && b != 0x7f));
+    let is_clean = extension
+        .iter()
+        .all(|&b| b == b'\t' || (b >= b' ' && b != 0x7f));
     let is_bare_space = !extension.is_empty() && extension.trim_ascii().is_empty();
-    if is_extension && is_clean && !is_bare_space { Ok(()) } else { Err(Malformed("a chunk's extensions are malformed")) }
+    if is_extension && is_clean && !is_bare_space {
+        Ok(())
+    } else {
+        Err(Malformed("a chunk's extensions are malformed"))
+    }
 }
 
 /// The fields of a trailer section as [`Step::Trailers`] cuts it. Names are checked by httparse.
 pub fn trailer_fields(section: &[u8]) -> Result<Vec<Header<'_>>, Malformed> {
     let bad = Malformed("the trailer section is malformed");
-    let line_feeds = memchr::memchr_iter(b'\n', section).all(|at| at > 0 && section[at - 1] == b'\r');
+    let line_feeds =
+        memchr::memchr_iter(b'\n', section).all(|at| at > 0 && section[at - 1] == b'\r');
     let returns = memchr::memchr_iter(b'\r', section).all(|at| section.get(at + 1) == Some(&b'\n'));
     if !line_feeds || !returns {
         return Err(bad);
@@ -209,7 +236,11 @@ mod tests {
     use super::*;
 
     /// Feeds `bytes` in pieces of `piece` bytes; gives the body, what is left over, and whether there were trailers.
-    fn decode(framing: Framing, bytes: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<u8>, bool), Malformed> {
+    fn decode(
+        framing: Framing,
+        bytes: &[u8],
+        piece: usize,
+    ) -> Result<(Vec<u8>, Vec<u8>, bool), Malformed> {
         let mut decoder = Decoder::new(framing);
         let (mut held, mut body, mut trailers) = (Vec::new(), Vec::new(), false);
         let mut source = bytes.chunks(piece.max(1));
@@ -239,13 +270,20 @@ mod tests {
         let bytes = b"5;a=b\r\nhello\r\n00A ;x\r\n0123456789\r\n0\r\nX-T: 1\r\n\r\nGET";
         for piece in 1..bytes.len() + 1 {
             let (body, rest, trailers) = decode(Framing::Chunked, bytes, piece).unwrap();
-            assert_eq!((body.as_slice(), rest.as_slice(), trailers), (&b"hello0123456789"[..], &b"GET"[..], true), "{piece}");
+            assert_eq!(
+                (body.as_slice(), rest.as_slice(), trailers),
+                (&b"hello0123456789"[..], &b"GET"[..], true),
+                "{piece}"
+            );
         }
     }
 
     #[test]
     fn a_length_ends_where_it_says() {
-        assert_eq!(decode(Framing::Length(3), b"abcdef", 2).unwrap(), (b"abc".to_vec(), b"def".to_vec(), false));
+        assert_eq!(
+            decode(Framing::Length(3), b"abcdef", 2).unwrap(),
+            (b"abc".to_vec(), b"def".to_vec(), false)
+        );
         assert_eq!(decode(Framing::None, b"abc", 2).unwrap().1, b"abc");
     }
 
@@ -272,7 +310,11 @@ mod tests {
         ] {
             for piece in [1, 2, 100] {
                 let outcome = decode(Framing::Chunked, bad, piece);
-                assert!(matches!(outcome, Err(Malformed(why)) if why != "truncated"), "{:?} {outcome:?}", bad.escape_ascii().to_string());
+                assert!(
+                    matches!(outcome, Err(Malformed(why)) if why != "truncated"),
+                    "{:?} {outcome:?}",
+                    bad.escape_ascii().to_string()
+                );
             }
         }
         let long = [b"1;".as_slice(), &[b'a'; 300], b"\r\na\r\n"].concat();

@@ -24,7 +24,7 @@ use crate::proxy::timer::Timer;
 use crate::proxy::tunnel;
 use crate::proxy::worker::Worker;
 use crate::routing::Timeouts;
-use crate::telemetry::{Outcome, Reason};
+use crate::telemetry::Reason;
 
 /// How long a connection that we end is still read from, so that the client sees our last answer and not a reset.
 const LINGER: Duration = Duration::from_secs(2);
@@ -62,7 +62,13 @@ enum Arrival {
 /// Serves a connection until it ends. `accepted` is when it was opened: the first head's deadline counts from there.
 pub async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, accepted: Instant) {
     let buf = worker.buffers.empty();
-    let mut connection = Connection { worker: &worker, peer: &peer, io, buf, timer: Timer::default() };
+    let mut connection = Connection {
+        worker: &worker,
+        peer: &peer,
+        io,
+        buf,
+        timer: Timer::default(),
+    };
     let mut opened = Some(accepted);
     loop {
         let timeouts = worker.table.load().timeouts.clone();
@@ -96,14 +102,19 @@ impl Connection<'_> {
                     deadline = Instant::now() + timeouts.head;
                 }
                 if seen == 0 {
-                    self.buf.consume(head::leading_empty_line(self.buf.filled()));
+                    self.buf
+                        .consume(head::leading_empty_line(self.buf.filled()));
                     if let Err(refusal) = head::check_beginning(self.buf.filled()) {
                         return Arrival::Refused(refusal);
                     }
                 }
                 match head::find_end(self.buf.filled(), seen) {
-                    Found::Whole(length) if length <= self.worker.head_bytes.get() => return Arrival::Head(length),
-                    Found::Part if self.buf.len() < self.worker.head_bytes.get() => seen = self.buf.len(),
+                    Found::Whole(length) if length <= self.worker.head_bytes.get() => {
+                        return Arrival::Head(length);
+                    }
+                    Found::Part if self.buf.len() < self.worker.head_bytes.get() => {
+                        seen = self.buf.len()
+                    }
                     _ => return Arrival::Refused(self.oversize()),
                 }
                 if self.buf.is_full() {
@@ -121,14 +132,24 @@ impl Connection<'_> {
     }
 
     async fn read_head_part(&mut self, deadline: Instant) -> HeadRead {
-        let Connection { worker, io, buf, timer, .. } = self;
+        let Connection {
+            worker,
+            io,
+            buf,
+            timer,
+            ..
+        } = self;
         let read = poll_fn(|cx| {
             if let Poll::Ready(result) = io.poll_read(cx, buf) {
                 return Poll::Ready(Some(result));
             }
             buf.rest();
             // The worker wakes its connections when it begins to drain: one without a request has nothing to finish.
-            if buf.is_empty() && worker.phase.get() >= Phase::Draining { Poll::Ready(None) } else { Poll::Pending }
+            if buf.is_empty() && worker.phase.get() >= Phase::Draining {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
         });
         match timer.within(deadline, read).await {
             Ok(Some(Ok(count))) if count > 0 => HeadRead::Bytes,
@@ -173,11 +194,21 @@ impl Connection<'_> {
             Ok(Prepared::Carry(plan)) => self.carry(&plan, &mut scratch, began).await,
             Ok(Prepared::Redirect(location)) => self.redirect(&location, &mut scratch, began).await,
             Err((refusal, is_head, keeps, version)) => {
-                let keeps = keeps && !refusal.ends_connection() && self.worker.phase.get() < Phase::Draining;
+                let keeps = keeps
+                    && !refusal.ends_connection()
+                    && self.worker.phase.get() < Phase::Draining;
                 let then = if keeps { Then::KeepAlive } else { Then::Close };
                 scratch.answer.clear();
                 answer::write_refusal(&mut scratch.answer, refusal, is_head, then);
-                self.answer_here(&mut scratch, refusal.status(), refusal.reason(), version, then, began).await
+                self.answer_here(
+                    &mut scratch,
+                    refusal.status(),
+                    refusal.reason(),
+                    version,
+                    then,
+                    began,
+                )
+                .await
             }
         };
         self.worker.scratches.give(scratch);
@@ -186,15 +217,26 @@ impl Connection<'_> {
 
     async fn carry(&mut self, plan: &Plan, scratch: &mut Scratch, began: Instant) -> Next {
         let answered = Cell::new(false);
-        let Scratch { facts, request, answer } = scratch;
+        let Scratch {
+            facts,
+            request,
+            answer,
+        } = scratch;
         let client_timer = Timer::default();
         let mut source = BodySource::new(&self.io, &mut self.buf, &self.timer, plan, &answered);
         let patience = plan.timeouts.body;
-        let mut sink = AnswerSink::new(&self.io, answer, &client_timer, patience, plan.version, &answered);
+        let mut sink = AnswerSink::new(
+            &self.io,
+            answer,
+            &client_timer,
+            patience,
+            plan.version,
+            &answered,
+        );
         let end = story::carry(self.worker, plan, request, &mut source, &mut sink).await;
         let (received, sent) = (source.received(), sink.sent());
         let is_read = source.finish();
-        let mut outcome = self.outcome(plan.version, facts, began);
+        let mut outcome = self.peer.outcome(plan.version, facts, began);
         outcome.status = end.status;
         outcome.reason = end.reason;
         outcome.route = Some(&plan.route.name);
@@ -203,15 +245,23 @@ impl Connection<'_> {
         outcome.attempts = end.attempts;
         (outcome.received, outcome.sent) = (received, sent);
         if let Some(tunnel) = end.tunnel {
-            let moved =
-                tunnel::run(&self.io, &mut self.buf, tunnel.connection, plan.timeouts.tunnel, &self.worker.buffers).await;
+            let moved = tunnel::run(
+                &self.io,
+                &mut self.buf,
+                tunnel.connection,
+                plan.timeouts.tunnel,
+                &self.worker.buffers,
+            )
+            .await;
             outcome.received += moved.up;
             outcome.sent += moved.down;
             outcome.duration = began.elapsed();
-            self.worker.record(&outcome, Some((&plan.route.service, plan.method)));
+            self.worker
+                .record(&outcome, Some((&plan.route.service, plan.method)));
             return Next::Close;
         }
-        self.worker.record(&outcome, Some((&plan.route.service, plan.method)));
+        self.worker
+            .record(&outcome, Some((&plan.route.service, plan.method)));
         match (end.reason, end.then) {
             (Reason::ClientAborted | Reason::UpstreamTruncated, _) => Next::Drop,
             (_, Then::KeepAlive) if is_read => Next::Request,
@@ -223,7 +273,15 @@ impl Connection<'_> {
     async fn redirect(&mut self, location: &str, scratch: &mut Scratch, began: Instant) -> Next {
         scratch.answer.clear();
         answer::write_redirect(&mut scratch.answer, location, Then::Close);
-        self.answer_here(scratch, 308, Reason::Redirected, Version::Http11, Then::Close, began).await
+        self.answer_here(
+            scratch,
+            308,
+            Reason::Redirected,
+            Version::Http11,
+            Then::Close,
+            began,
+        )
+        .await
     }
 
     /// Sends the answer that stands in `scratch`, and records it.
@@ -237,10 +295,17 @@ impl Connection<'_> {
         began: Instant,
     ) -> Next {
         let patience = self.worker.table.load().timeouts.body;
-        let written = self.io.write_patiently(&[&scratch.answer], &self.timer, patience).await;
-        let mut outcome = self.outcome(version, &scratch.facts, began);
+        let written = self
+            .io
+            .write_patiently(&[&scratch.answer], &self.timer, patience)
+            .await;
+        let mut outcome = self.peer.outcome(version, &scratch.facts, began);
         outcome.status = if written { status } else { 0 };
-        outcome.reason = if written { reason } else { Reason::ClientAborted };
+        outcome.reason = if written {
+            reason
+        } else {
+            Reason::ClientAborted
+        };
         self.worker.record(&outcome, None);
         match then {
             Then::KeepAlive if written => Next::Request,
@@ -256,38 +321,30 @@ impl Connection<'_> {
         scratch.answer.clear();
         answer::write_refusal(&mut scratch.answer, refusal, false, Then::Close);
         let began = Instant::now();
-        let next =
-            self.answer_here(&mut scratch, refusal.status(), refusal.reason(), Version::Http11, Then::Close, began).await;
+        let next = self
+            .answer_here(
+                &mut scratch,
+                refusal.status(),
+                refusal.reason(),
+                Version::Http11,
+                Then::Close,
+                began,
+            )
+            .await;
         self.worker.scratches.give(scratch);
         next
-    }
-
-    fn outcome<'a>(&'a self, version: Version, facts: &'a plan::Facts, began: Instant) -> Outcome<'a> {
-        Outcome {
-            listener: &self.peer.listener.name,
-            client: self.peer.address,
-            version: version.label(),
-            tls: self.peer.tls.is_some(),
-            method: &facts.method,
-            host: &facts.host,
-            target: &facts.target,
-            request_id: &facts.request_id,
-            status: 0,
-            reason: Reason::Internal,
-            route: None,
-            service: None,
-            upstream: None,
-            attempts: 0,
-            duration: began.elapsed(),
-            received: 0,
-            sent: 0,
-        }
     }
 
     async fn close(&mut self, timeouts: &Timeouts) {
         if self.io.is_tls() {
             // A client that takes nothing any more does not hold the connection open for its close_notify.
-            let _ = self.timer.within(Instant::now() + timeouts.body.min(LINGER), self.io.shutdown()).await;
+            let _ = self
+                .timer
+                .within(
+                    Instant::now() + timeouts.body.min(LINGER),
+                    self.io.shutdown(),
+                )
+                .await;
         }
     }
 

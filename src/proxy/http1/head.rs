@@ -102,21 +102,29 @@ pub fn leading_empty_line(bytes: &[u8]) -> usize {
 pub fn check_beginning(bytes: &[u8]) -> Result<(), Refusal> {
     match bytes.first() {
         None | Some(b'\r' | b'A'..=b'Z' | b'a'..=b'z') => Ok(()),
-        Some(_) => Err(Refusal::Malformed("the request line does not begin with a method")),
+        Some(_) => Err(Refusal::Malformed(
+            "the request line does not begin with a method",
+        )),
     }
 }
 
 /// Every line ends in CR LF, and CR stands nowhere else (RFC 9112 section 2.2).
 fn check_line_ends(head: &[u8]) -> bool {
-    memchr::memchr2_iter(b'\r', b'\n', head).try_fold(None, |before: Option<usize>, at| match (before, head[at]) {
-        (None, b'\r') => Some(Some(at)),
-        (Some(cr), b'\n') if cr + 1 == at => Some(None),
-        _ => None,
+    memchr::memchr2_iter(b'\r', b'\n', head).try_fold(None, |before: Option<usize>, at| {
+        match (before, head[at]) {
+            (None, b'\r') => Some(Some(at)),
+            (Some(cr), b'\n') if cr + 1 == at => Some(None),
+            _ => None,
+        }
     }) == Some(None)
 }
 
 /// Parses a whole request head.
-pub fn request<'a>(head: &'a [u8], space: &'a mut FieldSpace<'a>, limits: &Limits) -> Result<RequestHead<'a>, Refusal> {
+pub fn request<'a>(
+    head: &'a [u8],
+    space: &'a mut FieldSpace<'a>,
+    limits: &Limits,
+) -> Result<RequestHead<'a>, Refusal> {
     if !check_line_ends(head) {
         return Err(Refusal::Malformed("a line does not end in cr lf"));
     }
@@ -166,7 +174,10 @@ pub fn request<'a>(head: &'a [u8], space: &'a mut FieldSpace<'a>, limits: &Limit
         framing,
         connection: seen.connection,
         expects_continue: seen.expects_continue && version == Version::Http11,
-        upgrade: seen.websocket && seen.connection.upgrade && version == Version::Http11 && framing == Framing::None,
+        upgrade: seen.websocket
+            && seen.connection.upgrade
+            && version == Version::Http11
+            && framing == Framing::None,
     })
 }
 
@@ -215,7 +226,8 @@ impl<'a> Seen<'a> {
                 if self.host.is_some() {
                     return Err(Refusal::Malformed("a request with two hosts"));
                 }
-                let host = std::str::from_utf8(field.value).map_err(|_| Refusal::Malformed("the host is malformed"))?;
+                let host = std::str::from_utf8(field.value)
+                    .map_err(|_| Refusal::Malformed("the host is malformed"))?;
                 self.host = Some(host.trim_ascii());
             }
             Known::ContentLength => self.length(field.value).map_err(Refusal::Malformed)?,
@@ -237,7 +249,9 @@ impl<'a> Seen<'a> {
             Known::TransferEncoding => self.coding(field.value),
             Known::ContentType => {
                 let value = field.value.trim_ascii_start();
-                let begins = |kind: &[u8]| value.len() >= kind.len() && value[..kind.len()].eq_ignore_ascii_case(kind);
+                let begins = |kind: &[u8]| {
+                    value.len() >= kind.len() && value[..kind.len()].eq_ignore_ascii_case(kind)
+                };
                 self.is_stream = begins(b"text/event-stream") || begins(b"application/grpc");
             }
             _ => self.shared_field(field),
@@ -248,7 +262,9 @@ impl<'a> Seen<'a> {
     fn shared_field(&mut self, field: &Header<'a>) {
         match known(field.name) {
             Known::Connection => self.connection.add(field.value),
-            Known::Upgrade => self.websocket = field.value.trim_ascii().eq_ignore_ascii_case(b"websocket"),
+            Known::Upgrade => {
+                self.websocket = field.value.trim_ascii().eq_ignore_ascii_case(b"websocket")
+            }
             _ => {}
         }
     }
@@ -265,7 +281,11 @@ impl<'a> Seen<'a> {
     /// Only exactly one `chunked` is understood.
     fn coding(&mut self, value: &[u8]) {
         let is_chunked = value.trim_ascii().eq_ignore_ascii_case(b"chunked");
-        self.coding = if is_chunked && self.coding == Coding::None { Coding::Chunked } else { Coding::Unknown };
+        self.coding = if is_chunked && self.coding == Coding::None {
+            Coding::Chunked
+        } else {
+            Coding::Unknown
+        };
     }
 
     /// RFC 9112 section 6.3, without its leniencies.
@@ -273,8 +293,12 @@ impl<'a> Seen<'a> {
         match (self.coding, self.length) {
             (Coding::None, None | Some(0)) => Ok(Framing::None),
             (Coding::None, Some(length)) => Ok(Framing::Length(length)),
-            (_, Some(_)) => Err(Refusal::Malformed("content-length and transfer-encoding in one request")),
-            (_, None) if version == Version::Http10 => Err(Refusal::Malformed("transfer-encoding in http/1.0")),
+            (_, Some(_)) => Err(Refusal::Malformed(
+                "content-length and transfer-encoding in one request",
+            )),
+            (_, None) if version == Version::Http10 => {
+                Err(Refusal::Malformed("transfer-encoding in http/1.0"))
+            }
             (Coding::Chunked, None) => Ok(Framing::Chunked),
             (Coding::Unknown, None) => Err(Refusal::UnknownCoding),
         }
@@ -307,7 +331,10 @@ fn split_target(target: &str) -> Result<(Option<&str>, &str), Refusal> {
 }
 
 /// Parses a whole answer head. The error says what is wrong with it.
-pub fn answer<'a>(head: &'a [u8], space: &'a mut FieldSpace<'a>) -> Result<AnswerHead<'a>, &'static str> {
+pub fn answer<'a>(
+    head: &'a [u8],
+    space: &'a mut FieldSpace<'a>,
+) -> Result<AnswerHead<'a>, &'static str> {
     if !check_line_ends(head) {
         return Err("a line does not end in cr lf");
     }
@@ -320,7 +347,10 @@ pub fn answer<'a>(head: &'a [u8], space: &'a mut FieldSpace<'a>) -> Result<Answe
         Some(0) => Version::Http10,
         _ => Version::Http11,
     };
-    let status = parsed.code.filter(|code| (100..600).contains(code)).ok_or("the status is malformed")?;
+    let status = parsed
+        .code
+        .filter(|code| (100..600).contains(code))
+        .ok_or("the status is malformed")?;
     let mut seen = Seen::default();
     for field in parsed.headers.iter() {
         seen.answer_field(field)?;

@@ -42,14 +42,26 @@ impl<'c> AnswerSink<'c> {
         answered: &'c Cell<bool>,
     ) -> AnswerSink<'c> {
         out.clear();
-        AnswerSink { io, out, timer, patience, version, body: BodyOut::None, sent: 0, answered }
+        AnswerSink {
+            io,
+            out,
+            timer,
+            patience,
+            version,
+            body: BodyOut::None,
+            sent: 0,
+            answered,
+        }
     }
 
     async fn write(&mut self, rest: &[&[u8]]) -> Result<(), ClientGone> {
         let mut slices: [&[u8]; 4] = [&[]; 4];
         slices[0] = self.out.as_slice();
         slices[1..=rest.len()].copy_from_slice(rest);
-        let written = self.io.write_patiently(&slices[..=rest.len()], self.timer, self.patience).await;
+        let written = self
+            .io
+            .write_patiently(&slices[..=rest.len()], self.timer, self.patience)
+            .await;
         self.out.clear();
         if written { Ok(()) } else { Err(ClientGone) }
     }
@@ -80,19 +92,35 @@ impl Sink for AnswerSink<'_> {
     async fn data(&mut self, bytes: &[u8]) -> Result<(), ClientGone> {
         self.sent += bytes.len() as u64;
         let mut line = [0u8; 18];
-        let size: &[u8] = if self.body == BodyOut::Chunked { chunk_line(&mut line, bytes.len()) } else { &[] };
-        let end: &[u8] = if self.body == BodyOut::Chunked { b"\r\n" } else { &[] };
+        let size: &[u8] = if self.body == BodyOut::Chunked {
+            chunk_line(&mut line, bytes.len())
+        } else {
+            &[]
+        };
+        let end: &[u8] = if self.body == BodyOut::Chunked {
+            b"\r\n"
+        } else {
+            &[]
+        };
         if bytes.len() > GATHERED_PIECE {
             return self.write(&[size, bytes, end]).await;
         }
         for part in [size, bytes, end] {
             self.out.extend_from_slice(part);
         }
-        if self.out.len() >= GATHERED { self.flush().await } else { Ok(()) }
+        if self.out.len() >= GATHERED {
+            self.flush().await
+        } else {
+            Ok(())
+        }
     }
 
     async fn flush(&mut self) -> Result<(), ClientGone> {
-        if self.out.is_empty() { Ok(()) } else { self.write(&[]).await }
+        if self.out.is_empty() {
+            Ok(())
+        } else {
+            self.write(&[]).await
+        }
     }
 
     async fn end(&mut self, trailers: &[Header<'_>]) -> Result<(), ClientGone> {
@@ -106,7 +134,12 @@ impl Sink for AnswerSink<'_> {
         self.flush().await
     }
 
-    async fn refuse(&mut self, refusal: Refusal, is_head: bool, then: Then) -> Result<(), ClientGone> {
+    async fn refuse(
+        &mut self,
+        refusal: Refusal,
+        is_head: bool,
+        then: Then,
+    ) -> Result<(), ClientGone> {
         self.out.clear();
         answer::write_refusal(self.out, refusal, is_head, then);
         self.write(&[]).await

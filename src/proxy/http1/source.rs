@@ -53,7 +53,13 @@ impl Pace {
 }
 
 impl<'c> BodySource<'c> {
-    pub fn new(io: &'c Io, buf: &'c mut Buf, timer: &'c Timer, plan: &Plan, answered: &'c Cell<bool>) -> BodySource<'c> {
+    pub fn new(
+        io: &'c Io,
+        buf: &'c mut Buf,
+        timer: &'c Timer,
+        plan: &Plan,
+        answered: &'c Cell<bool>,
+    ) -> BodySource<'c> {
         let whole = match plan.framing {
             Framing::None => Some(0),
             Framing::Length(length) if length <= buf.len() as u64 => Some(length as usize),
@@ -70,7 +76,12 @@ impl<'c> BodySource<'c> {
             lent: 0,
             received: whole.unwrap_or(0) as u64,
             limit: plan.body_limit,
-            pace: Pace { window, bytes_a_window, waited: Duration::ZERO, bytes: 0 },
+            pace: Pace {
+                window,
+                bytes_a_window,
+                waited: Duration::ZERO,
+                bytes: 0,
+            },
             answered,
         }
     }
@@ -90,7 +101,10 @@ impl<'c> BodySource<'c> {
             self.buf.grow(BODY_SIZE);
         }
         let asked = Instant::now();
-        let read = self.timer.within(asked + self.pace.window, self.io.read_into(self.buf)).await;
+        let read = self
+            .timer
+            .within(asked + self.pace.window, self.io.read_into(self.buf))
+            .await;
         let count = match read {
             Ok(Ok(count)) if count > 0 => count,
             Ok(Ok(_) | Err(_)) => return Err(SourceFault::Gone),
@@ -112,7 +126,11 @@ impl Source for BodySource<'_> {
     async fn next(&mut self) -> Result<Piece<'_>, SourceFault> {
         self.buf.consume(std::mem::take(&mut self.lent));
         loop {
-            match self.decoder.step(self.buf.filled()).map_err(|bad| SourceFault::Malformed(bad.0))? {
+            match self
+                .decoder
+                .step(self.buf.filled())
+                .map_err(|bad| SourceFault::Malformed(bad.0))?
+            {
                 Step::Framing(count) => self.buf.consume(count),
                 Step::Data(count) => {
                     self.lent = count;
@@ -125,7 +143,9 @@ impl Source for BodySource<'_> {
                 Step::Trailers(count) => {
                     self.lent = count;
                     let fields = trailer_fields(&self.buf.filled()[..count]);
-                    return fields.map(Piece::Trailers).map_err(|bad| SourceFault::Malformed(bad.0));
+                    return fields
+                        .map(Piece::Trailers)
+                        .map_err(|bad| SourceFault::Malformed(bad.0));
                 }
                 Step::End => return Ok(Piece::End),
                 Step::Read => self.read_more().await?,

@@ -1,4 +1,7 @@
 //! app.
+
+pub mod demo;
+
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
 }

@@ -1,5 +1,6 @@
 //! Questions to one agent, each with a deadline and a limit, their answers read.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +72,10 @@ impl Client {
             };
             tls::client_config(settings.ca_file.as_deref(), identity, &[b"http/1.1"])
         })?;
-        Ok(Client { transport, settings: Arc::new(settings.clone()) })
+        Ok(Client {
+            transport,
+            settings: Arc::new(settings.clone()),
+        })
     }
 
     /// One key as the leader has it; None: there is none, or the token may not see it. Its document's name is empty.
@@ -190,7 +194,7 @@ impl Client {
         &self,
         datacenter: Option<String>,
         when: When,
-    ) -> Result<Reply<std::collections::BTreeMap<String, Vec<String>>>, ConsulError> {
+    ) -> Result<Reply<HashMap<String, Vec<String>>>, ConsulError> {
         let envelope = self.watching(when, Missing::IsAnError)?;
         let reply = self
             .ask(CatalogServices { dc: datacenter }, envelope)
@@ -200,7 +204,9 @@ impl Client {
 
     /// Whether the agent answers and its servers have a leader.
     pub(super) async fn has_leader(&self) -> Result<bool, ConsulError> {
-        let endpoint = StatusLeader { dc: self.settings.datacenter.clone() };
+        let endpoint = StatusLeader {
+            dc: self.settings.datacenter.clone(),
+        };
         let envelope = self.envelope(
             Consistency::Leader,
             Terms {
@@ -230,9 +236,7 @@ impl Client {
         envelope.consistency = consistency;
         let below = key.len();
         let reply = self.ask(request, envelope).await?;
-        reply
-            .read(move |body| parse::documents(body, below))
-            .await
+        reply.read(move |body| parse::documents(body, below)).await
     }
 
     fn watching(&self, when: When, missing: Missing) -> Result<Envelope, ConsulError> {
@@ -241,12 +245,22 @@ impl Client {
             When::Now | When::Beyond(0) => (None, DEADLINE),
             // Consul adds up to a sixteenth, so that the watches of a fleet don't end together.
             When::Beyond(index) => (
-                Some(Blocking { index, wait: Some(format!("{}ms", wait.as_millis())) }),
+                Some(Blocking {
+                    index,
+                    wait: Some(format!("{}ms", wait.as_millis())),
+                }),
                 wait * 17 / 16 + DEADLINE,
             ),
         };
-        let terms = Terms { deadline, body_limit: BODY_BYTES, missing };
-        Ok(Envelope { blocking, ..self.envelope(Consistency::Stale, terms)? })
+        let terms = Terms {
+            deadline,
+            body_limit: BODY_BYTES,
+            missing,
+        };
+        Ok(Envelope {
+            blocking,
+            ..self.envelope(Consistency::Stale, terms)?
+        })
     }
 
     fn change(&self) -> Result<Envelope, ConsulError> {
@@ -261,7 +275,12 @@ impl Client {
     }
 
     fn envelope(&self, consistency: Consistency, terms: Terms) -> Result<Envelope, ConsulError> {
-        Ok(Envelope { token: self.token()?, consistency, blocking: None, terms })
+        Ok(Envelope {
+            token: self.token()?,
+            consistency,
+            blocking: None,
+            terms,
+        })
     }
 
     /// A file is read each time: a rotated token is in force with the next question.
@@ -313,7 +332,11 @@ impl RawReply {
         self,
         parse: impl FnOnce(&[u8]) -> Result<T, ConsulError> + Send + 'static,
     ) -> Result<Reply<T>, ConsulError> {
-        let RawReply { body, index, has_leader } = self;
+        let RawReply {
+            body,
+            index,
+            has_leader,
+        } = self;
         let content = if body.len() > LONG_BODY_BYTES {
             tokio::task::spawn_blocking(move || parse(&body))
                 .await
@@ -321,7 +344,11 @@ impl RawReply {
         } else {
             parse(&body)?
         };
-        Ok(Reply { content, index, has_leader })
+        Ok(Reply {
+            content,
+            index,
+            has_leader,
+        })
     }
 }
 

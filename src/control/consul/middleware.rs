@@ -55,8 +55,12 @@ impl MiddleWare for Envelope {
             target.push('?');
             target.push_str(query);
         }
-        *request.uri_mut() = Uri::try_from(target)
-            .map_err(|error| ours(format!("{:?} cannot be asked for: {error}", endpoint.path())))?;
+        *request.uri_mut() = Uri::try_from(target).map_err(|error| {
+            ours(format!(
+                "{:?} cannot be asked for: {error}",
+                endpoint.path()
+            ))
+        })?;
         if let Some(token) = &self.token {
             let mut value = HeaderValue::from_str(token)
                 .map_err(|_| ours("the token holds characters that no header can carry".into()))?;
@@ -67,17 +71,15 @@ impl MiddleWare for Envelope {
         Ok(())
     }
 
-    fn response<E: Endpoint>(
-        &self,
-        _: &E,
-        _: &mut Response<Vec<u8>>,
-    ) -> Result<(), ClientError> {
+    fn response<E: Endpoint>(&self, _: &E, _: &mut Response<Vec<u8>>) -> Result<(), ClientError> {
         Ok(())
     }
 }
 
 fn ours(what: String) -> ClientError {
-    ClientError::GenericError { source: ConsulError::Local(what).into() }
+    ClientError::GenericError {
+        source: ConsulError::Local(what).into(),
+    }
 }
 
 /// Percent-encodes all but RFC 3986's unreserved characters and the slash.

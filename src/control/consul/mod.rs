@@ -3,12 +3,18 @@
 mod client;
 mod endpoints;
 mod error;
+mod follow;
 mod middleware;
 pub mod observation;
 mod parse;
+mod subject;
+mod sweep;
 mod transport;
+mod watch;
+mod watcher;
 
 pub use client::{Client, VALUE_BYTES};
 pub use error::ConsulError;
 pub use middleware::Consistency;
 pub use observation::{Check, CheckStatus, Document, Instance, Observation, Subtree};
+pub use watcher::Watcher;

@@ -1,6 +1,6 @@
 //! Consul's JSON into plain values: what is wrong with one entry costs that entry, what is wrong as a whole is an error.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use consulrs::api::kv::common::KVPair;
@@ -111,7 +111,11 @@ fn name_of(entry: &Value, position: usize) -> String {
 }
 
 fn instance(entry: HealthEntry) -> Result<Instance, String> {
-    let HealthEntry { node, service, checks } = entry;
+    let HealthEntry {
+        node,
+        service,
+        checks,
+    } = entry;
     let address = match service.address.is_empty() {
         true => node.address,
         false => service.address,
@@ -122,7 +126,10 @@ fn instance(entry: HealthEntry) -> Result<Instance, String> {
     if service.port == 0 {
         return Err("has no port".into());
     }
-    let weights = service.weights.unwrap_or(Weights { passing: 1, warning: 1 });
+    let weights = service.weights.unwrap_or(Weights {
+        passing: 1,
+        warning: 1,
+    });
     Ok(Instance {
         node: node.node,
         id: service.id,
@@ -181,7 +188,10 @@ pub fn documents(body: &[u8], below: usize) -> Result<Vec<Document>, ConsulError
 
 fn document(pair: KVPair, below: usize) -> Result<Document, ConsulError> {
     let unreadable = |what: &str| {
-        ConsulError::Unreadable(format!("key {}: {what}", excerpt(pair.key.as_bytes(), None)))
+        ConsulError::Unreadable(format!(
+            "key {}: {what}",
+            excerpt(pair.key.as_bytes(), None)
+        ))
     };
     let name = pair
         .key
@@ -240,8 +250,8 @@ pub fn check_states(body: &[u8]) -> Result<CheckStates, ConsulError> {
 }
 
 /// Reads an answer of `/v1/catalog/services`: name → tags.
-pub fn services(body: &[u8]) -> Result<BTreeMap<String, Vec<String>>, ConsulError> {
-    let mut services: BTreeMap<String, Vec<String>> = whole(body)?;
+pub fn services(body: &[u8]) -> Result<HashMap<String, Vec<String>>, ConsulError> {
+    let mut services: HashMap<String, Vec<String>> = whole(body)?;
     for tags in services.values_mut() {
         tags.sort();
     }
@@ -304,7 +314,11 @@ mod tests {
         let read = read(json!([entry("a"), no_address, port, no_port, 7]));
         assert_eq!(read.instances.len(), 1);
         assert_eq!(read.skipped.len(), 4);
-        assert!(read.skipped[0].starts_with("b on n1: neither"), "{:?}", read.skipped);
+        assert!(
+            read.skipped[0].starts_with("b on n1: neither"),
+            "{:?}",
+            read.skipped
+        );
         assert!(read.skipped[1].starts_with("c on n1: "));
         assert!(read.skipped[2].starts_with("d on n1: has no port"));
         assert!(read.skipped[3].starts_with("entry 4: "));
@@ -331,10 +345,16 @@ mod tests {
             {"CheckID": "service:c", "Status": "confused"},
         ]);
         let read = read(json!([sick]));
-        let statuses: Vec<CheckStatus> =
-            read.instances[0].checks.iter().map(|check| check.status).collect();
+        let statuses: Vec<CheckStatus> = read.instances[0]
+            .checks
+            .iter()
+            .map(|check| check.status)
+            .collect();
         use CheckStatus::*;
-        assert_eq!(statuses, [Maintenance, Maintenance, Critical, Warning, Critical]);
+        assert_eq!(
+            statuses,
+            [Maintenance, Maintenance, Critical, Warning, Critical]
+        );
     }
 
     #[test]
@@ -385,7 +405,13 @@ mod tests {
         let check = |id: &str, status: &str| json!({"Node": "n", "CheckID": id, "Status": status, "ServiceID": id, "ServiceName": "app"});
         let states = |list: Value| check_states(list.to_string().as_bytes()).unwrap();
         let one = states(json!([check("a", "passing"), check("b", "critical")]));
-        assert_eq!(one, states(json!([check("b", "critical"), check("a", "passing")])));
-        assert_ne!(one, states(json!([check("a", "critical"), check("b", "passing")])));
+        assert_eq!(
+            one,
+            states(json!([check("b", "critical"), check("a", "passing")]))
+        );
+        assert_ne!(
+            one,
+            states(json!([check("a", "critical"), check("b", "passing")]))
+        );
     }
 }

@@ -95,7 +95,10 @@ impl Transport {
             .parse()
             .map_err(|_| wrong("is no url"))?;
         let host = uri.host().ok_or_else(|| wrong("names no host"))?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let bare = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         let (tls, usual_port) = match uri.scheme_str() {
             Some("http") => (None, 80),
             Some("https") => {
@@ -172,7 +175,10 @@ impl Transport {
         let mut outgoing = http::Request::builder()
             .method(request.method().as_str())
             .uri(target)
-            .header(http::header::HOST, format!("{}:{}", self.0.host_of_url(), self.0.port))
+            .header(
+                http::header::HOST,
+                format!("{}:{}", self.0.host_of_url(), self.0.port),
+            )
             .header(http::header::USER_AGENT, "rota");
         for (name, value) in request.headers() {
             let mut copy = http::HeaderValue::from_bytes(value.as_bytes())
@@ -199,7 +205,9 @@ impl Transport {
 
     /// The first of the host's addresses that accepts.
     async fn dial(&self, deadline: Instant) -> Result<Stream, ConsulError> {
-        let Agent { host, port, tls, .. } = &*self.0;
+        let Agent {
+            host, port, tls, ..
+        } = &*self.0;
         let named = |what: String| ConsulError::Unreachable(format!("{host}:{port}: {what}"));
         let addresses = tokio::net::lookup_host((host.as_str(), *port))
             .await
@@ -229,7 +237,10 @@ impl Transport {
         if idle.len() >= IDLE_CONNECTIONS {
             idle.pop_front();
         }
-        idle.push_back(Idle { connection, since: Instant::now() });
+        idle.push_back(Idle {
+            connection,
+            since: Instant::now(),
+        });
     }
 }
 
@@ -262,7 +273,9 @@ impl rustify::client::Client for Transport {
             tokio::time::timeout(terms.deadline, self.carry(&request, terms))
                 .await
                 .unwrap_or(Err(ConsulError::TimedOut))
-                .map_err(|error| ClientError::GenericError { source: error.into() })
+                .map_err(|error| ClientError::GenericError {
+                    source: error.into(),
+                })
         })
     }
 

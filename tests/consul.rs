@@ -291,7 +291,13 @@ fn a_weak_token_gets_an_empty_answer_and_a_wrong_one_fails() {
     let mut watching = Watching::start(without.clone());
     watching.want(&["app"]);
     watching.wait_for_instances("app", <[Instance]>::is_empty);
-    assert_eq!(watching.failing_watches(), 0);
+    // Of a single key Consul says that it may not be read; of a prefix, that there is none.
+    eventually("keys fail", || watching.failing_watches() == 2);
+    let failing = |watch: &str| {
+        let is_it = |one: &Observation| matches!(one, Observation::Failing { watch: name, .. } if name == watch);
+        watching.seen.iter().any(|(_, one)| is_it(one))
+    };
+    assert!(!failing("service app") && !failing("config/routes"));
 
     let mut wrong = without.clone();
     wrong.token = Some(ConsulToken::Value(
@@ -344,6 +350,93 @@ fn a_token_file_is_read_again_at_each_question() {
         );
     });
     let _ = std::fs::remove_file(path);
+}
+
+/// Certificates of one test: an authority, and what it signed for the agent and for us.
+fn make_certificates(directory: &std::path::Path) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let write = |name: &str, text: String| std::fs::write(directory.join(name), text).unwrap();
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    write("ca.pem", authority.self_signed(&key).unwrap().pem());
+    let authority = Issuer::new(authority, key);
+    for name in ["server", "client"] {
+        let names = vec!["localhost".into(), "127.0.0.1".into()];
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(names).unwrap();
+        write(
+            &format!("{name}.pem"),
+            leaf.signed_by(&key, &authority).unwrap().pem(),
+        );
+        write(&format!("{name}.key"), key.serialize_pem());
+    }
+}
+
+#[test]
+fn an_agent_is_asked_over_verified_tls_with_a_client_certificate_by_name_or_address() {
+    let directory = std::env::temp_dir().join(format!("rota-consul-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    make_certificates(&directory);
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let file = |name: &str| directory.join(name);
+    let agent = Agent::start_with(&format!(
+        r#"{{"ports": {{"https": {port}}}, "verify_incoming_https": true, "ca_file": {:?}, "cert_file": {:?}, "key_file": {:?}}}"#,
+        file("ca.pem"),
+        file("server.pem"),
+        file("server.key"),
+    ));
+    agent.put("k", b"1");
+    for host in ["localhost", "127.0.0.1"] {
+        let mut tls = settings(&format!("https://{host}:{port}"));
+        tls.ca_file = Some(file("ca.pem"));
+        let without = Client::new(&tls).unwrap();
+        assert!(matches!(
+            wait(without.kv_read("k")),
+            Err(ConsulError::Unreachable(_))
+        ));
+        tls.certificate = Some(file("client.pem"));
+        tls.key = Some(file("client.key"));
+        let client = Client::new(&tls).unwrap();
+        assert_eq!(&*wait(client.kv_read("k")).unwrap().unwrap().value, b"1");
+        tls.ca_file = None;
+        let untrusting = Client::new(&tls).unwrap();
+        let error = wait(untrusting.kv_read("k")).unwrap_err().to_string();
+        assert!(
+            error.starts_with("agent unreachable: ") && error.contains("tls: "),
+            "{error}"
+        );
+    }
+    let _ = std::fs::remove_dir_all(directory);
+}
+
+#[test]
+fn an_agent_that_stops_answering_is_no_contact_though_its_connections_live() {
+    let agent = Agent::start();
+    let watching = Watching::start(settings(&agent.http_address()));
+    eventually("contact", || watching.last_contact_ms() > 0);
+    let before = watching.last_contact_ms();
+    eventually("the contact is renewed while every query hangs", || {
+        watching.last_contact_ms() > before + 1000
+    });
+    agent.signal("STOP");
+    std::thread::sleep(Duration::from_millis(100)); // What was under way when it stopped.
+    let stopped = watching.last_contact_ms();
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(watching.last_contact_ms(), stopped);
+    agent.signal("CONT");
+    eventually("contact again", || watching.last_contact_ms() > stopped);
+}
+
+#[test]
+fn an_address_that_cannot_be_used_is_named_at_once() {
+    for address in ["127.0.0.1:8500", "ftp://x", "http://", "unix:/run/consul"] {
+        let error = Client::new(&settings(address)).err().expect(address);
+        assert!(error.contains(address), "{error}");
+    }
 }
 
 #[test]

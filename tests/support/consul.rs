@@ -91,6 +91,15 @@ impl Agent {
         }
     }
 
+    /// `STOP`, `CONT`, `TERM`, ….
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {pid}")])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Starts it again on the same ports with the state it had.
     pub fn restart(&mut self) {
         self.kill();

@@ -123,10 +123,15 @@ impl Transport {
         request: &http_02::Request<Vec<u8>>,
         terms: Terms,
     ) -> Result<http_02::Response<Vec<u8>>, ConsulError> {
-        // A kept connection may have been closed by the agent while it was idle: that is no news about the agent.
-        if let Some(connection) = self.take_idle() {
+        // A kept connection may have been closed by the agent while it was idle: that is no news about the agent, and a question
+        // is asked again on a new one. A change is not (it may have been taken), so it begins with a new one.
+        let kept = match request.method() == http_02::Method::GET {
+            true => self.take_idle(),
+            false => None,
+        };
+        if let Some(connection) = kept {
             match self.exchange(connection, request, terms).await {
-                Err(ConsulError::Unreachable(_)) if request.method() == http_02::Method::GET => {}
+                Err(ConsulError::Unreachable(_)) => {}
                 result => return result,
             }
         }

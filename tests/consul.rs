@@ -1,5 +1,7 @@
 //! What is promised of discovery, against a real Consul agent; and against one that misbehaves as no real one would on demand.
 
+#![allow(clippy::unwrap_used)] // Clippy's exemption for tests does not reach what they share.
+
 #[path = "support/consul.rs"]
 mod consul_agent;
 #[path = "consul/scripted.rs"]
@@ -478,6 +480,40 @@ fn more_services_than_connections_are_watched_all_the_same() {
     watching.wait_for_instances("app-9", |instances| {
         instances[0].status() == CheckStatus::Maintenance
     });
+}
+
+#[test]
+fn what_stays_wanted_is_not_said_again_whichever_way_it_is_watched() {
+    let agent = Agent::start();
+    let names: Vec<String> = (0..6).map(|number| format!("app-{number}")).collect();
+    for name in &names {
+        agent.register_passing(name, name, 8001);
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut four_services = settings(&agent.http_address());
+    four_services.connections = 11;
+    let mut watching = Watching::start(four_services);
+    watching.wait_for_subtrees();
+    for wanted in [
+        &names[..2],
+        &names[..4],
+        &names[..6],
+        &names[..3],
+        &names[..5],
+    ] {
+        watching.want(wanted);
+        let said = watching.during(Duration::from_millis(800));
+        println!("{} wanted: {} observations", wanted.len(), said.len());
+    }
+    let of_first = watching.seen.iter().filter(
+        |(_, one)| matches!(one, Observation::Instances { watch, .. } if watch.service == "app-0"),
+    );
+    assert_eq!(of_first.count(), 1);
+    agent.set_check("app-0", "fail");
+    watching.wait_for_instances("app-0", is_critical);
+    watching.want(&names[..1]);
+    agent.set_check("app-0", "pass");
+    watching.wait_for_instances("app-0", is_passing);
 }
 
 #[test]

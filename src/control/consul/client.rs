@@ -303,13 +303,13 @@ impl Client {
         endpoint: E,
         envelope: Envelope,
     ) -> Result<RawReply, ConsulError> {
-        let result = endpoint
-            .with_middleware(&envelope)
-            .exec(&self.transport)
-            .await;
-        let answer = result
-            .map_err(|error| by_blame(error, envelope.token.as_deref()))?
-            .response;
+        let token = envelope.token.as_deref();
+        let request = build(endpoint, &envelope, self.transport.base())
+            .map_err(|error| while_building(error, token))?;
+        let answer = self.transport.send(&request).await?;
+        if !answer.status().is_success() {
+            return Err(by_status(&answer, token));
+        }
         let header = |name: &str| answer.headers().get(name)?.to_str().ok();
         Ok(RawReply {
             index: header("x-consul-index")
@@ -352,20 +352,34 @@ impl RawReply {
     }
 }
 
-fn by_blame(error: ClientError, token: Option<&str>) -> ConsulError {
-    match error {
-        ClientError::ServerResponseError { code, content } => {
-            let excerpt = excerpt(content.unwrap_or_default().as_bytes(), token);
-            match code {
-                401 | 403 => ConsulError::Denied(excerpt),
-                status => ConsulError::Server { status, excerpt },
-            }
-        }
+/// Both crates log each request at `info`, and each error at every level it passes: they build in silence, and nothing else of
+/// them runs. (rustify's own `exec` would also copy a whole answer into its error.)
+fn build<E: Endpoint>(
+    endpoint: E,
+    envelope: &Envelope,
+    base: &str,
+) -> Result<http_02::Request<Vec<u8>>, ClientError> {
+    let silence = tracing::Dispatch::none();
+    tracing::dispatcher::with_default(&silence, || {
+        endpoint.with_middleware(envelope).request(base)
+    })
+}
+
+fn while_building(error: ClientError, token: Option<&str>) -> ConsulError {
+    let text = match error {
         ClientError::GenericError { source } => match source.downcast::<ConsulError>() {
-            Ok(error) => error,
-            Err(error) => ConsulError::Local(excerpt(error.to_string().as_bytes(), token)),
+            Ok(error) => return error,
+            Err(error) => error.to_string(),
         },
-        // What is left goes wrong before anything is sent.
-        error => ConsulError::Local(excerpt(error.to_string().as_bytes(), token)),
+        error => error.to_string(),
+    };
+    ConsulError::Local(excerpt(text.as_bytes(), token))
+}
+
+fn by_status(answer: &http_02::Response<Vec<u8>>, token: Option<&str>) -> ConsulError {
+    let excerpt = excerpt(answer.body(), token);
+    match answer.status().as_u16() {
+        401 | 403 => ConsulError::Denied(excerpt),
+        status => ConsulError::Server { status, excerpt },
     }
 }

@@ -1,11 +1,9 @@
-//! HTTP/1.1 to the agent over our own connections, as the client that rustify's endpoints are executed by.
+//! HTTP/1.1 to the agent over our own connections: carries the requests that rustify's endpoints build.
 //!
 //! Every request has a deadline and a limit on its answer, given by the middleware as [`Terms`]. A connection carries one
 //! request at a time (a long poll keeps its own for as long as it hangs) and is kept afterwards for the next one.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +11,6 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustify::errors::ClientError;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::task::AbortHandle;
@@ -116,6 +113,25 @@ impl Transport {
             tls,
             idle: Mutex::default(),
         })))
+    }
+
+    /// `http://host:port`: what requests are built upon.
+    pub fn base(&self) -> &str {
+        &self.0.base
+    }
+
+    /// The answer, whatever its status, whole and by the deadline of the request's [`Terms`].
+    pub async fn send(
+        &self,
+        request: &http_02::Request<Vec<u8>>,
+    ) -> Result<http_02::Response<Vec<u8>>, ConsulError> {
+        let terms = *request
+            .extensions()
+            .get::<Terms>()
+            .expect("the middleware puts the terms into each request");
+        tokio::time::timeout(terms.deadline, self.carry(request, terms))
+            .await
+            .unwrap_or(Err(ConsulError::TimedOut))
     }
 
     async fn carry(
@@ -255,37 +271,6 @@ impl Agent {
             true => format!("[{}]", self.host),
             false => self.host.clone(),
         }
-    }
-}
-
-type Answer = Result<http_02::Response<Vec<u8>>, ClientError>;
-
-impl rustify::client::Client for Transport {
-    // What `#[async_trait]` makes of `async fn send`, by hand: one function is not worth the dependency.
-    fn send<'this, 'call>(
-        &'this self,
-        request: http_02::Request<Vec<u8>>,
-    ) -> Pin<Box<dyn Future<Output = Answer> + Send + 'call>>
-    where
-        'this: 'call,
-        Self: 'call,
-    {
-        Box::pin(async move {
-            let terms = *request
-                .extensions()
-                .get::<Terms>()
-                .expect("the middleware puts the terms into each request");
-            tokio::time::timeout(terms.deadline, self.carry(&request, terms))
-                .await
-                .unwrap_or(Err(ConsulError::TimedOut))
-                .map_err(|error| ClientError::GenericError {
-                    source: error.into(),
-                })
-        })
-    }
-
-    fn base(&self) -> &str {
-        &self.0.base
     }
 }
 

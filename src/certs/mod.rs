@@ -1,6 +1,6 @@
 //! Certificates by listener and name: read from PEM once, replaced as a whole, looked up at each handshake.
 //!
-//! The way of a connection: [`accept`] peeks at the ClientHello, refuses names that nobody has with the alert meant for it, and
+//! The way of a connection: [`accept()`] peeks at the ClientHello, refuses names that nobody has with the alert meant for it, and
 //! lets rustls do the rest with the settings of [`server_config`]. Both read the [`CertStore`] of the moment, so that a
 //! new store is in force from the next handshake on and no open connection notices.
 

@@ -165,6 +165,31 @@ mod tests {
         meet(&server, stranger, "server.test").await.unwrap_err();
     }
 
+    #[tokio::test]
+    async fn an_identity_is_read_and_a_key_foreign_to_it_is_named() {
+        let (server, ours) = (made("server.test"), made("lb.test"));
+        let folder = std::env::temp_dir().join(format!("rota-dial-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let write = |name: &str, text: String| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let ca = write("ca.pem", server.cert.pem());
+        let certificate = write("lb.pem", ours.cert.pem());
+        let key = write("lb.key", ours.signing_key.serialize_pem());
+        let foreign = write("foreign.key", server.signing_key.serialize_pem());
+        let client = client_config(Some(&ca), Some((&certificate, &key)), &[]);
+        let mismatched = client_config(Some(&ca), Some((&certificate, &foreign)), &[]);
+        std::fs::remove_dir_all(&folder).unwrap();
+
+        let error = mismatched.unwrap_err();
+        assert!(error.starts_with(&foreign.display().to_string()), "{error}");
+        let client = client.unwrap();
+        assert!(client.client_auth_cert_resolver.has_certs());
+        meet(&server, client, "server.test").await.unwrap();
+    }
+
     #[test]
     fn errors_name_the_path() {
         let missing = Path::new("no/such/ca.pem");

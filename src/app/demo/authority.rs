@@ -16,6 +16,7 @@ const VALIDITY: Duration = Duration::from_secs(90 * 86_400);
 /// Clocks of clients may be behind by this.
 const BACKDATED: Duration = Duration::from_secs(3600);
 
+/// OpenSSL takes no wildcard right below a top-level name, so `demo.localhost` is there by itself too.
 const NAMES: [&str; 5] = [
     "localhost",
     "*.localhost",

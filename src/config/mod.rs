@@ -25,6 +25,8 @@ mod units;
 mod written;
 
 #[cfg(test)]
+mod arbitrary;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;

@@ -106,7 +106,7 @@ fn read_servers(from: &Section<'_>) -> Option<Vec<ServerEntry>> {
         let Some(server) = read_server(part) else {
             continue;
         };
-        if seen.insert((format!("{:?}", server.host), server.port)) {
+        if seen.insert((server.host.clone(), server.port)) {
             servers.push(server);
         } else {
             part.blame("the same server twice: expected one with a weight");

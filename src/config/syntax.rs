@@ -125,7 +125,6 @@ mod tests {
             format!("{}b = 1", "a.".repeat(200_000)),
             format!("[{}b]", "a.".repeat(200_000)),
             format!("a = {}", "{a=".repeat(100_000)),
-            "[a.a.a.a.a.a.a.a]\n".repeat(1) + &"[a.a.a]\n".repeat(100),
         ] {
             let report = Report::new("rota.toml");
             assert!(read_toml(&text, &report).is_none());

@@ -68,7 +68,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 pub(super) fn show_size(bytes: u64) -> String {
     let (unit, factor) = SIZE_UNITS
         .into_iter()
-        .find(|(_, factor)| bytes > 0 && bytes % factor == 0)
+        .find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor))
         .unwrap_or(("B", 1));
     format!("{}{unit}", bytes / factor)
 }

@@ -29,17 +29,19 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Accepts until `closes` ends, then what is queued already, then closes the socket.
 pub async fn accept_all(
     worker: Rc<Worker>,
-    name: Arc<str>,
+    policy: Arc<ListenerPolicy>,
     socket: std::net::TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     mut closes: watch::Receiver<bool>,
 ) {
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(listener = %name, %error, "a socket can't be watched"),
+        Err(error) => {
+            return tracing::error!(listener = %policy.name, %error, "a socket can't be watched");
+        }
     };
-    let cells = worker.vitals.workers[worker.id.0].listener(&name);
-    let door = Rc::new(Door { name, tls, cells });
+    let cells = worker.vitals.workers[worker.id.0].listener(&policy.name);
+    let door = Rc::new(Door { policy, tls, cells });
     loop {
         if worker.open.load(Relaxed) >= worker.connections.get() {
             worker.vitals.workers[worker.id.0].accept_paused.add(1);
@@ -88,7 +90,8 @@ async fn rest(worker: &Worker, error: &io::Error) {
 
 /// What the connections of one listener on one worker share.
 struct Door {
-    name: Arc<str>,
+    /// As of its opening; a snapshot's newer one goes first.
+    policy: Arc<ListenerPolicy>,
     tls: Option<Arc<rustls::ServerConfig>>,
     cells: Arc<ListenerCells>,
 }
@@ -106,9 +109,8 @@ impl Door {
     fn admit(self: &Rc<Self>, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
         self.cells.accepted.add(1);
         let closing = Closing(self.clone());
-        let Some(policy) = worker.table.load().listener(&self.name).cloned() else {
-            return;
-        };
+        let newest = worker.table.load().listener(&self.policy.name).cloned();
+        let policy = newest.unwrap_or_else(|| self.policy.clone());
         let worker = worker.clone();
         tokio::task::spawn_local(async move {
             let open = Open::count(&worker).await;
@@ -147,7 +149,12 @@ async fn serve(
         .await;
     };
     let deadline = accepted + worker.table.load().timeouts.head;
-    let handshake = certs::accept(stream, config.clone(), &worker.certificates, &door.name);
+    let handshake = certs::accept(
+        stream,
+        config.clone(),
+        &worker.certificates,
+        &door.policy.name,
+    );
     let encrypted = match tokio::time::timeout_at(deadline, handshake).await {
         Ok(Ok(encrypted)) => encrypted,
         Ok(Err(AcceptError::UnknownName)) => return door.cells.handshake(Handshake::UnknownName),
@@ -163,7 +170,7 @@ async fn serve(
     let certificate = worker
         .certificates
         .load()
-        .certificate(&door.name, sni.as_deref())
+        .certificate(&door.policy.name, sni.as_deref())
         .cloned();
     peer.tls = Some(TlsFacts { sni, certificate });
     let stream = Stream::Accepted(encrypted);

@@ -21,7 +21,7 @@ use super::scratch::Scratches;
 use crate::certs::CertStore;
 use crate::drain::{Gate, Phase};
 use crate::routing::swap::Reader;
-use crate::routing::{Limits, Method, PassiveReport, Service, Snapshot, WorkerId};
+use crate::routing::{Limits, ListenerPolicy, Method, PassiveReport, Service, Snapshot, WorkerId};
 use crate::telemetry::access_log::WorkerLog;
 use crate::telemetry::{Outcome, Vitals};
 
@@ -48,8 +48,9 @@ pub struct Start {
 /// What the app tells a running worker.
 pub enum WorkerOrder {
     /// Accept from this socket, one of a SO_REUSEPORT group; `tls` for an https listener.
+    /// `policy` is what it does as long as no snapshot says otherwise.
     Listen {
-        name: Arc<str>,
+        policy: Arc<ListenerPolicy>,
         socket: std::net::TcpListener,
         tls: Option<Arc<rustls::ServerConfig>>,
     },
@@ -257,12 +258,16 @@ fn obey(
     listeners: &mut HashMap<Arc<str>, watch::Sender<bool>>,
 ) {
     match order {
-        WorkerOrder::Listen { name, socket, tls } => {
+        WorkerOrder::Listen {
+            policy,
+            socket,
+            tls,
+        } => {
             let (open, closes) = watch::channel(false);
-            listeners.insert(name.clone(), open);
+            listeners.insert(policy.name.clone(), open);
             tokio::task::spawn_local(listener::accept_all(
                 worker.clone(),
-                name,
+                policy,
                 socket,
                 tls,
                 closes,

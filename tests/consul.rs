@@ -103,6 +103,41 @@ fn instances_come_and_go_with_their_registration() {
 }
 
 #[test]
+fn a_tag_and_a_datacenter_narrow_a_watch_and_a_bad_one_hurts_no_other() {
+    let agent = Agent::start();
+    agent.register(r#"{"Name": "app", "ID": "a", "Port": 8001, "Tags": ["v2"]}"#);
+    agent.register(r#"{"Name": "app", "ID": "b", "Port": 8002}"#);
+    let mut tagged = watching::service("app");
+    tagged.tag = Some("v2".into());
+    let mut here = watching::service("app");
+    here.datacenter = Some("dc1".into());
+    let mut nowhere = watching::service("app");
+    nowhere.datacenter = Some("nowhere".into());
+    for connections in [100, 3] {
+        let mut settings = settings(&agent.http_address());
+        settings.connections = connections;
+        let mut watching = Watching::start(settings);
+        watching.want_services([&tagged, &here, &nowhere].map(Clone::clone).into());
+        let mut missing = vec![(&tagged, 1), (&here, 2)];
+        while !missing.is_empty() {
+            let (_, one) =
+                watching.wait_for("both", |one| matches!(one, Observation::Instances { .. }));
+            if let Observation::Instances { watch, instances } = one {
+                missing.retain(|(wanted, count)| **wanted != watch || *count != instances.len());
+            }
+        }
+        eventually("nowhere fails", || watching.failing_watches() > 0);
+        assert!(watching.seen.iter().all(
+            |(_, one)| !matches!(one, Observation::Instances { watch, .. } if *watch == nowhere)
+        ));
+        watching.want_services([tagged.clone()].into());
+        eventually("what is wanted no more fails no more", || {
+            watching.failing_watches() == 0
+        });
+    }
+}
+
+#[test]
 fn maintenance_is_told_from_critical() {
     let agent = Agent::start();
     agent.register_passing("app", "app-1", 8001);

@@ -249,6 +249,11 @@ fn a_write_against_an_older_index_changes_nothing() {
                 .unwrap()
         );
         assert_eq!(&*client.kv_read("k").await.unwrap().unwrap().value, b"3");
+        let long_key = "k".repeat(65_500);
+        assert!(matches!(
+            client.kv_read(&long_key).await,
+            Err(ConsulError::Local(_))
+        ));
         let long = vec![b'x'; rota::control::consul::VALUE_BYTES + 1];
         assert!(matches!(
             client.kv_write("k", &long, None).await,

@@ -5,7 +5,7 @@ use std::fmt;
 /// Bytes of an answer that an error may quote.
 pub const EXCERPT_BYTES: usize = 200;
 
-/// Never holds the token, and never more than [`EXCERPT_BYTES`] of an answer.
+/// Never holds the token, and never more than 200 bytes of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConsulError {
     /// Ours: a token file that cannot be read, a key that cannot be asked for.

@@ -82,8 +82,11 @@ impl Watching {
     }
 
     pub fn want(&self, services: &[&str]) {
+        self.want_services(services.iter().map(|name| service(name)).collect());
+    }
+
+    pub fn want_services(&self, services: BTreeSet<ConsulService>) {
         let _in_runtime = self.runtime.enter();
-        let services: BTreeSet<ConsulService> = services.iter().map(|name| service(name)).collect();
         self.watcher.want(services);
     }
 

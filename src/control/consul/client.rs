@@ -44,8 +44,24 @@ pub(super) struct Reply<T> {
     pub content: T,
     /// To wait beyond; 0: none was given.
     pub index: u64,
-    /// Whether the servers had a leader: without one they cannot know what is new.
-    pub has_leader: bool,
+    pub leader: Leader,
+}
+
+/// Whether the server that answered knew of a leader: without one nothing can have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leader {
+    Known,
+    Unknown,
+}
+
+impl<T> Reply<T> {
+    /// What to wait beyond; of servers without a leader there is nothing to wait for.
+    pub(super) fn index_of_leader(&self) -> Result<u64, ConsulError> {
+        match self.leader {
+            Leader::Known => Ok(self.index),
+            Leader::Unknown => Err(ConsulError::NoLeader),
+        }
+    }
 }
 
 /// Whether an answer is wanted at once, or once there is something new.
@@ -59,7 +75,7 @@ pub(super) enum When {
 struct RawReply {
     body: Vec<u8>,
     index: u64,
-    has_leader: bool,
+    leader: Leader,
 }
 
 impl Client {
@@ -315,7 +331,10 @@ impl Client {
             index: header("x-consul-index")
                 .and_then(|index| index.parse().ok())
                 .unwrap_or(0),
-            has_leader: header("x-consul-knownleader") != Some("false"),
+            leader: match header("x-consul-knownleader") {
+                Some("false") => Leader::Unknown,
+                _ => Leader::Known,
+            },
             body: answer.into_body(),
         })
     }
@@ -335,7 +354,7 @@ impl RawReply {
         let RawReply {
             body,
             index,
-            has_leader,
+            leader,
         } = self;
         let content = if body.len() > LONG_BODY_BYTES {
             tokio::task::spawn_blocking(move || parse(&body))
@@ -347,7 +366,7 @@ impl RawReply {
         Ok(Reply {
             content,
             index,
-            has_leader,
+            leader,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 /// Bytes of an answer that an error may quote.
 pub const EXCERPT_BYTES: usize = 200;
 
-/// Never holds the token, and never more than [`EXCERPT_BYTES`] of an answer.
+/// Never holds the token, and never more than 200 bytes of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConsulError {
     /// Ours: a token file that cannot be read, a key that cannot be asked for.
@@ -16,6 +16,8 @@ pub enum ConsulError {
     TimedOut,
     /// 401 or 403: the token's rights.
     Denied(String),
+    /// The servers: an answer of what they knew when they last had a leader.
+    NoLeader,
     /// Any other status but success: the servers have no leader, an unknown datacenter.
     Server { status: u16, excerpt: String },
     /// A success whose content is not what its endpoint promises.
@@ -29,6 +31,7 @@ impl fmt::Display for ConsulError {
             ConsulError::Unreachable(what) => write!(f, "agent unreachable: {what}"),
             ConsulError::TimedOut => f.write_str("agent unreachable: no answer in time"),
             ConsulError::Denied(what) => write!(f, "refused by acl: {what}"),
+            ConsulError::NoLeader => f.write_str("the servers have no leader"),
             ConsulError::Server { status, excerpt } => write!(f, "answered {status}: {excerpt}"),
             ConsulError::Unreadable(what) => write!(f, "unreadable answer: {what}"),
         }

@@ -8,6 +8,9 @@ use rustify::errors::ClientError;
 use super::error::ConsulError;
 use super::transport::Terms;
 
+/// Bytes of a path and query before the features: the http crate refuses 64 KiB, and consulrs would panic on it.
+const TARGET_BYTES: usize = 16 * 1024;
+
 /// How new an answer has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
@@ -48,6 +51,12 @@ impl MiddleWare for Envelope {
         endpoint: &E,
         request: &mut Request<Vec<u8>>,
     ) -> Result<(), ClientError> {
+        let length = request.uri().path().len() + request.uri().query().map_or(0, str::len);
+        if length > TARGET_BYTES {
+            return Err(ours(format!(
+                "a question of {length} bytes, at most {TARGET_BYTES} are asked"
+            )));
+        }
         self.features().process(request);
         // rustify has encoded the path by rules that lose `.` segments, and what follows re-encodes it: begin again from the plain text.
         let mut target = format!("/v1/{}", encode(&endpoint.path()));

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
+use super::client::Leader;
 use super::error::ConsulError;
 use super::observation::{Document, Instance, Observation, Subtree};
 use super::parse::Instances;
@@ -106,6 +107,13 @@ impl Subject {
 
     pub(super) fn outlet(&self) -> &Outlet {
         &self.outlet
+    }
+
+    /// Whether an answer's content may replace what is known. Without a leader nothing can have changed, but a server that has
+    /// just started answers with what little it has read so far; so only who knows nothing yet takes such an answer.
+    pub(super) fn believes(&self, leader: Leader) -> bool {
+        let record = self.record.lock().expect("no panic while held");
+        leader == Leader::Known || (record.instances.is_none() && record.documents.is_none())
     }
 
     /// Whether an instance was last seen on this node.

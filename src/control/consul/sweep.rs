@@ -184,6 +184,9 @@ async fn read_service(
 ) -> Result<(), ConsulError> {
     let read = async || {
         let reply = client.instances(service, When::Now).await?;
+        if !subject.believes(reply.leader) {
+            return Err(ConsulError::NoLeader);
+        }
         Ok(subject.learned_instances(service, reply.content).await)
     };
     if read().await? == News::None && urgency == Urgency::Urgent {
@@ -206,15 +209,14 @@ impl Watched for ChecksWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let asked = self.client.check_states(self.datacenter.clone(), when);
         let reply = asked.await?;
+        let index = reply.index_of_leader()?;
         self.subject.answered().await;
-        if reply.has_leader {
-            self.subject.outlet().contact();
-        }
+        self.subject.outlet().contact();
         let Some(known) = &self.known else {
             // Services may have been read before this first state: what changed between would stay unseen.
             self.bell.queue.everything.notify_one();
             self.known = Some(reply.content);
-            return Ok(reply.index);
+            return Ok(index);
         };
         let services = differing(&known.services, &reply.content.services);
         let nodes = differing(&known.nodes, &reply.content.nodes);
@@ -225,7 +227,7 @@ impl Watched for ChecksWatch {
             });
         }
         self.known = Some(reply.content);
-        Ok(reply.index)
+        Ok(index)
     }
 
     async fn failed(&mut self, error: ConsulError) {
@@ -246,22 +248,21 @@ impl Watched for CatalogWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let asked = self.client.services(self.datacenter.clone(), when);
         let reply = asked.await?;
+        let index = reply.index_of_leader()?;
         self.subject.answered().await;
-        if reply.has_leader {
-            self.subject.outlet().contact();
-        }
-        if let Some((index, known)) = &self.known {
+        self.subject.outlet().contact();
+        if let Some((last, known)) = &self.known {
             let services = differing(known, &reply.content);
             if !services.is_empty() {
                 self.bell.ring(Urgency::Urgent, |service, _| {
                     services.contains(&service.service)
                 });
-            } else if *index != reply.index {
+            } else if *last != index {
                 self.bell.queue.everything.notify_one();
             }
         }
-        self.known = Some((reply.index, reply.content));
-        Ok(reply.index)
+        self.known = Some((index, reply.content));
+        Ok(index)
     }
 
     async fn failed(&mut self, error: ConsulError) {

@@ -19,13 +19,15 @@ pub(super) struct ServiceWatch {
 impl Watched for ServiceWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let reply = self.client.instances(&self.service, when).await?;
-        self.subject
-            .learned_instances(&self.service, reply.content)
-            .await;
-        if reply.has_leader {
-            self.subject.outlet().contact();
+        let index = reply.index_of_leader();
+        if self.subject.believes(reply.leader) {
+            self.subject
+                .learned_instances(&self.service, reply.content)
+                .await;
         }
-        Ok(reply.index)
+        let index = index?;
+        self.subject.outlet().contact();
+        Ok(index)
     }
 
     async fn failed(&mut self, error: ConsulError) {
@@ -43,13 +45,15 @@ pub(super) struct SubtreeWatch {
 impl Watched for SubtreeWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let reply = self.client.documents(self.subtree, when).await?;
-        self.subject
-            .learned_documents(self.subtree, reply.content)
-            .await;
-        if reply.has_leader {
-            self.subject.outlet().contact();
+        let index = reply.index_of_leader();
+        if self.subject.believes(reply.leader) {
+            self.subject
+                .learned_documents(self.subtree, reply.content)
+                .await;
         }
-        Ok(reply.index)
+        let index = index?;
+        self.subject.outlet().contact();
+        Ok(index)
     }
 
     async fn failed(&mut self, error: ConsulError) {

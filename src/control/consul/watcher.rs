@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -77,6 +78,7 @@ impl Watcher {
         vitals: Arc<Vitals>,
     ) -> (Watcher, mpsc::Receiver<Observation>) {
         let (observations, receiver) = mpsc::channel(OBSERVATIONS);
+        vitals.discovery_configured.store(true, Relaxed);
         let outlet = Outlet {
             observations,
             vitals,

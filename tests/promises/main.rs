@@ -1,0 +1,10 @@
+//! Promises to clients and operators, kept by the real binary on real sockets.
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: what cannot be unwrapped has failed"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod world;

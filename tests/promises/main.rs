@@ -7,4 +7,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod forwarding;
+mod framing;
+mod headers;
+mod routing;
 mod world;

@@ -10,5 +10,8 @@ mod support;
 mod forwarding;
 mod framing;
 mod headers;
+mod health;
+mod retry;
 mod routing;
+mod timeouts;
 mod world;

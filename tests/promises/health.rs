@@ -157,7 +157,9 @@ fn a_drained_server_finishes_what_it_has_and_gets_nothing_new() {
     loop {
         let answered = two.count();
         slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
-        eventually("either has it", || one.count() > 0 || two.count() > answered);
+        eventually("either has it", || {
+            one.count() > 0 || two.count() > answered
+        });
         if one.count() > 0 {
             break;
         }

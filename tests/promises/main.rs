@@ -7,11 +7,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod check;
+mod demo;
 mod forwarding;
 mod framing;
 mod headers;
 mod health;
+mod operation;
 mod retry;
 mod routing;
 mod timeouts;
+mod tls;
 mod world;

@@ -1,0 +1,235 @@
+//! The figures that README shows, each printed as one line `figure: …` and held to its bar.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::consul_agent::Agent;
+use crate::support::load::{Load, Tally};
+use crate::support::rota::{PLAIN, Place, edge};
+use crate::support::{Origin, Rota, eventually};
+use crate::{alone, echo_or, still_echoes, websocket};
+
+/// `PREFIX_ROUNDS` and the like, for a shorter or longer run.
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn consul(agent: &Agent) -> String {
+    format!(
+        "[consul]\naddress = \"{}\"\nprefix = \"rota/figures\"\nallow_upstreams = [\"127.0.0.0/8\"]\n{PLAIN}[[service]]\nname = \"app\"\nconsul = {{ service = \"app\" }}\n[[route]]\nhost = \"*\"\nservice = \"app\"\n",
+        agent.http_address()
+    )
+}
+
+/// A server that remembers when it was last asked.
+fn timed(epoch: Instant) -> (Origin, Arc<AtomicU64>) {
+    let last = Arc::new(AtomicU64::new(0));
+    let seen = last.clone();
+    let origin = Origin::start(move |exchange| {
+        seen.store(epoch.elapsed().as_micros() as u64, SeqCst);
+        exchange.answer(200, &[], b"ok")
+    });
+    origin.stop_recording();
+    (origin, last)
+}
+
+#[test]
+#[ignore = "a figure: scripts/figures"]
+fn check_critical_to_last_request() {
+    let _alone = alone();
+    let (agent, epoch) = (Agent::start(), Instant::now());
+    let ((one, last), (two, _)) = (timed(epoch), timed(epoch));
+    agent.register_passing("app", "one", one.address().port());
+    agent.register_passing("app", "two", two.address().port());
+    let rota = Place::new().start(&consul(&agent));
+    let load = Load::new(rota.http(), 16).rate(2000).start();
+    let rounds = setting("ROUNDS", 20);
+    let mut delays = Vec::new();
+    for _ in 0..rounds {
+        rota.wait_until_up("app", one.address());
+        std::thread::sleep(Duration::from_millis(200));
+        let critical = epoch.elapsed().as_micros() as u64;
+        agent.set_check("one", "fail");
+        rota.wait_until_down("app", one.address());
+        std::thread::sleep(Duration::from_millis(300));
+        delays.push(last.load(SeqCst).saturating_sub(critical) as f64 / 1000.0);
+        agent.set_check("one", "pass");
+    }
+    let tally = load.finish();
+    let most = delays.iter().copied().fold(0.0, f64::max);
+    let middle = median(delays);
+    println!(
+        "figure: check critical to last request: {middle:.1} ms median, {most:.1} ms at most, {rounds} rounds, {} failed",
+        tally.failed()
+    );
+    assert!(middle < 50.0 && tally.failed() == 0);
+}
+
+#[test]
+#[ignore = "a figure: scripts/figures"]
+fn server_killed_under_5000_requests_a_second() {
+    let _alone = alone();
+    let epoch = Instant::now();
+    let servers: Vec<_> = (0..3).map(|_| timed(epoch)).collect();
+    let addresses: Vec<_> = servers.iter().map(|(origin, _)| origin.address()).collect();
+    let access = "[access_log]\npath = \"{dir}/access.log\"\n";
+    let rota = Place::new().start(&format!("{access}{}", edge(&addresses)));
+    let rounds = setting("ROUNDS", 5);
+    let (mut failed, mut total, mut delays) = (0, 0, Vec::new());
+    for _ in 0..rounds {
+        let load = Load::new(rota.http(), 64).rate(5000).start();
+        std::thread::sleep(Duration::from_secs(1));
+        servers[0].0.stop();
+        let killed = Instant::now();
+        // `/metrics` is asked in a loop: its own time is part of this figure, which is therefore an upper bound.
+        eventually("it is off the rota", || !rota.is_up("app", addresses[0]));
+        delays.push(killed.elapsed().as_secs_f64() * 1000.0);
+        std::thread::sleep(Duration::from_secs(1));
+        let tally = load.finish();
+        failed += tally.failed();
+        total += tally.total();
+        servers[0].0.restart();
+        rota.wait_until_up("app", addresses[0]);
+    }
+    println!(
+        "figure: killed under load: {failed} of {total} failed, off the rota within {:.1} ms median (from the kill)",
+        median(delays)
+    );
+    assert_eq!(failed, 0);
+}
+
+/// One round of load; CPU time a request in µs, and its tally.
+fn round(rota: &Rota, swaps: Option<&Agent>) -> (f64, Tally) {
+    let cpu = rota.cpu_time();
+    let load = Load::new(rota.http(), 32).rate(2000).start();
+    let begin = Instant::now();
+    let mut number = 0;
+    while begin.elapsed() < Duration::from_secs(setting("ROUND_SECONDS", 10)) {
+        if let Some(agent) = swaps {
+            number += 1;
+            let document = format!(
+                r#"{{"servers": ["127.0.0.1:1"], "pool": {}}}"#,
+                10 + number % 50
+            );
+            agent.put("rota/figures/config/services/other", document.as_bytes());
+        }
+        let next = Duration::from_millis(10) * (number + 1);
+        let pause = if swaps.is_some() {
+            next.saturating_sub(begin.elapsed())
+        } else {
+            Duration::from_millis(50)
+        };
+        std::thread::sleep(pause);
+    }
+    let tally = load.finish();
+    let spent = (rota.cpu_time() - cpu).as_secs_f64() * 1e6;
+    (spent / tally.total() as f64, tally)
+}
+
+#[test]
+#[ignore = "a figure: scripts/figures"]
+fn one_hundred_swaps_a_second() {
+    let _alone = alone();
+    let agent = Agent::start();
+    let origins: Vec<_> = (0..2)
+        .map(|_| Origin::start(|exchange| echo_or(exchange, "ok")))
+        .collect();
+    for (origin, name) in origins.iter().zip(["one", "two"]) {
+        origin.stop_recording();
+        agent.register_passing("app", name, origin.address().port());
+    }
+    let rota = Place::new().start(&consul(&agent));
+    origins
+        .iter()
+        .for_each(|origin| rota.wait_until_up("app", origin.address()));
+    let mut sockets: Vec<_> = (0..100).map(|_| websocket(&rota)).collect();
+    round(&rota, None);
+    let (mut cpu, mut tail, mut failed, mut swaps) = (Vec::new(), Vec::new(), 0, Vec::new());
+    let memory = rota.memory_kib("VmRSS");
+    for _ in 0..setting("ROUNDS", 5) {
+        let (calm_cpu, calm) = round(&rota, None);
+        let before = rota.generation();
+        let begin = Instant::now();
+        let (swap_cpu, swap) = round(&rota, Some(&agent));
+        swaps.push((rota.generation() - before) / begin.elapsed().as_secs_f64());
+        cpu.push(swap_cpu / calm_cpu);
+        tail.push(swap.percentile(0.99).as_secs_f64() / calm.percentile(0.99).as_secs_f64());
+        failed += calm.failed() + swap.failed();
+    }
+    let after = rota.memory_kib("VmRSS");
+    sockets.iter_mut().for_each(still_echoes);
+    let (cpu, tail, swaps) = (median(cpu), median(tail), median(swaps));
+    println!(
+        "figure: swaps: {swaps:.0} a second, {failed} failed, CPU a request x {cpu:.3}, p99 x {tail:.2}, memory {memory} to {after} KiB, 100 WebSockets open"
+    );
+    assert_eq!(failed, 0);
+    assert!(tail < 1.5, "p99 x {tail}");
+}
+
+#[test]
+#[ignore = "a figure: scripts/figures"]
+fn consul_killed_for_a_minute_and_started_again_empty() {
+    let _alone = alone();
+    let mut agent = Agent::start();
+    let origins: Vec<_> = ["one", "two"].map(Origin::fixed).into();
+    for (origin, name) in origins.iter().zip(["one", "two"]) {
+        origin.stop_recording();
+        agent.register_passing("app", name, origin.address().port());
+    }
+    let rota = Place::new().start(&consul(&agent));
+    origins
+        .iter()
+        .for_each(|origin| rota.wait_until_up("app", origin.address()));
+    let load = Load::new(rota.http(), 16).rate(500).start();
+    agent.kill();
+    std::thread::sleep(Duration::from_secs(setting("SECONDS_AWAY", 60)));
+    agent.restart_empty();
+    std::thread::sleep(Duration::from_secs(10));
+    let tally = load.finish();
+    println!(
+        "figure: Consul killed for a minute and back empty: {} of {} failed",
+        tally.failed(),
+        tally.total()
+    );
+    assert_eq!(tally.failed(), 0);
+}
+
+#[test]
+#[ignore = "a figure: scripts/figures"]
+fn ten_thousand_hosts_cost_no_more_than_ten() {
+    let _alone = alone();
+    let origin = Origin::fixed("ok");
+    origin.stop_recording();
+    let with_hosts = |count: u32| {
+        let mut text = format!(
+            "{PLAIN}[[service]]\nname = \"app\"\nservers = [\"{}\"]\n",
+            origin.address()
+        );
+        for number in 0..count {
+            text += &format!("[[route]]\nhost = \"h{number}.test\"\nservice = \"app\"\n");
+        }
+        Place::new().start(&format!("[node]\nworkers = 1\n{text}"))
+    };
+    let rotas = [with_hosts(10), with_hosts(10_000)];
+    let mut ratios = Vec::new();
+    for _ in 0..setting("ROUNDS", 5) {
+        let [few, many] = rotas.each_ref().map(|rota| {
+            let (before, mut load) = (rota.cpu_time(), Load::new(rota.http(), 16));
+            load.host = "h7.test".into();
+            let tally = load.run_count(40_000);
+            assert_eq!(tally.failed(), 0);
+            (rota.cpu_time() - before).as_secs_f64()
+        });
+        ratios.push(many / few);
+    }
+    println!(
+        "figure: CPU a request with 10,000 hosts: x {:.3} of 10 hosts",
+        median(ratios)
+    );
+}

@@ -1,0 +1,111 @@
+//! A wrong file: every mistake named in one run, and nothing started.
+
+use std::fs;
+
+use crate::support::rota::{Directory, Place, run, said};
+
+fn check(text: &str) -> (Option<i32>, String) {
+    let directory = Directory::new();
+    let path = directory.path().join("rota.toml");
+    fs::write(&path, text).unwrap();
+    let output = run(&["check", path.to_str().unwrap()]);
+    (output.status.code(), said(&output))
+}
+
+const WRONG: &str = r#"
+[limits]
+conections = 5
+head_bytes = "lots"
+
+[timeouts]
+head = "soon"
+
+[[listener]]
+address = "nowhere"
+protocol = "gopher"
+
+[[service]]
+name = "app"
+servers = ["127.0.0.1"]
+
+[[route]]
+host = "a..b"
+service = "ap"
+"#;
+
+/// Key, and a word of what has to be said about it.
+const NAMED: &[(&str, &str)] = &[
+    ("conections", "connections"),
+    ("head_bytes", "lots"),
+    ("head", "soon"),
+    ("address", "nowhere"),
+    ("protocol", "gopher"),
+    ("servers", "127.0.0.1"),
+    ("host", "a..b"),
+    ("service", "app"),
+];
+
+#[test]
+fn every_mistake_is_named_at_once_with_key_value_and_nearest_name() {
+    let (code, text) = check(WRONG);
+    assert_eq!(code, Some(1), "{text}");
+    for (key, word) in NAMED {
+        let is_named = text
+            .lines()
+            .any(|line| line.contains(key) && line.contains(word));
+        assert!(is_named, "{key}, {word}: {text}");
+    }
+}
+
+#[test]
+fn a_wrong_file_starts_nothing_and_names_the_same() {
+    let rota = Place::new().spawn(WRONG);
+    assert_eq!(rota.wait().code(), Some(1));
+    let log = rota.log();
+    for (key, word) in NAMED {
+        assert!(
+            log.lines()
+                .any(|line| line.contains(key) && line.contains(word)),
+            "{key}, {word}: {log}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_named_with_its_line() {
+    let (code, text) = check("[node]\nname = \n");
+    assert_eq!(code, Some(1));
+    assert!(text.contains("rota.toml") && text.contains('2'), "{text}");
+}
+
+#[test]
+fn a_good_file_is_said_to_be_good() {
+    let good = "[[listener]]\naddress = \"127.0.0.1:8080\"\nprotocol = \"http\"\n[[service]]\nname = \"app\"\nservers = [\"127.0.0.1:1\"]\n[[route]]\nhost = \"*\"\nservice = \"app\"\n";
+    let (code, text) = check(good);
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn every_file_in_config_is_accepted() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
+    for entry in fs::read_dir(root).expect("config/ holds the examples") {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            let output = run(&["check", path.to_str().unwrap()]);
+            let text = said(&output);
+            // A certificate or key that the example names and nobody has made yet is the one thing that may be missing.
+            let other: Vec<_> = text
+                .lines()
+                .filter(|l| l.contains("rota.toml") && !l.contains(".pem") && !l.contains(".key"))
+                .collect();
+            assert!(
+                output.status.success() || other.is_empty(),
+                "{}: {text}",
+                path.display()
+            );
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Which fields reach the server, which are rota's own word, and which end at the connection.
+
+use crate::support::client::Client;
+use crate::support::origin::Request;
+use crate::support::rota::{PLAIN, edge};
+use crate::support::{Origin, Rota};
+
+/// What the server gets when the client sends these fields (each ended by CRLF).
+fn forwarded(rota: &Rota, origin: &Origin, fields: &str) -> Request {
+    let answer = rota.ask(&format!(
+        "GET / HTTP/1.1\r\nHost: shop.test:81\r\n{fields}\r\n"
+    ));
+    assert_eq!(answer.status, 200);
+    origin.requests().pop().unwrap()
+}
+
+fn trusting(origin: &Origin) -> Rota {
+    let listener = format!("{PLAIN}trusted_proxies = [\"127.0.0.0/8\"]\n");
+    Rota::start(&edge(&[origin.address()]).replace(PLAIN, &listener))
+}
+
+const CLAIMS: &str = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil.test\r\nX-Request-Id: mine-1\r\n";
+
+#[test]
+fn a_strangers_forwarding_fields_are_replaced() {
+    let origin = Origin::fixed("ok");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let request = forwarded(&rota, &origin, CLAIMS);
+    assert_eq!(request.fields("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(request.fields("x-forwarded-proto"), ["http"]);
+    assert_eq!(request.fields("x-forwarded-host"), ["shop.test:81"]);
+    let [id] = request.fields("x-request-id")[..] else {
+        panic!("one id")
+    };
+    assert!(id != "mine-1" && id.len() >= 16, "{id}");
+}
+
+#[test]
+fn a_trusted_proxys_forwarding_fields_are_kept_and_appended_to() {
+    let origin = Origin::fixed("ok");
+    let rota = trusting(&origin);
+    let request = forwarded(&rota, &origin, CLAIMS);
+    let hops = request.fields("x-forwarded-for").join(", ");
+    assert_eq!(hops, "6.6.6.6, 127.0.0.1");
+    assert_eq!(request.fields("x-forwarded-proto"), ["https"]);
+    assert_eq!(request.fields("x-forwarded-host"), ["evil.test"]);
+    assert_eq!(request.fields("x-request-id"), ["mine-1"]);
+}
+
+#[test]
+fn a_request_without_an_id_gets_one_of_its_own() {
+    let origin = Origin::fixed("ok");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        let request = forwarded(&rota, &origin, "");
+        assert!(seen.insert(request.field("x-request-id").unwrap().to_owned()));
+    }
+}
+
+#[test]
+fn a_valid_traceparent_is_kept_and_any_other_begun_anew() {
+    let origin = Origin::fixed("ok");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let request = forwarded(&rota, &origin, &format!("traceparent: {valid}\r\n"));
+    assert_eq!(request.fields("traceparent"), [valid]);
+    let invalid = [
+        "",
+        "traceparent: 00-00000000000000000000000000000000-00f067aa0ba902b7-01\r\n",
+        "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01\r\n",
+        "traceparent: ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n",
+        "traceparent: 00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01\r\n",
+        "traceparent: nonsense\r\n",
+    ];
+    for fields in invalid {
+        let request = forwarded(&rota, &origin, fields);
+        let [begun] = request.fields("traceparent")[..] else {
+            panic!("one traceparent for {fields:?}")
+        };
+        assert!(!fields.contains(begun), "{begun}");
+        let lengths: Vec<_> = begun.split('-').map(str::len).collect();
+        assert_eq!(lengths, [2, 32, 16, 2], "{begun}");
+    }
+}
+
+#[test]
+fn hop_by_hop_fields_and_nominated_ones_end_here() {
+    let origin = Origin::start(|exchange| {
+        exchange.answer(
+            200,
+            &[
+                ("Connection", "X-Server-Hop"),
+                ("X-Server-Hop", "1"),
+                ("Keep-Alive", "timeout=5"),
+                ("Proxy-Authenticate", "Basic"),
+                ("X-Stays", "1"),
+            ],
+            b"ok",
+        )
+    });
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let answer = rota.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Hop , x-other\r\nX-Hop: 1\r\nX-Other: 2\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Basic eA==\r\nTE: gzip\r\nX-Stays: 1\r\n\r\n");
+    let request = origin.only_request();
+    for name in [
+        "x-hop",
+        "x-other",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+    ] {
+        assert_eq!(request.field(name), None, "{name}");
+    }
+    assert_ne!(request.field("te"), Some("gzip"));
+    assert_eq!(request.field("x-stays"), Some("1"));
+    for name in ["x-server-hop", "keep-alive"] {
+        assert_eq!(answer.field(name), None, "{name}");
+    }
+    assert_eq!(answer.field("x-stays"), Some("1"));
+}
+
+#[test]
+fn what_rota_relies_on_cannot_be_nominated_away() {
+    let origin = Origin::fixed("ok");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let request = forwarded(
+        &rota,
+        &origin,
+        "Connection: close, Host, X-Forwarded-For, X-Request-Id, Content-Length\r\nContent-Length: 0\r\n",
+    );
+    assert_eq!(request.field("host"), Some("shop.test:81"));
+    assert_eq!(request.fields("x-forwarded-for"), ["127.0.0.1"]);
+    assert!(request.field("x-request-id").is_some());
+}
+
+#[test]
+fn repeated_fields_stay_apart_and_in_order() {
+    let origin = Origin::start(|exchange| {
+        exchange.answer(200, &[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")], b"")
+    });
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let mut client = Client::connect(rota.http());
+    let answer = client
+        .send("GET / HTTP/1.1\r\nHost: a\r\nX-Many: 1\r\nAccept: x\r\nX-Many: 2\r\n\r\n")
+        .answer();
+    let cookies: Vec<_> = answer
+        .fields
+        .iter()
+        .filter(|(n, _)| n.eq_ignore_ascii_case("set-cookie"))
+        .collect();
+    assert_eq!(
+        cookies.iter().map(|(_, v)| v.as_str()).collect::<Vec<_>>(),
+        ["a=1", "b=2"]
+    );
+    assert_eq!(origin.only_request().fields("x-many"), ["1", "2"]);
+}

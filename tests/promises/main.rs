@@ -1,0 +1,21 @@
+//! Promises to clients and operators, kept by the real binary on real sockets.
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: what cannot be unwrapped has failed"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod check;
+mod demo;
+mod forwarding;
+mod framing;
+mod headers;
+mod health;
+mod operation;
+mod retry;
+mod routing;
+mod timeouts;
+mod tls;
+mod world;

@@ -1,0 +1,145 @@
+//! A client for HTTP/2 over TLS, on a runtime of its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+
+use super::{PATIENCE, Tls};
+
+pub struct Http2 {
+    runtime: tokio::runtime::Runtime,
+    sender: h2::client::SendRequest<Bytes>,
+    driver: tokio::task::JoinHandle<Result<(), h2::Error>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Answer2 {
+    pub status: u16,
+    pub fields: HeaderMap,
+    pub body: Vec<u8>,
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Http2 {
+    /// `tls` has to offer `h2` by ALPN.
+    pub fn connect(address: SocketAddr, tls: &Tls) -> Http2 {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let tls = tls.clone();
+        let connecting = async move {
+            let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+            let name = rustls_pki_types::ServerName::try_from(tls.name).unwrap();
+            let stream = tokio_rustls::TlsConnector::from(Arc::clone(&tls.config))
+                .connect(name, tcp)
+                .await
+                .unwrap();
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+            h2::client::handshake(stream).await.unwrap()
+        };
+        let (sender, connection) =
+            runtime.block_on(async { tokio::time::timeout(PATIENCE, connecting).await.unwrap() });
+        let driver = runtime.spawn(connection);
+        Http2 {
+            runtime,
+            sender,
+            driver,
+        }
+    }
+
+    pub fn get(&self, authority: &str, path: &str) -> Result<Answer2, h2::Error> {
+        let uri = format!("https://{authority}{path}");
+        self.ask(Request::get(uri).body(()).unwrap(), Vec::new(), None)
+    }
+
+    /// Sends head, body and trailers; reads the answer to its end.
+    pub fn ask(
+        &self,
+        head: Request<()>,
+        body: Vec<u8>,
+        trailers: Option<HeaderMap>,
+    ) -> Result<Answer2, h2::Error> {
+        let sender = self.sender.clone();
+        self.runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, exchange(sender, head, body, trailers))
+                .await
+                .expect("an answer in time")
+        })
+    }
+
+    /// Begins a request in the background; its end is asked for later.
+    pub fn begin_get(
+        &self,
+        authority: &str,
+        path: &str,
+    ) -> tokio::task::JoinHandle<Result<Answer2, h2::Error>> {
+        let head = Request::get(format!("https://{authority}{path}"))
+            .body(())
+            .unwrap();
+        let sender = self.sender.clone();
+        self.runtime.spawn(exchange(sender, head, Vec::new(), None))
+    }
+
+    pub fn end<T: Send + 'static>(&self, task: tokio::task::JoinHandle<T>) -> T {
+        self.runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap() })
+    }
+
+    /// The server ended the connection in good order (GOAWAY without an error).
+    pub fn closes_well(self) -> bool {
+        drop(self.sender);
+        let closed = self
+            .runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, self.driver).await });
+        matches!(closed, Ok(Ok(Ok(()))))
+    }
+}
+
+async fn exchange(
+    sender: h2::client::SendRequest<Bytes>,
+    head: Request<()>,
+    body: Vec<u8>,
+    trailers: Option<HeaderMap>,
+) -> Result<Answer2, h2::Error> {
+    let mut sender = sender.ready().await?;
+    let ends = body.is_empty() && trailers.is_none();
+    let (answer, mut stream) = sender.send_request(head, ends)?;
+    if !ends {
+        send_body(&mut stream, Bytes::from(body), trailers).await?;
+    }
+    let (head, mut stream) = answer.await?.into_parts();
+    let mut body = Vec::new();
+    while let Some(piece) = stream.data().await {
+        let piece = piece?;
+        stream.flow_control().release_capacity(piece.len())?;
+        body.extend_from_slice(&piece);
+    }
+    Ok(Answer2 {
+        status: head.status.as_u16(),
+        fields: head.headers,
+        body,
+        trailers: stream.trailers().await?,
+    })
+}
+
+async fn send_body(
+    stream: &mut h2::SendStream<Bytes>,
+    mut body: Bytes,
+    trailers: Option<HeaderMap>,
+) -> Result<(), h2::Error> {
+    while !body.is_empty() {
+        stream.reserve_capacity(body.len());
+        let room = std::future::poll_fn(|context| stream.poll_capacity(context)).await;
+        let room = room.transpose()?.unwrap_or_default();
+        let piece = body.split_to(room.min(body.len()));
+        stream.send_data(piece, body.is_empty() && trailers.is_none())?;
+    }
+    match trailers {
+        Some(trailers) => stream.send_trailers(trailers),
+        None => Ok(()),
+    }
+}

@@ -67,18 +67,9 @@ fn read(from: &Section<'_>) -> ActiveCheck {
 }
 
 fn read_timeout(from: &Section<'_>, interval: Duration) -> Duration {
-    let default = DEFAULT_TIMEOUT.min(interval);
-    let Some(timeout) = from.duration("timeout", SHORTEST..=LONGEST) else {
-        return default;
-    };
-    if timeout > interval {
-        let interval = show_duration(interval);
-        from.blame_key(
-            "timeout",
-            format!("longer than the interval, which is \"{interval}\": expected at most that"),
-        );
-    }
-    timeout
+    // May be longer than the interval: a probe waits for the one before it.
+    from.duration("timeout", SHORTEST..=LONGEST)
+        .unwrap_or(DEFAULT_TIMEOUT.min(interval))
 }
 
 /// A request target in origin form: it goes onto the wire as it stands.

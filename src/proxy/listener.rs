@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustls::{HandshakeKind, ProtocolVersion};
@@ -16,7 +15,7 @@ use super::http1;
 use super::http2;
 use super::io::Io;
 use super::plan::{Peer, TlsFacts};
-use super::worker::{Open, Worker};
+use super::worker::{Open, Place, Worker};
 use crate::certs::{self, AcceptError};
 use crate::dial::Stream;
 use crate::routing::ListenerPolicy;
@@ -43,25 +42,35 @@ pub async fn accept_all(
     let cells = worker.vitals.workers[worker.id.0].listener(&policy.name);
     let door = Rc::new(Door { policy, tls, cells });
     loop {
-        if worker.open.load(Relaxed) >= worker.connections.get() {
-            worker.vitals.workers[worker.id.0].accept_paused.add(1);
-            tokio::time::sleep(PAUSE).await;
-            if closes.has_changed().is_err() {
-                return;
-            }
-            continue;
-        }
         tokio::select! {
             biased;
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => door.admit(&worker, stream, peer),
+                Ok((stream, peer)) => {
+                    let place = place(&worker).await;
+                    door.admit(&worker, place, stream, peer);
+                }
                 Err(error) => rest(&worker, &error).await,
             },
             _ = closes.changed() => break,
         }
     }
     while let Some(Ok((stream, peer))) = queued(&listener).await {
-        door.admit(&worker, stream, peer);
+        let place = place(&worker).await;
+        door.admit(&worker, place, stream, peer);
+    }
+}
+
+/// A place for the connection just accepted: it waits while `limits.connections` are open, and so does everyone behind it.
+async fn place(worker: &Rc<Worker>) -> Place {
+    if let Some(place) = Place::take(worker) {
+        return place;
+    }
+    worker.vitals.workers[worker.id.0].accept_paused.add(1);
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        if let Some(place) = Place::take(worker) {
+            return place;
+        }
     }
 }
 
@@ -106,14 +115,20 @@ impl Drop for Closing {
 }
 
 impl Door {
-    fn admit(self: &Rc<Self>, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    fn admit(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        place: Place,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) {
         self.cells.accepted.add(1);
         let closing = Closing(self.clone());
         let newest = worker.table.load().listener(&self.policy.name).cloned();
         let policy = newest.unwrap_or_else(|| self.policy.clone());
         let worker = worker.clone();
         tokio::task::spawn_local(async move {
-            let open = Open::count(&worker).await;
+            let open = Open::serve_at(place).await;
             serve(&worker, &closing.0, policy, stream, peer).await;
             drop(open);
             drop(closing);

@@ -172,6 +172,19 @@ impl Fault {
         }
     }
 
+    /// The server may have begun its answer, or used up all the time: sending it again is never right.
+    pub fn is_final(self) -> bool {
+        match self {
+            Fault::BadAnswer | Fault::Timeout => true,
+            Fault::Refused
+            | Fault::ConnectTimeout
+            | Fault::Tls
+            | Fault::Local
+            | Fault::ClosedBeforeAnswer
+            | Fault::Status(_) => false,
+        }
+    }
+
     /// No byte of the request was written: sending it elsewhere is always safe and needs no budget.
     pub fn is_before_sending(self) -> bool {
         match self {

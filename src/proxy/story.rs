@@ -731,7 +731,7 @@ impl<'p> Story<'p> {
 
     /// The next member for a request that failed at `member`, if it is safe, allowed and affordable to send it again.
     fn next_after(&self, member: &Member, fault: Fault, sendable: Sendable) -> Option<usize> {
-        if fault == Fault::Timeout || !self.may_send_again(fault, sendable) {
+        if fault.is_final() || !self.may_send_again(fault, sendable) {
             return None;
         }
         self.remember(member);

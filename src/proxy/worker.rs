@@ -86,36 +86,53 @@ pub struct Worker {
     own: Cell<usize>,
 }
 
-/// One client connection that is open; counted until dropped.
+/// A place among `limits.connections`, of the whole process; given back when dropped.
+#[must_use]
+pub struct Place(Rc<Worker>);
+
+impl Place {
+    /// None: all are taken.
+    pub fn take(worker: &Rc<Worker>) -> Option<Place> {
+        let limit = worker.connections.get();
+        let take = |open| (open < limit).then_some(open + 1);
+        worker.open.fetch_update(Relaxed, Relaxed, take).ok()?;
+        worker.own.set(worker.own.get() + 1);
+        Some(Place(worker.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.own.set(self.0.own.get() - 1);
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// One client connection being served, until dropped.
 #[must_use]
 pub struct Open {
-    worker: Rc<Worker>,
+    place: Place,
     sleeper: u64,
 }
 
 impl Open {
-    /// Counts a connection; to be called on its task, whose waker it keeps.
-    pub async fn count(worker: &Rc<Worker>) -> Open {
+    /// To be called on the connection's task, whose waker it keeps for the drain.
+    pub async fn serve_at(place: Place) -> Open {
+        let worker = &place.0;
         let sleeper = worker.next_sleeper.get();
         worker.next_sleeper.set(sleeper + 1);
-        worker.own.set(worker.own.get() + 1);
-        worker.open.fetch_add(1, Relaxed);
         let waker = std::future::poll_fn(|cx| std::task::Poll::Ready(cx.waker().clone())).await;
         worker.sleepers.borrow_mut().insert(sleeper, waker);
-        Open {
-            worker: worker.clone(),
-            sleeper,
-        }
+        Open { place, sleeper }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.worker.sleepers.borrow_mut().remove(&self.sleeper);
-        self.worker.own.set(self.worker.own.get() - 1);
-        self.worker.open.fetch_sub(1, Relaxed);
+        let worker = &self.place.0;
+        worker.sleepers.borrow_mut().remove(&self.sleeper);
         if std::thread::panicking() {
-            self.worker.vitals.workers[self.worker.id.0].panics.add(1);
+            worker.vitals.workers[worker.id.0].panics.add(1);
         }
     }
 }

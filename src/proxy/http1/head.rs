@@ -161,7 +161,7 @@ pub fn request<'a>(
         _ if version == Version::Http10 => "",
         _ => return Err(Refusal::Malformed("a request without host")),
     };
-    if version == Version::Http11 && seen.host.is_none() {
+    if version == Version::Http11 && seen.host.is_none_or(str::is_empty) {
         return Err(Refusal::Malformed("a request without host"));
     }
     Ok(RequestHead {
@@ -216,6 +216,8 @@ enum Coding {
     #[default]
     None,
     Chunked,
+    /// `chunked` more than once.
+    Repeated,
     Unknown,
 }
 
@@ -280,12 +282,16 @@ impl<'a> Seen<'a> {
 
     /// Only exactly one `chunked` is understood.
     fn coding(&mut self, value: &[u8]) {
-        let is_chunked = value.trim_ascii().eq_ignore_ascii_case(b"chunked");
-        self.coding = if is_chunked && self.coding == Coding::None {
-            Coding::Chunked
-        } else {
-            Coding::Unknown
-        };
+        for element in fields::elements(value) {
+            self.coding = match (self.coding, element.eq_ignore_ascii_case(b"chunked")) {
+                (Coding::None, true) => Coding::Chunked,
+                (Coding::Chunked | Coding::Repeated, true) => Coding::Repeated,
+                (_, false) | (Coding::Unknown, true) => Coding::Unknown,
+            };
+        }
+        if fields::elements(value).next().is_none() {
+            self.coding = Coding::Unknown;
+        }
     }
 
     /// RFC 9112 section 6.3, without its leniencies.
@@ -300,6 +306,7 @@ impl<'a> Seen<'a> {
                 Err(Refusal::Malformed("transfer-encoding in http/1.0"))
             }
             (Coding::Chunked, None) => Ok(Framing::Chunked),
+            (Coding::Repeated, None) => Err(Refusal::Malformed("a body that is chunked twice")),
             (Coding::Unknown, None) => Err(Refusal::UnknownCoding),
         }
     }

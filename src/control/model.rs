@@ -158,6 +158,15 @@ impl Model {
             .collect()
     }
 
+    /// Drops what is known of watches and names that nobody wants. To be called once those who watch were told: what they said
+    /// before is not said again.
+    pub fn forget_unwanted(&mut self) {
+        let watches = self.watches();
+        self.answers.retain(|watch, _| watches.contains(watch));
+        let names = self.names();
+        self.names.retain(|name, _| names.contains(name));
+    }
+
     /// What is still missing for the first full table, in words; empty from the first time it is.
     pub fn missing(&self) -> Vec<String> {
         if self.was_ready {
@@ -379,10 +388,6 @@ impl Model {
             }
         }
         self.settle_those(now, |service| changed.contains(&service.entry().name));
-        let watches = self.watches();
-        self.answers.retain(|watch, _| watches.contains(watch));
-        let names = self.names();
-        self.names.retain(|name, _| names.contains(name));
     }
 
     fn merge_routes(&mut self) {

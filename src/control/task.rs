@@ -130,7 +130,7 @@ impl Task {
                     None => return,
                 },
                 Some(report) = passive.recv() => self.report(report),
-                Some(observation) = heard(&mut self.link) => self.apply(Event::Consul(observation)),
+                Some(observation) = heard(&mut self.link) => self.hear(observation),
                 Some(event) = self.events.recv() => self.apply(event),
                 () = until(next) => self.apply(Event::Tick),
                 _ = look.tick() => self.look_for_lost_reports(),
@@ -145,6 +145,15 @@ impl Task {
         self.model.apply(event, self.clock.now());
     }
 
+    fn hear(&mut self, observation: Observation) {
+        match &observation {
+            Observation::Failing { watch, error } => tracing::warn!(%watch, %error, "consul fails"),
+            Observation::Recovered { watch } => tracing::info!(%watch, "consul answers again"),
+            Observation::Instances { .. } | Observation::Documents { .. } => {}
+        }
+        self.apply(Event::Consul(observation));
+    }
+
     /// Applies what is queued already, so that a burst becomes one table.
     fn drain_queues(&mut self, passive: &mut mpsc::Receiver<PassiveReport>) {
         for _ in 0..BURST {
@@ -153,7 +162,7 @@ impl Task {
                 .as_mut()
                 .and_then(|link| link.observations.try_recv().ok());
             if let Some(observation) = observed {
-                self.apply(Event::Consul(observation));
+                self.hear(observation);
             } else if let Ok(report) = passive.try_recv() {
                 self.report(report);
             } else if let Ok(event) = self.events.try_recv() {
@@ -298,6 +307,7 @@ impl Task {
             link.watcher.want(self.model.watches());
         }
         self.names.want(self.model.names());
+        self.model.forget_unwanted();
         for name in self.probes.services() {
             if !self.model.services().contains_key(&name) {
                 self.probes.want(&name, Vec::new());

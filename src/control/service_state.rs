@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::candidate::{Bounds, Candidate, Candidates, Resolution};
+use super::candidate::{Bounds, Candidate, Candidates, Origin, Resolution};
 use super::consul::Instance;
 use super::drains::Drains;
 use super::event::Effect;
@@ -129,7 +129,12 @@ impl ServiceState {
             ServerSource::Servers(servers) => {
                 let entry = format!("{}:service {}", self.origin, self.entry.name);
                 let (names, bounds) = (world.names, world.bounds);
-                Some(Candidates::listed(servers, names, bounds, &entry))
+                let origin = if self.origin == "file" {
+                    Origin::File
+                } else {
+                    Origin::Consul
+                };
+                Some(Candidates::listed(servers, names, bounds, origin, &entry))
             }
             ServerSource::Consul(watch) => {
                 let instances = world.answers.get(watch)?;
@@ -228,9 +233,10 @@ impl ServiceState {
             .values_mut()
             .fold(Change::None, |change, member| {
                 let facts = &member.facts;
-                let word = match is_idle {
-                    true => None,
-                    false => drains.of(name, facts.address, &facts.label, now),
+                let word = if is_idle {
+                    None
+                } else {
+                    drains.of(name, facts.address, &facts.label, now)
                 };
                 member.drained(word, now).or(change)
             })

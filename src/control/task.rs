@@ -26,6 +26,8 @@ const EVENTS: usize = 1024;
 const BURST: usize = 4096;
 /// How often what may have got lost on its way from workers is looked for, and old tables are freed.
 const LOOK_EACH: Duration = Duration::from_secs(1);
+/// The longest the timer sleeps.
+const TICK_LATEST: Duration = Duration::from_secs(3600);
 /// The pod's id is written again after so long if it could not be, doubling to the longest.
 const POD_RETRY: Duration = Duration::from_secs(1);
 const POD_RETRY_LONGEST: Duration = Duration::from_secs(60);
@@ -60,8 +62,10 @@ impl Clock {
     fn now(&self) -> SystemTime {
         self.wall + self.start.elapsed()
     }
+    /// At most [`TICK_LATEST`] from now: no time that someone wrote down is too far for the timer, and a tick too many is harmless.
     fn instant(&self, at: SystemTime) -> Instant {
-        self.start + at.duration_since(self.wall).unwrap_or_default()
+        let left = at.duration_since(self.now()).unwrap_or_default();
+        Instant::now() + left.min(TICK_LATEST)
     }
 }
 

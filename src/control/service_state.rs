@@ -12,7 +12,6 @@ use super::event::Effect;
 use super::guard::Guard;
 use super::member::{Change, Member};
 use super::mistake::Mistake;
-use super::model::watch_of;
 use crate::config::{ActiveCheck, ConsulService, Guard as GuardPolicy, ServerSource, ServiceEntry};
 use crate::routing::{PassiveFault, ServiceName, Unfit, UpstreamKey};
 
@@ -69,8 +68,12 @@ impl ServiceState {
     pub fn mistakes(&self) -> &[Mistake] {
         &self.mistakes
     }
+    /// What is watched in Consul if its servers are Consul's to name.
     pub fn watch(&self) -> Option<&ConsulService> {
-        watch_of(&self.entry)
+        match &self.entry.source {
+            ServerSource::Consul(watch) => Some(watch),
+            ServerSource::Servers(_) => None,
+        }
     }
     /// Moves on with each change that a table shows.
     pub fn revision(&self) -> u64 {

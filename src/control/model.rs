@@ -314,6 +314,7 @@ impl Model {
     /// Drains changed, or one of them ended.
     fn settle_drains(&mut self, now: SystemTime) {
         self.revision += 1;
+        self.drains.forget_over(now);
         if let Some(end) = self.drains.next_end(now) {
             self.timers.insert((end, None));
         }

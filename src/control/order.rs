@@ -45,7 +45,15 @@ pub fn plan(model: &Model, order: Order, now: SystemTime) -> Result<Plan, OrderE
     );
     let key = key_of(&target);
     let name = key.clone().unwrap_or_else(|| "this load balancer".into());
-    let done = format!("{verb} {name} {extent}");
+    let mut done = format!("{verb} {name} {extent}");
+    let drains = model.drains();
+    if is_undrain {
+        done += match reach {
+            Reach::Here if drains.is_in_pod(&target) => "; the whole pod's drain of it stays",
+            Reach::Pod if drains.is_here(&target) => "; this load balancer's own drain of it stays",
+            Reach::Here | Reach::Pod => "",
+        };
+    }
     match (reach, key) {
         (Reach::Here, _) | (Reach::Pod, None) => Ok(Plan::Here(here(order, target), done)),
         (Reach::Pod, Some(name)) => {

@@ -165,10 +165,13 @@ impl Assembly {
         let mut members = Vec::with_capacity(state.members().len());
         for (address, member) in state.members() {
             // A label is part of what others know an upstream by.
-            let known = old
-                .remove(address)
-                .filter(|known| *known.label() == member.facts.label);
-            let upstream = known.unwrap_or_else(|| self.upstream_for(name, member));
+            let is_current = |known: &Arc<Upstream>| *known.label() == member.facts.label;
+            let upstream = if old.get(address).is_some_and(is_current) {
+                old.remove(address)
+            } else {
+                None
+            }
+            .unwrap_or_else(|| self.upstream_for(name, member));
             for (unfit, holds) in member.reasons() {
                 let _ = if holds {
                     upstream.set(unfit)
@@ -239,12 +242,14 @@ impl Assembly {
         };
         let number = self.next_upstream;
         self.next_upstream += 1;
-        Arc::new(Upstream::new(
-            key,
-            number,
-            member.facts.label.clone(),
-            self.workers,
-        ))
+        let label = member.facts.label.clone();
+        let upstream = Upstream::new(key, number, label, self.workers);
+        for unfit in [Unfit::Refused, Unfit::Failing] {
+            if member.is_ejected_for(unfit) {
+                upstream.set(unfit);
+            }
+        }
+        Arc::new(upstream)
     }
 
     /// What is spoken to a service's servers. Settings that cannot be had leave those before them in force, or none.

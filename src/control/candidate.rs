@@ -107,7 +107,7 @@ impl Bounds {
     }
 }
 
-/// Whose word an address is.
+/// Whose word an address is. Who can write into Consul (its catalogue or its KV) is trusted less than who can write the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     File,
@@ -136,6 +136,7 @@ impl Candidates {
         servers: &[ServerEntry],
         names: &BTreeMap<String, Resolution>,
         bounds: &Bounds,
+        origin: Origin,
         entry: &str,
     ) -> Candidates {
         let mut found = Candidates::default();
@@ -155,7 +156,7 @@ impl Candidates {
                 weights: (server.weight, server.weight),
                 word: word.clone(),
             };
-            found.take(host, named, names, bounds, Origin::File);
+            found.take(host, named, names, bounds, origin);
         }
         found
     }

@@ -135,7 +135,22 @@ impl Drains {
     }
 
     pub fn has(&self, target: &Target) -> bool {
-        self.here.contains_key(target) || self.pod.contains_key(target)
+        self.is_here(target) || self.is_in_pod(target)
+    }
+
+    /// Whether this LB's own word drains it.
+    pub fn is_here(&self, target: &Target) -> bool {
+        self.here.contains_key(target)
+    }
+
+    /// Whether the pod's word drains it.
+    pub fn is_in_pod(&self, target: &Target) -> bool {
+        self.pod.contains_key(target)
+    }
+
+    /// Drops this LB's own words that are over; the pod's are dropped with their documents.
+    pub fn forget_over(&mut self, now: SystemTime) {
+        self.here.retain(|_, word| !word.is_over(now));
     }
 
     /// The next moment at which a drain ends.
@@ -174,7 +189,7 @@ fn target_of(name: &str) -> Option<Target> {
     }
 }
 
-/// The key's part that [`target_of`] reads; None: the LB itself, which no document drains.
+/// What follows `operator/drain/` in a key; None: the LB itself, which no document drains.
 pub fn key_of(target: &Target) -> Option<String> {
     match target {
         Target::Service(service) => Some(service.to_string()),

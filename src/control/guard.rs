@@ -87,8 +87,9 @@ impl<K: Ord + Clone, V: Clone> Guard<K, V> {
         self.losses
             .values()
             .filter_map(|loss| match loss.doubted_since {
-                None => Some(loss.at + policy.window),
-                Some(since) => is_partial.then(|| since + policy.deadline),
+                None => loss.at.checked_add(policy.window),
+                Some(since) if is_partial => since.checked_add(policy.deadline),
+                Some(_) => None,
             })
             .min()
     }

@@ -17,6 +17,7 @@ pub mod passive;
 pub mod probe;
 pub mod resolve;
 pub mod service_state;
+pub mod target;
 pub mod task;
 
 #[cfg(test)]

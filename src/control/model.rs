@@ -16,8 +16,8 @@ use super::event::{Effect, Event};
 use super::member::Change;
 use super::mistake::{IGNORED, Mistake};
 use super::service_state::{ServiceState, World};
-use crate::config::{Config, ConsulService, RouteEntry, ServerSource, ServiceEntry, Tuning};
-use crate::routing::operator::{Order, Target};
+use crate::config::{Config, ConsulService, RouteEntry, ServiceEntry, Tuning};
+use crate::routing::operator::Order;
 use crate::routing::{ServiceName, Unfit, UpstreamKey};
 
 /// What never changes while the process runs.
@@ -156,6 +156,15 @@ impl Model {
             .values()
             .flat_map(|service| service.names().iter().cloned())
             .collect()
+    }
+
+    /// Drops what is known of watches and names that nobody wants. To be called once those who watch were told: what they said
+    /// before is not said again.
+    pub fn forget_unwanted(&mut self) {
+        let watches = self.watches();
+        self.answers.retain(|watch, _| watches.contains(watch));
+        let names = self.names();
+        self.names.retain(|name, _| names.contains(name));
     }
 
     /// What is still missing for the first full table, in words; empty from the first time it is.
@@ -305,6 +314,7 @@ impl Model {
     /// Drains changed, or one of them ended.
     fn settle_drains(&mut self, now: SystemTime) {
         self.revision += 1;
+        self.drains.forget_over(now);
         if let Some(end) = self.drains.next_end(now) {
             self.timers.insert((end, None));
         }
@@ -379,10 +389,6 @@ impl Model {
             }
         }
         self.settle_those(now, |service| changed.contains(&service.entry().name));
-        let watches = self.watches();
-        self.answers.retain(|watch, _| watches.contains(watch));
-        let names = self.names();
-        self.names.retain(|name, _| names.contains(name));
     }
 
     fn merge_routes(&mut self) {
@@ -488,75 +494,5 @@ impl Model {
             .get(&key.service)
             .and_then(|service| service.members().get(&key.address))
             .is_some_and(|member| member.is_ejected_for(unfit))
-    }
-
-    /// Whether a target exists; the nearest known name otherwise.
-    pub fn check_target(&self, target: &Target) -> Result<(), String> {
-        let (name, server) = match target {
-            Target::Node => return Ok(()),
-            Target::Service(name) => (name, None),
-            Target::Server(name, server) => (name, Some(server)),
-        };
-        let Some(service) = self.services.get(name) else {
-            let known = self.services.keys().map(ServiceName::as_str);
-            return Err(unknown(&format!("service {name}"), name.as_str(), known));
-        };
-        let Some(server) = server else {
-            return Ok(());
-        };
-        let members = service.members().values();
-        let is_there = members.clone().any(|member| {
-            *member.facts.label == **server || member.facts.address.to_string() == **server
-        });
-        if is_there {
-            return Ok(());
-        }
-        let known = members.map(|member| &*member.facts.label);
-        Err(unknown(&format!("server {name}/{server}"), server, known))
-    }
-
-    /// A server as the pod's documents name it, whatever label it was asked for by.
-    pub fn canonical(&self, target: Target) -> Target {
-        let Target::Server(name, server) = &target else {
-            return target;
-        };
-        let found = self.services.get(name).and_then(|service| {
-            let mut members = service.members().values();
-            members.find(|member| *member.facts.label == **server)
-        });
-        match found {
-            Some(member) => Target::Server(name.clone(), member.facts.address.to_string()),
-            None => target,
-        }
-    }
-}
-
-fn unknown<'a>(what: &str, asked: &str, known: impl Iterator<Item = &'a str>) -> String {
-    match known.min_by_key(|name| distance(asked, name)) {
-        Some(nearest) => format!("there is no {what}; the nearest known name is {nearest}"),
-        None => format!("there is no {what}; none is known"),
-    }
-}
-
-/// Edits between two names (Levenshtein 1966, two rows).
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, wanted) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
-        for (column, &found) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(wanted != found);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[to.len()]
-}
-
-/// Whether a service's servers are Consul's to name.
-pub fn watch_of(entry: &ServiceEntry) -> Option<&ConsulService> {
-    match &entry.source {
-        ServerSource::Consul(watch) => Some(watch),
-        ServerSource::Servers(_) => None,
     }
 }

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use super::drains::{Drained, key_of};
 use super::event::Event;
 use super::model::Model;
+use super::target;
 use crate::routing::operator::{Order, OrderError, Reach, Target};
 
 /// What an order comes to.
@@ -28,13 +29,13 @@ pub fn plan(model: &Model, order: Order, now: SystemTime) -> Result<Plan, OrderE
     };
     let is_undrain = matches!(order, Order::Undrain { .. });
     if !(is_undrain && model.drains().has(target)) {
-        model.check_target(target).map_err(OrderError::Unknown)?;
+        target::check(model.services(), target).map_err(OrderError::Unknown)?;
     }
     let reach = match target {
         Target::Node => Reach::Here,
         Target::Service(_) | Target::Server(..) => reach,
     };
-    let target = model.canonical(target.clone());
+    let target = target::canonical(model.services(), target.clone());
     let (verb, extent) = (
         if is_undrain { "undrained" } else { "drained" },
         match reach {
@@ -44,7 +45,15 @@ pub fn plan(model: &Model, order: Order, now: SystemTime) -> Result<Plan, OrderE
     );
     let key = key_of(&target);
     let name = key.clone().unwrap_or_else(|| "this load balancer".into());
-    let done = format!("{verb} {name} {extent}");
+    let mut done = format!("{verb} {name} {extent}");
+    let drains = model.drains();
+    if is_undrain {
+        done += match reach {
+            Reach::Here if drains.is_in_pod(&target) => "; the whole pod's drain of it stays",
+            Reach::Pod if drains.is_here(&target) => "; this load balancer's own drain of it stays",
+            Reach::Here | Reach::Pod => "",
+        };
+    }
     match (reach, key) {
         (Reach::Here, _) | (Reach::Pod, None) => Ok(Plan::Here(here(order, target), done)),
         (Reach::Pod, Some(name)) => {

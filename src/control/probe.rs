@@ -20,7 +20,6 @@ use crate::routing::{Protocol, ServiceName, TlsToServer, UpstreamKey};
 const JITTER: f64 = 0.1;
 /// How long a single connection may take that decides whether a refused server comes back.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// `host` if a server has no better name.
 type Body = Empty<bytes::Bytes>;
 
 /// What to probe, and how.

@@ -5,14 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::candidate::{Bounds, Candidate, Candidates, Resolution};
+use super::candidate::{Bounds, Candidate, Candidates, Origin, Resolution};
 use super::consul::Instance;
 use super::drains::Drains;
 use super::event::Effect;
 use super::guard::Guard;
 use super::member::{Change, Member};
 use super::mistake::Mistake;
-use super::model::watch_of;
 use crate::config::{ActiveCheck, ConsulService, Guard as GuardPolicy, ServerSource, ServiceEntry};
 use crate::routing::{PassiveFault, ServiceName, Unfit, UpstreamKey};
 
@@ -69,8 +68,12 @@ impl ServiceState {
     pub fn mistakes(&self) -> &[Mistake] {
         &self.mistakes
     }
+    /// What is watched in Consul if its servers are Consul's to name.
     pub fn watch(&self) -> Option<&ConsulService> {
-        watch_of(&self.entry)
+        match &self.entry.source {
+            ServerSource::Consul(watch) => Some(watch),
+            ServerSource::Servers(_) => None,
+        }
     }
     /// Moves on with each change that a table shows.
     pub fn revision(&self) -> u64 {
@@ -129,7 +132,12 @@ impl ServiceState {
             ServerSource::Servers(servers) => {
                 let entry = format!("{}:service {}", self.origin, self.entry.name);
                 let (names, bounds) = (world.names, world.bounds);
-                Some(Candidates::listed(servers, names, bounds, &entry))
+                let origin = if self.origin == "file" {
+                    Origin::File
+                } else {
+                    Origin::Consul
+                };
+                Some(Candidates::listed(servers, names, bounds, origin, &entry))
             }
             ServerSource::Consul(watch) => {
                 let instances = world.answers.get(watch)?;
@@ -228,9 +236,10 @@ impl ServiceState {
             .values_mut()
             .fold(Change::None, |change, member| {
                 let facts = &member.facts;
-                let word = match is_idle {
-                    true => None,
-                    false => drains.of(name, facts.address, &facts.label, now),
+                let word = if is_idle {
+                    None
+                } else {
+                    drains.of(name, facts.address, &facts.label, now)
                 };
                 member.drained(word, now).or(change)
             })

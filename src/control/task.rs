@@ -26,6 +26,8 @@ const EVENTS: usize = 1024;
 const BURST: usize = 4096;
 /// How often what may have got lost on its way from workers is looked for, and old tables are freed.
 const LOOK_EACH: Duration = Duration::from_secs(1);
+/// The longest the timer sleeps.
+const TICK_LATEST: Duration = Duration::from_secs(3600);
 /// The pod's id is written again after so long if it could not be, doubling to the longest.
 const POD_RETRY: Duration = Duration::from_secs(1);
 const POD_RETRY_LONGEST: Duration = Duration::from_secs(60);
@@ -60,8 +62,10 @@ impl Clock {
     fn now(&self) -> SystemTime {
         self.wall + self.start.elapsed()
     }
+    /// At most [`TICK_LATEST`] from now: no time that someone wrote down is too far for the timer, and a tick too many is harmless.
     fn instant(&self, at: SystemTime) -> Instant {
-        self.start + at.duration_since(self.wall).unwrap_or_default()
+        let left = at.duration_since(self.now()).unwrap_or_default();
+        Instant::now() + left.min(TICK_LATEST)
     }
 }
 
@@ -130,7 +134,7 @@ impl Task {
                     None => return,
                 },
                 Some(report) = passive.recv() => self.report(report),
-                Some(observation) = heard(&mut self.link) => self.apply(Event::Consul(observation)),
+                Some(observation) = heard(&mut self.link) => self.hear(observation),
                 Some(event) = self.events.recv() => self.apply(event),
                 () = until(next) => self.apply(Event::Tick),
                 _ = look.tick() => self.look_for_lost_reports(),
@@ -145,6 +149,15 @@ impl Task {
         self.model.apply(event, self.clock.now());
     }
 
+    fn hear(&mut self, observation: Observation) {
+        match &observation {
+            Observation::Failing { watch, error } => tracing::warn!(%watch, %error, "consul fails"),
+            Observation::Recovered { watch } => tracing::info!(%watch, "consul answers again"),
+            Observation::Instances { .. } | Observation::Documents { .. } => {}
+        }
+        self.apply(Event::Consul(observation));
+    }
+
     /// Applies what is queued already, so that a burst becomes one table.
     fn drain_queues(&mut self, passive: &mut mpsc::Receiver<PassiveReport>) {
         for _ in 0..BURST {
@@ -153,7 +166,7 @@ impl Task {
                 .as_mut()
                 .and_then(|link| link.observations.try_recv().ok());
             if let Some(observation) = observed {
-                self.apply(Event::Consul(observation));
+                self.hear(observation);
             } else if let Ok(report) = passive.try_recv() {
                 self.report(report);
             } else if let Ok(event) = self.events.try_recv() {
@@ -298,6 +311,7 @@ impl Task {
             link.watcher.want(self.model.watches());
         }
         self.names.want(self.model.names());
+        self.model.forget_unwanted();
         for name in self.probes.services() {
             if !self.model.services().contains_key(&name) {
                 self.probes.want(&name, Vec::new());

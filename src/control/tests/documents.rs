@@ -238,3 +238,58 @@ fn a_listener_of_rotas_own_is_never_a_server() {
     assert_eq!(world.servers(), ["127.0.0.1:9"]);
     assert!(world.mistakes()["file:service app/127.0.0.1:8080"].contains("own"));
 }
+
+#[test]
+fn servers_that_a_document_lists_are_bound_by_allow_upstreams_as_consuls_own() {
+    let mut world = World::with_consul("");
+    let listed = "servers = [\"127.0.0.1:9\", \"169.254.169.254:80\", \"10.0.0.9:80\"]";
+    world.documents(Subtree::Services, &[("more", listed, 1)]);
+    assert_eq!(world.service("more").members.len(), 1);
+    let mistakes = world.mistakes();
+    assert!(mistakes["kv:service more/127.0.0.1:9"].contains("allow_upstreams"));
+    assert!(mistakes["kv:service more/169.254.169.254:80"].contains("link-local"));
+}
+
+#[test]
+fn what_a_watch_said_is_not_forgotten_while_the_watch_goes_on() {
+    let mut world = World::with_consul("");
+    let more = ("more", "consul = { service = \"more\" }", 2);
+    let routes = ("r", "host = \"r.example\"\nservice = \"more\"", 3);
+    world.documents(
+        Subtree::Services,
+        &[more, ("other", "servers = [\"10.0.0.9:80\"]", 4)],
+    );
+    world.documents(Subtree::Routes, &[routes]);
+    let watch = ConsulService {
+        service: "more".into(),
+        ..watch()
+    };
+    world.apply(Event::Consul(Observation::Instances {
+        watch,
+        instances: passing(&["10.0.0.1:80"]),
+    }));
+    let other = ("other", "servers = [\"10.0.0.9:80\"]", 4);
+    world.documents(Subtree::Services, &[other]);
+    world.documents(Subtree::Services, &[more, other]);
+    assert_eq!(world.service("more").members.len(), 1);
+}
+
+#[test]
+fn a_new_name_for_an_ejected_server_leaves_it_ejected() {
+    let text = |server: &str| {
+        format!(
+            "[[service]]\nname = \"app\"\nservers = [\"{server}\", \"10.0.0.2:80\"]\n[[route]]\nhost = \"*\"\nservice = \"app\"\n"
+        )
+    };
+    let mut world = World::of(&text("10.0.0.1:80"));
+    world.eject("10.0.0.1:80", Unfit::Refused);
+    let old = world.service("app").members[0].upstream.clone();
+    world.apply(Event::Resolved {
+        name: "app.internal".into(),
+        answer: Ok(vec!["10.0.0.1".parse().unwrap()]),
+    });
+    world.apply(Event::File(file(&text("app.internal:80"))));
+    assert_eq!(world.servers()[0], "app.internal@10.0.0.1:80");
+    assert_eq!(world.fit(), ["10.0.0.2:80"]);
+    assert!(old.has(Unfit::Gone));
+}

@@ -264,3 +264,20 @@ fn drain(world: &mut World, target: Target, until: Option<SystemTime>) {
         until,
     }));
 }
+
+#[test]
+fn undraining_here_what_the_pod_drained_says_that_it_stays_drained() {
+    let mut world = World::with_consul("");
+    world.answer(passing(&[A, B]));
+    let word = r#"{"by":"bob","at":1000000}"#;
+    world.documents(Subtree::OperatorDrain, &[("app", word, 1)]);
+    let order = Order::Undrain {
+        target: Target::Service("app".into()),
+        reach: Reach::Here,
+        by: "alice".into(),
+    };
+    match order::plan(&world.model, order, world.now) {
+        Ok(Plan::Here(_, done)) => assert!(done.contains("pod's drain of it stays"), "{done}"),
+        other => panic!("{other:?}"),
+    }
+}

@@ -222,3 +222,28 @@ async fn a_probes_evidence_says_what_happened() {
         Err("no answer in time".into())
     );
 }
+
+#[tokio::test]
+async fn a_thousand_servers_are_probed_within_seconds() {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let mut text = String::new();
+    for service in 0..10 {
+        let servers: Vec<String> = (0..100)
+            .map(|server| format!("\"127.9.{service}.{}:{port}\"", server + 1))
+            .collect();
+        text += &format!(
+            "[[service]]\nname = \"s{service}\"\nservers = [{}]\n[service.health.active]\ninterval = \"2s\"\n[[route]]\nhost = \"h{service}.example\"\nservice = \"s{service}\"\n",
+            servers.join(", ")
+        );
+    }
+    let live = live(file(&text));
+    live.until("all are found well", |table| {
+        let mut members = table.services.values().flat_map(|service| &service.members);
+        members.all(|member| member.standing.probe.reason == "probe_passed")
+    })
+    .await;
+    let generations = live.reader.load().generation;
+    assert!(generations < 500, "a burst is one table: {generations}");
+}

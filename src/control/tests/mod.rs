@@ -4,6 +4,7 @@ mod documents;
 mod health;
 mod histories;
 mod live;
+mod protocols;
 mod scale;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,120 @@
-//! app.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! Puts the rooms together: the command line, the running process, the demo.
+
+pub mod ask;
+pub mod cli;
+pub mod demo;
+pub mod run;
+pub mod signals;
+pub mod sockets;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use self::cli::{Command, CommandLine};
+use self::run::Launch;
+use crate::certs::{self, CertStore};
+use crate::config::{self, Config};
+
+/// Does what the command line says; usage errors end in clap with exit code 2.
+pub fn main() -> ExitCode {
+    match CommandLine::parse().command {
+        Command::Run { config } => match read(&config) {
+            Ok((checked, certificates)) => run::run(Launch {
+                config: checked,
+                file: Some(config),
+                certificates,
+                opening: None,
+            }),
+            Err(mistakes) => {
+                mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
+                ExitCode::FAILURE
+            }
+        },
+        Command::Check { file, form } => check(&file, form.json),
+        Command::Demo => demonstrate(),
+        Command::Version { form } => {
+            let version = env!("CARGO_PKG_VERSION");
+            match form.json {
+                true => println!("{}", serde_json::json!({ "version": version })),
+                false => println!("rota {version}"),
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Ask(ask) => ask::ask(ask),
+    }
+}
+
+/// Reads the file and the certificates it names; every mistake of both, a line each.
+fn read(file: &Path) -> Result<(Config, CertStore), Vec<String>> {
+    let config = config::load(file).map_err(|mistakes| {
+        mistakes
+            .0
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    })?;
+    let certificates = certs::load(&config.listeners)
+        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    Ok((config, certificates))
+}
+
+fn check(file: &Path, json: bool) -> ExitCode {
+    let (mistakes, warnings) = match read(file) {
+        Ok((_, certificates)) => (
+            Vec::new(),
+            certificates
+                .warnings()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+        ),
+        Err(mistakes) => (mistakes, Vec::new()),
+    };
+    if json {
+        println!(
+            "{}",
+            serde_json::json!({ "file": file, "mistakes": mistakes, "warnings": warnings })
+        );
+    } else {
+        warnings
+            .iter()
+            .for_each(|warning| eprintln!("warning: {warning}"));
+        mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
+        if mistakes.is_empty() {
+            println!("{}: fine", file.display());
+        }
+    }
+    if mistakes.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn demonstrate() -> ExitCode {
+    match demo::prepare() {
+        Ok(demo) => {
+            let opening = Some(demo.opening());
+            let demo::Demo {
+                config,
+                certificates,
+                running,
+                ..
+            } = demo;
+            let code = run::run(Launch {
+                config,
+                file: None,
+                certificates,
+                opening,
+            });
+            drop(running);
+            code
+        }
+        Err(error) => {
+            eprintln!("rota: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

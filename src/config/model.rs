@@ -131,7 +131,7 @@ pub struct ServerEntry {
     pub weight: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ServerHost {
     Ip(std::net::IpAddr),
     /// Resolved again on its TTL.

@@ -1,3 +1,132 @@
 //! The control plane: what Consul, the file, probes and operators say becomes one snapshot after another.
+//!
+//! [`model`] decides and does no I/O; [`task`] feeds it, carries out what it asks for, and publishes what [`assembly`] builds.
 
+pub mod assembly;
+pub mod candidate;
 pub mod consul;
+pub mod documents;
+pub mod drains;
+pub mod event;
+pub mod guard;
+pub mod member;
+pub mod mistake;
+pub mod model;
+pub mod order;
+pub mod passive;
+pub mod probe;
+pub mod resolve;
+pub mod service_state;
+pub mod task;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Config;
+use crate::routing::operator::{Order, OrderError};
+use crate::routing::swap::Publisher;
+use crate::routing::{PassiveReport, Snapshot};
+use crate::telemetry::Vitals;
+
+use self::candidate::Bounds;
+use self::consul::{Client, Watcher};
+use self::model::Terms;
+use self::task::{Link, Request, Task};
+
+/// Requests of operators that wait for their turn; more make the asker wait.
+const REQUESTS: usize = 64;
+
+/// What the control plane is made of.
+pub struct Inputs {
+    /// Already checked.
+    pub config: Arc<Config>,
+    pub publisher: Publisher<Snapshot>,
+    /// Ejections by workers, whose bit is already set.
+    pub passive: mpsc::Receiver<PassiveReport>,
+    pub vitals: Arc<Vitals>,
+    /// Listeners and admin: never an upstream, whatever `allow_upstreams` says. An unspecified address stands for each local one.
+    pub own_addresses: Vec<SocketAddr>,
+}
+
+/// Begins on the current tokio runtime: publishes what the file gives at once, then everything that is learnt. It goes on as long as
+/// there is a [`Handle`].
+///
+/// # Errors
+/// What is wrong with the settings for Consul (address, TLS files), with the setting's or file's name.
+pub fn start(inputs: Inputs) -> Result<Handle, String> {
+    let config = &inputs.config;
+    let mut terms = Terms {
+        bounds: Bounds {
+            allow: Vec::new(),
+            own: inputs.own_addresses,
+            is_local,
+        },
+        consul_prefix: None,
+    };
+    let mut link = None;
+    if let Some(settings) = &config.consul {
+        terms.bounds.allow = settings.allow_upstreams.clone();
+        terms.consul_prefix = Some(settings.prefix.clone());
+        let client = Client::new(settings)?;
+        inputs.vitals.discovery_configured.store(true, Relaxed);
+        let (watcher, observations) =
+            Watcher::start(client.clone(), settings, inputs.vitals.clone());
+        link = Some(Link {
+            client,
+            watcher,
+            observations,
+        });
+    }
+    let (sender, requests) = mpsc::channel(REQUESTS);
+    let workers = inputs.vitals.workers.len();
+    let task = Task::new(terms, inputs.config, inputs.publisher, workers, link);
+    tokio::spawn(task.run(requests, inputs.passive));
+    Ok(Handle { requests: sender })
+}
+
+/// Asks the control plane for something, from any thread.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    /// Applies a checked file: all of it but `[node]`, `[admin]` and `[consul]`. Ends once its table is published.
+    ///
+    /// # Errors
+    /// The control plane has stopped.
+    pub async fn reload(&self, config: Arc<Config>) -> Result<(), String> {
+        let (answer, answered) = oneshot::channel();
+        let stopped = || "the control plane has stopped".to_owned();
+        self.requests
+            .send(Request::Reload(config, answer))
+            .await
+            .map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())
+    }
+
+    /// Carries out an operator's order; gives what was done, in words. For this LB it is in force when this ends; for the pod it is
+    /// written, and each LB follows as it hears of it.
+    ///
+    /// # Errors
+    /// An unknown target, with the nearest known name; no Consul for what reaches for the pod.
+    pub async fn order(&self, order: Order) -> Result<String, OrderError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests
+            .send(Request::Order(order, answer))
+            .await
+            .map_err(|_| OrderError::Stopped)?;
+        answered.await.unwrap_or(Err(OrderError::Stopped))
+    }
+}
+
+/// Whether an address is this machine's: only then can a socket be bound to it.
+fn is_local(ip: IpAddr) -> bool {
+    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+}

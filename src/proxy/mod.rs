@@ -1,1 +1,21 @@
-//! proxy.
+//! The data plane: accept → TLS → parse → route → pick → send → relay → record, on a thread per core.
+
+pub mod answer;
+pub mod buffer;
+pub mod dialling;
+pub mod exchange;
+pub mod fields;
+pub mod http1;
+pub mod http2;
+pub mod io;
+pub mod listener;
+pub mod plan;
+pub mod pool;
+pub mod refusal;
+pub mod scratch;
+pub mod story;
+pub mod timer;
+pub mod tunnel;
+pub mod worker;
+
+pub use worker::{Start, WorkerOrder, start};

@@ -108,49 +108,60 @@ impl Service {
         )
     }
 
-    /// The next upstream whose turn it is for a worker, none of `tried`. None: nobody is left. In panic (nobody fit at all)
-    /// those serve whose only fault is a check's word.
-    pub fn pick(&self, worker: WorkerId, workers: usize, tried: &[u64]) -> Option<&Member> {
-        let cell = self.measured.of(worker);
-        let start = |turn: &Turn| {
-            let spread = (turn.len() as u64 * worker.0 as u64) / workers.max(1) as u64;
-            self.phase.wrapping_add(spread)
-        };
-        let walk = |turn: &Turn, first: u64, is_in: fn(&Upstream) -> bool| {
-            (0..turn.len() as u64)
-                .map(|step| &self.members[turn.at(first.wrapping_add(step)) as usize])
-                .find(|member| {
-                    is_in(&member.upstream) && !tried.contains(&member.upstream.number())
-                })
-        };
-        let position = cell.next_turn();
-        if !self.turn.is_empty() {
-            let found = walk(
-                &self.turn,
-                start(&self.turn).wrapping_add(position),
-                Upstream::is_fit,
-            );
-            if found.is_some() {
-                return found;
-            }
-            if self
-                .members
-                .iter()
-                .any(|member| member.upstream.is_fit() && member.weight > 0)
-            {
-                return None;
-            }
+    /// The index of the member whose turn it is for a worker, none of `tried` ([`Upstream::number`]s). None: nobody is left. In
+    /// panic (nobody fit at all) those serve whose only fault is a check's word.
+    pub fn pick(&self, worker: WorkerId, workers: usize, tried: &[u64]) -> Option<usize> {
+        let position = self.measured.of(worker).next_turn();
+        if let Some(found) = self.walk(
+            &self.turn,
+            worker,
+            workers,
+            position,
+            tried,
+            Upstream::is_fit,
+        ) {
+            return Some(found);
+        }
+        if self
+            .members
+            .iter()
+            .any(|member| member.upstream.is_fit() && member.weight > 0)
+        {
+            return None;
         }
         // Members that fell or came back since this snapshot was made are in either order.
-        [&self.reserve, &self.turn]
-            .into_iter()
-            .filter(|turn| !turn.is_empty())
-            .find_map(|turn| {
-                walk(
-                    turn,
-                    start(turn).wrapping_add(position),
-                    Upstream::is_fit_in_panic,
-                )
+        [&self.reserve, &self.turn].into_iter().find_map(|turn| {
+            self.walk(
+                turn,
+                worker,
+                workers,
+                position,
+                tried,
+                Upstream::is_fit_in_panic,
+            )
+        })
+    }
+
+    /// From this worker's place in a turn order, the first one that may serve.
+    fn walk(
+        &self,
+        turn: &Turn,
+        worker: WorkerId,
+        workers: usize,
+        position: u64,
+        tried: &[u64],
+        may_serve: fn(&Upstream) -> bool,
+    ) -> Option<usize> {
+        if turn.is_empty() {
+            return None;
+        }
+        let spread = (turn.len() as u64 * worker.0 as u64) / workers.max(1) as u64;
+        let first = self.phase.wrapping_add(spread).wrapping_add(position);
+        (0..turn.len() as u64)
+            .map(|step| turn.at(first.wrapping_add(step)) as usize)
+            .find(|&index| {
+                let upstream = &self.members[index].upstream;
+                may_serve(upstream) && !tried.contains(&upstream.number())
             })
     }
 

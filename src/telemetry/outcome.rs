@@ -38,6 +38,28 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Reason; 19] = [
+        Reason::Answered,
+        Reason::Redirected,
+        Reason::NoRoute,
+        Reason::NoUpstream,
+        Reason::BadRequest,
+        Reason::HeadTooLarge,
+        Reason::TargetTooLong,
+        Reason::BodyTooLarge,
+        Reason::ClientTimeout,
+        Reason::MethodNotAllowed,
+        Reason::NotImplemented,
+        Reason::Misdirected,
+        Reason::ClientAborted,
+        Reason::ConnectFailed,
+        Reason::UpstreamBroken,
+        Reason::UpstreamTimeout,
+        Reason::UpstreamTruncated,
+        Reason::Stopped,
+        Reason::Internal,
+    ];
+
     pub fn label(self) -> &'static str {
         match self {
             Reason::Answered => "answered",

@@ -71,8 +71,10 @@ pub struct WorkerVitals {
     listeners: Mutex<Vec<(Arc<str>, Arc<ListenerCells>)>>,
     /// Nanoseconds that the worker's thread spent on the CPU.
     pub busy_ns: AtomicU64,
+    /// The share of the last sampling window that the thread was busy, in thousandths; written by [`super::busy::Sampler`].
+    pub busy_permille: AtomicU64,
     /// Requests by [`Reason`], service or not.
-    reasons: [Counter; 19],
+    reasons: [Counter; Reason::ALL.len()],
     pub panics: Counter,
     /// Accept paused: `limits.connections` reached.
     pub accept_paused: Counter,
@@ -111,6 +113,8 @@ impl WorkerVitals {
 #[derive(Debug)]
 pub struct Vitals {
     pub started: std::time::Instant,
+    /// The same moment by the wall clock.
+    pub started_at: std::time::SystemTime,
     pub workers: Box<[WorkerVitals]>,
     /// Unix milliseconds of the last good answer from Consul; 0: never, or no Consul configured.
     pub discovery_contact_ms: AtomicI64,
@@ -128,6 +132,7 @@ impl Vitals {
     pub fn new(workers: usize) -> Vitals {
         Vitals {
             started: std::time::Instant::now(),
+            started_at: std::time::SystemTime::now(),
             workers: (0..workers).map(|_| WorkerVitals::default()).collect(),
             discovery_contact_ms: AtomicI64::new(0),
             discovery_configured: AtomicBool::new(false),

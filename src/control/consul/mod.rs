@@ -1,5 +1,20 @@
 //! The one door to Consul: watches go in, observations come out. consulrs is named nowhere else.
 
+mod client;
+mod endpoints;
+mod error;
+mod follow;
+mod middleware;
 pub mod observation;
+mod parse;
+mod subject;
+mod sweep;
+mod transport;
+mod watch;
+mod watcher;
 
+pub use client::{Client, VALUE_BYTES};
+pub use error::ConsulError;
+pub use middleware::Consistency;
 pub use observation::{Check, CheckStatus, Document, Instance, Observation, Subtree};
+pub use watcher::Watcher;

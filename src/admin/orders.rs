@@ -1,0 +1,196 @@
+//! An operator's orders: from JSON to an [`Order`], carried out by whoever implements [`Control`].
+
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::access::Refusal;
+use crate::routing::ServiceName;
+use crate::routing::operator::{Order, OrderError, Reach, Target};
+
+/// The target that means the LB itself; no service can be called so.
+pub const SELF: &str = "@self";
+/// The longest name an operator may go by, in bytes.
+pub const MAX_BY_LEN: usize = 128;
+/// The longest a drain with an end may last.
+pub const MAX_DRAIN: Duration = Duration::from_secs(30 * 86_400);
+
+/// Gives a message for people.
+pub type Carried = Pin<Box<dyn Future<Output = Result<String, OrderError>> + Send>>;
+
+/// Carries out orders; implemented by the control plane.
+pub trait Control: Send + Sync {
+    fn order(&self, order: Order) -> Carried;
+}
+
+/// The body of `POST /v1/drain` and `/v1/undrain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// `SERVICE`, `SERVICE/SERVER` or `@self`.
+    pub target: String,
+    pub reach: RequestReach,
+    /// Who wants it, for log and explanations.
+    pub by: String,
+    /// For a drain, how long: `90s`, `10m`, `2h`, `1d`; absent: until undrained.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub for_span: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestReach {
+    Pod,
+    Here,
+}
+
+/// What is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Drain,
+    Undrain,
+}
+
+impl Request {
+    /// The order, with every part checked but whether its target exists. The error is a message.
+    pub fn into_order(self, verb: Verb, now: SystemTime) -> Result<Order, String> {
+        let target = parse_target(&self.target)?;
+        let by = self.by.trim().to_owned();
+        if by.is_empty() || by.len() > MAX_BY_LEN || by.chars().any(char::is_control) {
+            return Err(format!(
+                "\"by\" is 1 to {MAX_BY_LEN} bytes without control characters"
+            ));
+        }
+        let span = self.for_span.as_deref().map(parse_span).transpose()?;
+        let reach = match self.reach {
+            RequestReach::Pod => Reach::Pod,
+            RequestReach::Here => Reach::Here,
+        };
+        match (verb, span) {
+            (Verb::Drain, span) => Ok(Order::Drain {
+                target,
+                reach,
+                by,
+                until: span.map(|span| now + span),
+            }),
+            (Verb::Undrain, None) => Ok(Order::Undrain { target, reach, by }),
+            (Verb::Undrain, Some(_)) => Err("\"for\" is a drain's".into()),
+        }
+    }
+}
+
+/// Takes `SERVICE`, `SERVICE/SERVER` or `@self`. The error is a message.
+pub fn parse_target(text: &str) -> Result<Target, String> {
+    if text == SELF {
+        return Ok(Target::Node);
+    }
+    let (service, server) = match text.split_once('/') {
+        Some((service, server)) => (service, Some(server)),
+        None => (text, None),
+    };
+    let service =
+        ServiceName::parse(service).ok_or_else(|| format!("{service:?} is no service's name"))?;
+    match server {
+        None => Ok(Target::Service(service)),
+        Some(server)
+            if (1..=320).contains(&server.len()) && !server.chars().any(char::is_control) =>
+        {
+            Ok(Target::Server(service, server.to_owned()))
+        }
+        Some(server) => Err(format!("{server:?} is no server: it is address:port")),
+    }
+}
+
+/// Takes a whole number and its unit: `90s`, `10m`, `2h`, `1d`; 1 s to [`MAX_DRAIN`]. The error is a message.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no span: it is like 90s, 10m, 2h or 1d, at most 30d");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let count: u32 = digits.parse().map_err(|_| wrong())?;
+    let span = Duration::from_secs(u64::from(count) * unit);
+    if span.is_zero() || span > MAX_DRAIN || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    Ok(span)
+}
+
+/// How an order that was not carried out is answered.
+pub fn refusal(error: &OrderError) -> Refusal {
+    let status = match error {
+        OrderError::Unknown(_) => StatusCode::NOT_FOUND,
+        OrderError::NoConsul(_) | OrderError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Refusal::new(status, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(target: &str, for_span: Option<&str>) -> Request {
+        Request {
+            target: target.into(),
+            reach: RequestReach::Here,
+            by: "ops@lb".into(),
+            for_span: for_span.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_service_a_server_or_the_lb_itself() {
+        assert_eq!(parse_target("@self"), Ok(Target::Node));
+        assert_eq!(parse_target("shop"), Ok(Target::Service("shop".into())));
+        let server = Target::Server("shop".into(), "10.0.0.7:80".into());
+        assert_eq!(parse_target("shop/10.0.0.7:80"), Ok(server));
+        for wrong in ["", "/", "shop/", "a b", "@other", "shop/\n"] {
+            assert!(parse_target(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_has_a_unit_and_an_end() {
+        assert_eq!(parse_span("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_span("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(parse_span("30d"), Ok(MAX_DRAIN));
+        for wrong in [
+            "",
+            "10",
+            "m",
+            "0s",
+            "-1s",
+            "+1s",
+            "1.5h",
+            "31d",
+            "99999999999d",
+            "1é",
+        ] {
+            assert!(parse_span(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_drain_ends_when_it_says_and_an_undrain_has_no_end() {
+        let now = SystemTime::now();
+        let order = request("shop", Some("10m")).into_order(Verb::Drain, now);
+        match order.unwrap() {
+            Order::Drain { until, .. } => assert_eq!(until, Some(now + Duration::from_secs(600))),
+            Order::Undrain { .. } => panic!("a drain"),
+        }
+        assert!(
+            request("shop", Some("10m"))
+                .into_order(Verb::Undrain, now)
+                .is_err()
+        );
+        let mut nobody = request("shop", None);
+        nobody.by = " \t".into();
+        assert!(nobody.into_order(Verb::Drain, now).is_err());
+    }
+}

@@ -1,0 +1,368 @@
+//! What the admin API shows, as JSON: the stable shapes of `/v1`. The command line reads them back.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{State, missing, phase_label};
+use crate::routing::standing::Transition;
+use crate::routing::upstream::Unfit;
+use crate::routing::{HostPattern, Member, Protocol, Route, Service, Signal, Snapshot, Verdict};
+use crate::telemetry::metrics::{discovery_age_seconds, verdict_label};
+use crate::telemetry::rfc3339;
+
+/// A certificate that is served; `domain` is one of its names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRow {
+    pub domain: String,
+    pub listener: String,
+    /// Where it is from: `file:PATH`, `demo`, ….
+    pub source: String,
+    /// Unix seconds.
+    pub not_after: i64,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusView {
+    pub node: String,
+    pub version: String,
+    pub started: String,
+    pub uptime_s: u64,
+    pub ready: bool,
+    /// Why not, in words.
+    pub missing: Vec<String>,
+    /// `serving`, `announced`, `draining` or `stopped`.
+    pub phase: String,
+    pub node_drained: bool,
+    pub generation: u64,
+    pub workers: usize,
+    pub routes: usize,
+    pub listeners: Vec<ListenerView>,
+    /// Null without Consul.
+    pub discovery: Option<DiscoveryView>,
+    pub services: Vec<ServiceSummary>,
+    pub mistakes: Vec<MistakeView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListenerView {
+    pub name: String,
+    pub address: String,
+    pub protocol: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DiscoveryView {
+    /// Since the last good answer; null: there was none yet.
+    pub age_s: Option<f64>,
+    /// Watches that fail now.
+    pub failing: i64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceSummary {
+    pub name: String,
+    /// Servers on the rota, of `total`.
+    pub up: usize,
+    pub total: usize,
+    /// Servers kept although they vanished from Consul's answers.
+    pub doubted: usize,
+    /// Nobody is fit: those serve whose only fault is a check's word.
+    pub panic: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MistakeView {
+    pub entry: String,
+    pub message: String,
+    /// `last good version` or `ignored`.
+    pub in_force: String,
+    pub since: String,
+    pub since_s: u64,
+}
+
+/// A service with all that is known of its servers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServiceView {
+    #[serde(flatten)]
+    pub summary: ServiceSummary,
+    /// `http`, `https`, `h2c` or `h2`.
+    pub protocol: String,
+    pub retry_attempts: u32,
+    pub servers: Vec<ServerView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServerView {
+    /// `address:port`, with its host name if it was given as one: the name for `why` and `drain`.
+    pub server: String,
+    pub address: String,
+    /// Takes its turns.
+    pub on_the_rota: bool,
+    /// One sentence: the first reason for being off, or why it is on.
+    pub because: String,
+    pub weight: u32,
+    pub doubted: bool,
+    /// `file`, `kv` or `consul`.
+    pub source: String,
+    pub in_flight: u64,
+    /// Failures in a row.
+    pub failures: u32,
+    pub signals: Vec<SignalView>,
+    /// Oldest first.
+    pub history: Vec<TransitionView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SignalView {
+    /// `consul`, `probe`, `passive` or `operator`.
+    pub signal: String,
+    /// `fit`, `warning`, `unknown` or `unfit`.
+    pub verdict: String,
+    pub reason: String,
+    pub evidence: String,
+    pub since: String,
+    pub since_s: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TransitionView {
+    pub at: String,
+    pub ago_s: u64,
+    pub signal: String,
+    pub from: String,
+    pub to: String,
+    pub evidence: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteView {
+    pub name: String,
+    pub host: String,
+    pub path: String,
+    pub service: String,
+}
+
+/// `/v1/status` at a moment.
+pub fn status(state: &State, snapshot: &Snapshot, now: SystemTime) -> StatusView {
+    let missing = missing(snapshot, state.gate.phase());
+    let vitals = &state.vitals;
+    let discovery = vitals
+        .discovery_configured
+        .load(Relaxed)
+        .then(|| DiscoveryView {
+            age_s: discovery_age_seconds(vitals, now),
+            failing: vitals.discovery_failing.load(Relaxed).max(0),
+        });
+    StatusView {
+        node: state.node.clone(),
+        version: state.version.to_owned(),
+        started: rfc3339::text(vitals.started_at),
+        uptime_s: vitals.started.elapsed().as_secs(),
+        ready: missing.is_empty(),
+        missing,
+        phase: phase_label(state.gate.phase()).to_owned(),
+        node_drained: snapshot.node_drained,
+        generation: snapshot.generation,
+        workers: vitals.workers.len(),
+        routes: snapshot.routes.routes().count(),
+        listeners: snapshot.listeners.iter().map(|l| listener(l)).collect(),
+        discovery,
+        services: snapshot.services.values().map(|s| summary(s)).collect(),
+        mistakes: mistakes(snapshot, now),
+    }
+}
+
+fn listener(policy: &crate::routing::ListenerPolicy) -> ListenerView {
+    ListenerView {
+        name: policy.name.to_string(),
+        address: policy.address.to_string(),
+        protocol: policy.scheme.as_str().to_owned(),
+    }
+}
+
+fn mistakes(snapshot: &Snapshot, now: SystemTime) -> Vec<MistakeView> {
+    let mistake = |mistake: &crate::routing::snapshot::EntryMistake| MistakeView {
+        entry: mistake.entry.clone(),
+        message: mistake.message.clone(),
+        in_force: mistake.in_force.to_owned(),
+        since: rfc3339::text(mistake.since),
+        since_s: seconds(mistake.since, now),
+    };
+    snapshot.mistakes.iter().map(mistake).collect()
+}
+
+pub fn summary(service: &Service) -> ServiceSummary {
+    let members = &service.members;
+    let up = members.iter().filter(|m| takes_turns(m)).count();
+    ServiceSummary {
+        name: service.name.to_string(),
+        up,
+        total: members.len(),
+        doubted: members.iter().filter(|m| m.standing.doubted).count(),
+        panic: up == 0
+            && members
+                .iter()
+                .any(|m| m.weight > 0 && m.upstream.is_fit_in_panic()),
+    }
+}
+
+fn takes_turns(member: &Member) -> bool {
+    member.upstream.is_fit() && member.weight > 0
+}
+
+pub fn service(service: &Service, now: SystemTime) -> ServiceView {
+    ServiceView {
+        summary: summary(service),
+        protocol: match service.protocol {
+            Protocol::Http => "http",
+            Protocol::Https(_) => "https",
+            Protocol::H2c => "h2c",
+            Protocol::H2(_) => "h2",
+        }
+        .to_owned(),
+        retry_attempts: service.retry.attempts,
+        servers: service.members.iter().map(|m| server(m, now)).collect(),
+    }
+}
+
+pub fn server(member: &Member, now: SystemTime) -> ServerView {
+    let upstream = &member.upstream;
+    let cells = upstream.cells().iter();
+    ServerView {
+        server: upstream.label().to_string(),
+        address: upstream.address().to_string(),
+        on_the_rota: takes_turns(member),
+        because: because(member, now),
+        weight: member.weight,
+        doubted: member.standing.doubted,
+        source: member.standing.source.to_owned(),
+        in_flight: cells.map(|cell| u64::from(cell.in_flight())).sum(),
+        failures: upstream.failures(),
+        signals: signals(member, now),
+        history: transitions(&member.standing.history, now),
+    }
+}
+
+fn signals(member: &Member, now: SystemTime) -> Vec<SignalView> {
+    let view = |(name, signal): (&str, &Signal)| SignalView {
+        signal: name.to_owned(),
+        verdict: verdict_label(signal.verdict).to_owned(),
+        reason: signal.reason.to_owned(),
+        evidence: signal.evidence.to_string(),
+        since: rfc3339::text(signal.since),
+        since_s: seconds(signal.since, now),
+    };
+    member.standing.signals().into_iter().map(view).collect()
+}
+
+fn transitions(history: &[Transition], now: SystemTime) -> Vec<TransitionView> {
+    let view = |step: &Transition| TransitionView {
+        at: rfc3339::text(step.at),
+        ago_s: seconds(step.at, now),
+        signal: step.signal.to_owned(),
+        from: step.from.to_owned(),
+        to: step.to.to_owned(),
+        evidence: step.evidence.to_string(),
+    };
+    history.iter().map(view).collect()
+}
+
+/// The upstream's own bits come first: the data plane sets them at once, the standing follows with the next table.
+fn because(member: &Member, now: SystemTime) -> String {
+    let upstream = &member.upstream;
+    let standing = &member.standing;
+    if let Some((name, signal)) = standing.against() {
+        let since = span(seconds(signal.since, now));
+        return format!("{name} says {} for {since}", signal.reason);
+    }
+    let just_now = [
+        (Unfit::Refused, "connections were refused just now"),
+        (Unfit::Failing, "it failed requests in a row just now"),
+        (Unfit::Check, "consul's checks turned critical just now"),
+        (Unfit::Probe, "the probe failed just now"),
+        (Unfit::Operator, "an operator took it out just now"),
+        (Unfit::Gone, "it left the table just now"),
+    ];
+    if let Some((_, words)) = just_now.into_iter().find(|(bit, _)| upstream.has(*bit)) {
+        return words.to_owned();
+    }
+    if member.weight == 0 {
+        return "its weight is 0: it takes no turn".to_owned();
+    }
+    if standing.doubted {
+        return "it vanished from consul's answers, but our own probe finds it well".to_owned();
+    }
+    let warning = standing
+        .signals()
+        .into_iter()
+        .find(|(_, signal)| signal.verdict == Verdict::Warning);
+    match warning {
+        Some((name, _)) => format!("{name} warns: it is in at its warning weight"),
+        None => "nothing speaks against it".to_owned(),
+    }
+}
+
+pub fn route(route: &Route) -> RouteView {
+    RouteView {
+        name: route.name.to_string(),
+        host: route.host.to_string(),
+        path: route.path.to_string(),
+        service: route.service.name.to_string(),
+    }
+}
+
+/// By host (exact ones, then wildcards, then `*`), then by path.
+pub fn routes(snapshot: &Snapshot) -> Vec<RouteView> {
+    let rank = |host: &HostPattern| match host {
+        HostPattern::Exact(_) => 0,
+        HostPattern::Wildcard(_) => 1,
+        HostPattern::Any => 2,
+    };
+    let sorted: BTreeMap<_, _> = snapshot
+        .routes
+        .routes()
+        .map(|it| {
+            (
+                (rank(&it.host), it.host.to_string(), it.path.clone()),
+                route(it),
+            )
+        })
+        .collect();
+    sorted.into_values().collect()
+}
+
+/// Whole seconds from a moment to `now`; 0 if it lies ahead.
+pub fn seconds(from: SystemTime, now: SystemTime) -> u64 {
+    now.duration_since(from).map_or(0, |span| span.as_secs())
+}
+
+/// A span for people: its two largest units.
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_shows_its_two_largest_units() {
+        for (seconds, text) in [
+            (5, "5s"),
+            (65, "1m05s"),
+            (7_260, "2h01m"),
+            (180_000, "2d02h"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+}

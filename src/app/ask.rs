@@ -1,0 +1,141 @@
+//! Asks a running rota through its admin listener and prints the answer for people, or as it came.
+
+mod client;
+mod print;
+
+use std::process::ExitCode;
+
+use http::StatusCode;
+use serde::de::DeserializeOwned;
+
+use self::client::{Answer, Question};
+use super::cli::{Ask, Changing, Running, Whom};
+use crate::admin::Token;
+use crate::admin::orders::{Request, RequestReach, SELF};
+use crate::admin::views::{CertificateRow, StatusView};
+use crate::admin::why;
+
+/// Asks, prints, and says by its code whether all went well: 0 fine, 1 error. A reader that went away early (`| head`) is no error.
+pub fn ask(ask: Ask) -> ExitCode {
+    match answered(&ask) {
+        Ok(text) => print::to_stdout(&text),
+        Err(message) => {
+            print::to_stderr(&format!("rota: {message}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is to be printed. The error is a message.
+fn answered(ask: &Ask) -> Result<String, String> {
+    match ask {
+        Ask::Status { to } => read(to, "/v1/status", |status: StatusView| {
+            print::status(&status)
+        }),
+        Ask::Certs { to } => read(to, "/v1/certificates", |rows: Vec<CertificateRow>| {
+            print::certificates(&rows, std::time::SystemTime::now())
+        }),
+        Ask::Why { what, to } => explained(to, what),
+        Ask::Drain { whom, for_span, to } => change(to, "/v1/drain", whom, for_span.clone()),
+        Ask::Undrain { whom, to } => change(to, "/v1/undrain", whom, None),
+    }
+}
+
+fn read<T: DeserializeOwned>(
+    to: &Running,
+    path: &str,
+    for_people: impl Fn(T) -> String,
+) -> Result<String, String> {
+    let answer = client::send(&to.address()?, &Question::get(path))?;
+    let body = body_of(answer)?;
+    if to.form.json {
+        return Ok(body);
+    }
+    parsed(&body).map(for_people)
+}
+
+/// A name that nobody has is an error, with the nearest ones.
+fn explained(to: &Running, what: &str) -> Result<String, String> {
+    let path = format!("/v1/why?q={}", client::escaped(what));
+    let body = body_of(client::send(&to.address()?, &Question::get(&path))?)?;
+    let answer: why::Answer = parsed(&body)?;
+    let text = why::for_people(&answer);
+    match (&answer, to.form.json) {
+        (why::Answer::Unknown { .. }, false) => Err(text.trim_end().to_owned()),
+        (_, true) => Ok(body),
+        (_, false) => Ok(text),
+    }
+}
+
+fn change(
+    to: &Changing,
+    path: &str,
+    whom: &Whom,
+    for_span: Option<String>,
+) -> Result<String, String> {
+    let request = Request {
+        target: whom.target.clone().unwrap_or_else(|| SELF.to_owned()),
+        // The LB itself is drained where it is asked: nobody else could do it.
+        reach: if whom.here || whom.itself {
+            RequestReach::Here
+        } else {
+            RequestReach::Pod
+        },
+        by: operator(),
+        for_span,
+    };
+    let body = serde_json::to_string(&request).expect("a request has text keys alone");
+    let secret = match to.token_file() {
+        Some(path) => Some(Token::in_file(path).read().map_err(|e| e.to_string())?),
+        None => None,
+    };
+    let question = Question::post(path, body, secret);
+    let body = body_of(client::send(&to.running.address()?, &question)?)?;
+    if to.running.form.json {
+        return Ok(body);
+    }
+    let answer: serde_json::Value = parsed(&body)?;
+    let message = answer["message"].as_str().unwrap_or("done");
+    Ok(print::one_line(message))
+}
+
+/// Who gives the order, for the log and for explanations: `user@host`.
+fn operator() -> String {
+    let user = ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = format!("{user}@{}", host.trim());
+    let kept = name.chars().filter(|c| !c.is_control());
+    kept.take(crate::admin::orders::MAX_BY_LEN / 4).collect()
+}
+
+fn body_of(answer: Answer) -> Result<String, String> {
+    if answer.status == StatusCode::OK {
+        return Ok(answer.body);
+    }
+    let said = serde_json::from_str::<serde_json::Value>(&answer.body)
+        .ok()
+        .and_then(|body| body["error"].as_str().map(str::to_owned))
+        .unwrap_or_else(|| "is that rota's admin listener?".to_owned());
+    let hint = if answer.status == StatusCode::UNAUTHORIZED {
+        " (--token-file names the file that holds it)"
+    } else {
+        ""
+    };
+    let said = print::one_line(&said);
+    Err(format!(
+        "{}{hint} ({})",
+        said.trim_end(),
+        answer.status.as_u16()
+    ))
+}
+
+fn parsed<T: DeserializeOwned>(body: &str) -> Result<T, String> {
+    serde_json::from_str(body)
+        .map_err(|error| format!("the answer is not what rota's admin listener says: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Answers for people's eyes: plain text, columns by spaces, nothing that moves a terminal's cursor.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::admin::views::{CertificateRow, DiscoveryView, StatusView, span};
+use crate::telemetry::rfc3339;
+
+/// Prints; a reader that went away is no error, a full disk is.
+pub fn to_stdout(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            to_stderr(&format!("rota: stdout: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line, as well as it can.
+pub fn to_stderr(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// The text on one line of its own.
+pub fn one_line(text: &str) -> String {
+    format!("{}\n", plain(text))
+}
+
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// A compact table: the LB first, then its services, then what is wrong.
+pub fn status(status: &StatusView) -> String {
+    let mut rows = vec![
+        ["node".to_owned(), status.node.clone()],
+        ["version".to_owned(), status.version.clone()],
+        [
+            "up".to_owned(),
+            format!("{}, since {}", span(status.uptime_s), status.started),
+        ],
+        ["ready".to_owned(), readiness(status)],
+        ["discovery".to_owned(), discovery(status.discovery.as_ref())],
+        [
+            "table".to_owned(),
+            format!("generation {}, {} routes", status.generation, status.routes),
+        ],
+    ];
+    for listener in &status.listeners {
+        let text = format!(
+            "{} {} ({})",
+            listener.name, listener.address, listener.protocol
+        );
+        rows.push(["listener".to_owned(), text]);
+    }
+    let mut out = table(&rows);
+    out.push('\n');
+    let mut services = vec![["SERVICE", "UP", ""].map(str::to_owned)];
+    for service in &status.services {
+        let mut notes = Vec::new();
+        if service.doubted > 0 {
+            notes.push(format!("{} doubted", service.doubted));
+        }
+        if service.panic {
+            notes.push(
+                "panic: nobody is fit, those serve whose only fault is a check's word".into(),
+            );
+        } else if service.up == 0 {
+            notes.push("nobody is on the rota".into());
+        }
+        let up = format!("{}/{}", service.up, service.total);
+        services.push([service.name.clone(), up, notes.join(", ")]);
+    }
+    out.push_str(&table(&services));
+    for mistake in &status.mistakes {
+        let text = format!(
+            "mistake in {}: {} (in force: {}; since {})",
+            mistake.entry,
+            mistake.message,
+            mistake.in_force,
+            span(mistake.since_s)
+        );
+        let _ = write!(out, "\n{}", plain(&text));
+    }
+    if !status.mistakes.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+fn readiness(status: &StatusView) -> String {
+    if status.ready {
+        "yes".to_owned()
+    } else {
+        format!("no: {}", status.missing.join("; "))
+    }
+}
+
+fn discovery(view: Option<&DiscoveryView>) -> String {
+    let Some(view) = view else {
+        return "not configured".to_owned();
+    };
+    let age = match view.age_s {
+        Some(age) => format!("{} old", span(age as u64)),
+        None => "no answer yet".to_owned(),
+    };
+    match view.failing {
+        0 => age,
+        failing => format!("{age}, {failing} watches failing"),
+    }
+}
+
+/// Certificates by name, and how long they still last.
+pub fn certificates(rows: &[CertificateRow], now: SystemTime) -> String {
+    let mut lines = vec![["DOMAIN", "ENDS", "IN", "LISTENER", "SOURCE"].map(str::to_owned)];
+    for row in rows {
+        let ends = UNIX_EPOCH + Duration::from_secs(row.not_after.max(0) as u64);
+        let left = match ends.duration_since(now) {
+            Ok(left) => span(left.as_secs()),
+            Err(_) => "has ended".to_owned(),
+        };
+        lines.push([
+            row.domain.clone(),
+            rfc3339::text(ends),
+            left,
+            row.listener.clone(),
+            row.source.clone(),
+        ]);
+    }
+    table(&lines)
+}
+
+/// Columns as wide as their widest cell, two spaces between them, none at a line's end.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let rows: Vec<[String; N]> = rows
+        .iter()
+        .map(|row| row.each_ref().map(|cell| plain(cell)))
+        .collect();
+    let width = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut out = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}

@@ -1,0 +1,234 @@
+//! The command line: what can be asked of the binary, and nothing of how it is done.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::admin::Address;
+use crate::admin::orders::{parse_span, parse_target};
+
+/// Where a running rota is asked if neither `--admin` nor [`ADMIN_VARIABLE`] says otherwise.
+pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
+/// The environment variable for `--admin`.
+pub const ADMIN_VARIABLE: &str = "ROTA_ADMIN";
+/// The environment variable for `--token-file`.
+pub const TOKEN_FILE_VARIABLE: &str = "ROTA_TOKEN_FILE";
+
+/// A service-discovery-driven edge load balancer.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "rota",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 fine, 1 error, 2 usage."
+)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Serve what a configuration file says, until TERM
+    Run {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Name every mistake in a configuration file, start nothing
+    Check {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Show rota at work: three app servers inside, one of them sick now and then
+    Demo,
+    /// Print the version
+    Version {
+        #[command(flatten)]
+        form: Form,
+    },
+    #[command(flatten)]
+    Ask(Ask),
+}
+
+/// What is asked of a running rota, through its admin listener.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Ask {
+    /// Show how a running rota is: ready or not, and its services
+    Status {
+        #[command(flatten)]
+        to: Running,
+    },
+    /// Explain a service, a server, a host or a URL
+    Why {
+        /// SERVICE, SERVICE/SERVER, address:port, a host, or a URL
+        #[arg(value_name = "WHAT")]
+        what: String,
+        #[command(flatten)]
+        to: Running,
+    },
+    /// Take a service, a server or the LB itself off the rota
+    Drain {
+        #[command(flatten)]
+        whom: Whom,
+        /// How long: 90s, 10m, 2h, 1d; without it until undrained
+        #[arg(long = "for", value_name = "SPAN", value_parser = checked_span)]
+        for_span: Option<String>,
+        #[command(flatten)]
+        to: Changing,
+    },
+    /// Put it back
+    Undrain {
+        #[command(flatten)]
+        whom: Whom,
+        #[command(flatten)]
+        to: Changing,
+    },
+    /// List the certificates served and when they end
+    Certs {
+        #[command(flatten)]
+        to: Running,
+    },
+}
+
+/// For people or for programs.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Form {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which rota is asked.
+#[derive(Clone, Debug, Args)]
+pub struct Running {
+    /// The admin listener: IP:PORT, http://IP:PORT or unix:PATH [default: $ROTA_ADMIN, else 127.0.0.1:9900]
+    #[arg(long, value_name = "ADDRESS", value_parser = Address::parse)]
+    pub admin: Option<Address>,
+    #[command(flatten)]
+    pub form: Form,
+}
+
+/// Which rota is asked, and what allows to change it.
+#[derive(Clone, Debug, Args)]
+pub struct Changing {
+    #[command(flatten)]
+    pub running: Running,
+    /// The file that holds the admin token, for changes over TCP [default: $ROTA_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// Whom a drain is about, and how far it reaches.
+#[derive(Clone, Debug, Args)]
+pub struct Whom {
+    /// SERVICE or SERVICE/SERVER
+    #[arg(value_name = "TARGET", value_parser = checked_target, required_unless_present = "itself", conflicts_with = "itself")]
+    pub target: Option<String>,
+    /// The LB itself
+    #[arg(long = "self")]
+    pub itself: bool,
+    /// On this LB alone, also when Consul is down; without it for the whole pod
+    #[arg(long)]
+    pub here: bool,
+}
+
+fn checked_target(text: &str) -> Result<String, String> {
+    parse_target(text).map(|_| text.to_owned())
+}
+
+fn checked_span(text: &str) -> Result<String, String> {
+    parse_span(text).map(|_| text.to_owned())
+}
+
+impl Running {
+    /// The flag, else the variable, else the default. The error is a message.
+    pub fn address(&self) -> Result<Address, String> {
+        if let Some(address) = &self.admin {
+            return Ok(address.clone());
+        }
+        match std::env::var(ADMIN_VARIABLE) {
+            Ok(text) if !text.is_empty() => {
+                Address::parse(&text).map_err(|error| format!("{ADMIN_VARIABLE}: {error}"))
+            }
+            _ => Address::parse(DEFAULT_ADMIN),
+        }
+    }
+}
+
+impl Changing {
+    /// The flag, else the variable.
+    pub fn token_file(&self) -> Option<PathBuf> {
+        let from_environment = || {
+            std::env::var_os(TOKEN_FILE_VARIABLE)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from)
+        };
+        self.token_file.clone().or_else(from_environment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    fn parsed(line: &str) -> Result<Command, ErrorKind> {
+        CommandLine::try_parse_from(line.split(' '))
+            .map(|line| line.command)
+            .map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_of_this_version_is_understood() {
+        for line in [
+            "rota run --config rota.toml",
+            "rota check rota.toml",
+            "rota check rota.toml --json",
+            "rota demo",
+            "rota version --json",
+            "rota status --admin 127.0.0.1:1 --json",
+            "rota status --admin http://127.0.0.1:1/",
+            "rota why shop --admin unix:/run/rota.sock",
+            "rota drain shop/10.0.0.7:80 --here --for 10m --token-file t",
+            "rota drain --self",
+            "rota undrain shop",
+            "rota undrain --self --here",
+            "rota certs",
+        ] {
+            assert!(parsed(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn usage_mistakes_are_found_before_anything_is_done() {
+        for line in [
+            "rota",
+            "rota run",
+            "rota frobnicate",
+            "rota why",
+            "rota drain",
+            "rota drain shop --self",
+            "rota drain a@b",
+            "rota drain shop --for soon",
+            "rota undrain shop --for 10m",
+            "rota status --admin example.com",
+        ] {
+            let error = CommandLine::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        assert_eq!(
+            parsed("rota --version").unwrap_err(),
+            ErrorKind::DisplayVersion
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! All certificates, by listener and name: one immutable value, replaced as a whole. Hot path: looked up at each handshake.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::certificate::Certificate;
+use super::mistake::{CertMistake, CertWarning};
+
+/// The longest name DNS can carry (RFC 1035 section 2.3.4), in octets; a longer one is nobody's.
+const MAX_NAME_LEN: usize = 253;
+
+/// The certificates of every listener. Looking one up costs two hashes at most, however many there are, and allocates nothing.
+#[derive(Debug, Default)]
+pub struct CertStore {
+    listeners: BTreeMap<Arc<str>, Shelf>,
+    warnings: Vec<CertWarning>,
+}
+
+/// One listener's certificates.
+#[derive(Debug, Default)]
+struct Shelf {
+    /// As configured; the first is for clients without SNI.
+    all: Vec<Arc<Certificate>>,
+    exact: HashMap<Box<str>, Arc<Certificate>>,
+    /// By what follows `*.`.
+    wildcards: HashMap<Box<str>, Arc<Certificate>>,
+}
+
+impl CertStore {
+    pub fn builder() -> CertStoreBuilder {
+        CertStoreBuilder::default()
+    }
+
+    /// The certificate that a client of `listener` is served: by SNI (any case), exact before wildcard; without SNI the listener's
+    /// first. None: nobody has the name, or the listener has no certificate.
+    pub fn certificate(&self, listener: &str, sni: Option<&str>) -> Option<&Arc<Certificate>> {
+        let shelf = self.listeners.get(listener)?;
+        match sni {
+            Some(name) => shelf.by_name(name),
+            None => shelf.all.first(),
+        }
+    }
+
+    /// Whether [`CertStore::certificate`] has one.
+    pub fn knows(&self, listener: &str, sni: Option<&str>) -> bool {
+        self.certificate(listener, sni).is_some()
+    }
+
+    /// Every certificate with its listener, listeners by name, certificates as configured.
+    pub fn list(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Certificate>)> {
+        self.listeners
+            .iter()
+            .flat_map(|(listener, shelf)| shelf.all.iter().map(move |one| (listener, one)))
+    }
+
+    /// What is served but doubtful, as found when the store was made.
+    pub fn warnings(&self) -> &[CertWarning] {
+        &self.warnings
+    }
+}
+
+impl Shelf {
+    fn by_name(&self, sni: &str) -> Option<&Arc<Certificate>> {
+        // rustls gives names in lower case; others are folded on the stack so that no caller need know.
+        let mut folded = [0; MAX_NAME_LEN];
+        let name = if sni.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            let room = folded.get_mut(..sni.len())?;
+            room.copy_from_slice(sni.as_bytes());
+            room.make_ascii_lowercase();
+            std::str::from_utf8(room).ok()?
+        } else {
+            sni
+        };
+        if let Some(exact) = self.exact.get(name) {
+            return Some(exact);
+        }
+        let (label, rest) = name.split_once('.')?;
+        if label.is_empty() {
+            return None;
+        }
+        self.wildcards.get(rest)
+    }
+}
+
+/// Collects certificates; what is added first wins a name and serves clients without SNI.
+#[derive(Debug, Default)]
+pub struct CertStoreBuilder {
+    store: CertStore,
+}
+
+impl CertStoreBuilder {
+    /// Makes a listener known; without a certificate it refuses all handshakes.
+    pub fn listener(&mut self, listener: &Arc<str>) -> &mut Self {
+        self.store.listeners.entry(listener.clone()).or_default();
+        self
+    }
+
+    /// Adds a certificate to a listener.
+    pub fn add(&mut self, listener: &Arc<str>, certificate: Arc<Certificate>) -> &mut Self {
+        let shelf = self.store.listeners.entry(listener.clone()).or_default();
+        let (exact, wildcards) = (&mut shelf.exact, &mut shelf.wildcards);
+        let mut taken: Vec<(String, Arc<Certificate>)> = Vec::new();
+        for name in certificate.exact_names() {
+            taken.extend(claim(exact, name, &certificate).map(|by| (name.to_owned(), by)));
+        }
+        for suffix in certificate.wildcard_suffixes() {
+            taken.extend(
+                claim(wildcards, suffix, &certificate).map(|by| (format!("*.{suffix}"), by)),
+            );
+        }
+        for (name, by) in taken {
+            self.store.warnings.push(CertWarning::NameTaken {
+                path: certificate.source().into(),
+                name,
+                by: by.source().into(),
+            });
+        }
+        shelf.all.push(certificate);
+        self
+    }
+
+    /// Adds a certificate from PEM texts that are in no file; `source` stands for the path in messages and status.
+    pub fn add_pem(
+        &mut self,
+        listener: &Arc<str>,
+        chain: &[u8],
+        key: &[u8],
+        source: &str,
+    ) -> Result<&mut Self, CertMistake> {
+        let source = Path::new(source);
+        let certificate = Certificate::from_pem(chain, key, source, source)?;
+        Ok(self.add(listener, Arc::new(certificate)))
+    }
+
+    pub(super) fn warn(&mut self, warning: CertWarning) {
+        self.store.warnings.push(warning);
+    }
+
+    /// The store; `now` decides what is expired or not yet valid, which is served all the same.
+    pub fn build(self, now: SystemTime) -> CertStore {
+        let mut store = self.store;
+        let mut doubtful: Vec<CertWarning> = store
+            .list()
+            .filter_map(|(_, certificate)| CertWarning::of_validity(certificate, now))
+            .collect();
+        store.warnings.append(&mut doubtful);
+        store
+    }
+}
+
+/// Puts a certificate in for a name; gives the other certificate that has the name already.
+fn claim(
+    names: &mut HashMap<Box<str>, Arc<Certificate>>,
+    name: &str,
+    certificate: &Arc<Certificate>,
+) -> Option<Arc<Certificate>> {
+    match names.get(name) {
+        Some(by) if Arc::ptr_eq(by, certificate) => None,
+        Some(by) => Some(by.clone()),
+        None => {
+            names.insert(name.into(), certificate.clone());
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::made;
+    use super::*;
+
+    fn store(certificates: &[&[&str]]) -> CertStore {
+        let mut builder = CertStore::builder();
+        for names in certificates {
+            builder.add(&"tls".into(), Arc::new(made(names).certificate()));
+        }
+        builder.build(SystemTime::now())
+    }
+
+    fn first_name(store: &CertStore, sni: Option<&str>) -> Option<String> {
+        store
+            .certificate("tls", sni)
+            .and_then(|certificate| certificate.names().next())
+    }
+
+    #[test]
+    fn an_exact_name_wins_over_a_wildcard_and_no_sni_gets_the_first() {
+        let store = store(&[&["first.test"], &["*.example.com"], &["a.example.com"]]);
+        let found = |sni| first_name(&store, sni);
+        assert_eq!(found(None).unwrap(), "first.test");
+        assert_eq!(found(Some("a.example.com")).unwrap(), "a.example.com");
+        assert_eq!(found(Some("A.Example.COM")).unwrap(), "a.example.com");
+        assert_eq!(found(Some("b.example.com")).unwrap(), "*.example.com");
+        assert_eq!(found(Some("B.EXAMPLE.com")).unwrap(), "*.example.com");
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_finds_nothing() {
+        let store = store(&[&["*.example.com"]]);
+        let long = "A".repeat(5000);
+        for sni in ["example.com", "a.b.example.com", ".example.com", "", &long] {
+            assert!(!store.knows("tls", Some(sni)), "{sni}");
+        }
+        assert!(!store.knows("other", None));
+        assert!(!store.knows("other", Some("a.example.com")));
+    }
+
+    #[test]
+    fn the_first_to_have_a_name_serves_it_and_the_other_is_warned_of() {
+        let store = store(&[&["a.test"], &["b.test", "a.test"]]);
+        assert_eq!(first_name(&store, Some("a.test")).unwrap(), "a.test");
+        assert_eq!(store.warnings().len(), 1, "{:?}", store.warnings());
+        assert!(store.warnings()[0].to_string().contains("a.test"));
+        assert_eq!(store.list().count(), 2);
+    }
+
+    #[test]
+    fn an_expired_certificate_is_served_with_a_warning() {
+        let mut builder = CertStore::builder();
+        let certificate = Arc::new(made(&["a.test"]).certificate());
+        let later = certificate.not_after() + std::time::Duration::from_secs(3 * 86_400);
+        builder.add(&"tls".into(), certificate);
+        let store = builder.build(later);
+        assert!(store.knows("tls", Some("a.test")));
+        assert!(
+            store.warnings()[0]
+                .to_string()
+                .contains("expired 3 days ago")
+        );
+    }
+}

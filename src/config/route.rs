@@ -1,0 +1,66 @@
+//! `[[route]]`, in the file or as a document: which host and path go to which service.
+
+use super::model::RouteEntry;
+use super::names::{LABEL, PLAIN_NAME, label};
+use super::section::Section;
+use super::written::Value;
+use crate::routing::{HostPattern, Prefix, ServiceName};
+
+pub(super) const KEYS: &[&str] = &["name", "host", "path", "service"];
+
+const HOST: &str = "a host such as \"shop.example.com\", \"*.example.com\" or \"*\"";
+
+/// Reads a route; None (and a mistake): it lacks its host or service, or one of its keys is wrong. `name` is the document's.
+pub(super) fn read(from: &Section<'_>, name: Option<&str>) -> Option<RouteEntry> {
+    from.need("host", HOST);
+    from.need("service", "the name of a service");
+    let given = from.text("name", LABEL, label);
+    let host = explained(from, "host", HOST, |text| {
+        HostPattern::parse(text).map_err(|error| error.to_string())
+    });
+    let path = match from.has("path") {
+        false => Some(Prefix::parse("/").expect("the root is a prefix")),
+        true => explained(from, "path", "a path such as \"/news\"", |text| {
+            Prefix::parse(text).map_err(|error| error.to_string())
+        }),
+    };
+    let service = from.text("service", PLAIN_NAME, ServiceName::parse);
+    if let (Some(document), Some(given)) = (name, &given)
+        && document != given
+    {
+        from.blame_key(
+            "name",
+            format!("expected \"{document}\", the document's own name, or nothing"),
+        );
+    }
+    let (host, path) = (host?, path?);
+    Some(RouteEntry {
+        name: name
+            .map(str::to_owned)
+            .or(given)
+            .unwrap_or_else(|| format!("{host}{path}")),
+        host,
+        path,
+        service: service?,
+    })
+}
+
+/// Reads a text whose parser says itself what is wrong with it.
+fn explained<T>(
+    from: &Section<'_>,
+    key: &str,
+    expected: &str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Option<T> {
+    let text = from.read(key, expected, |value| match value {
+        Value::Text(text) => Some(text),
+        _ => None,
+    })?;
+    match parse(text) {
+        Ok(parsed) => Some(parsed),
+        Err(error) => {
+            from.blame_key(key, format!("{error}: expected {expected}"));
+            None
+        }
+    }
+}

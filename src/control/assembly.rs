@@ -1,0 +1,392 @@
+//! From the model's decisions to a [`Snapshot`]: parts that did not change are the same `Arc` as before, and an upstream keeps its
+//! identity, with all that was measured of it, as long as any table holds it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::member::Member;
+use super::mistake::{IGNORED, LAST_GOOD, Ledger, Mistake, News};
+use super::model::Model;
+use super::service_state::ServiceState;
+use crate::config::{RouteEntry, ServiceEntry, ServiceProtocol};
+use crate::dial;
+use crate::routing::service;
+use crate::routing::{
+    Protocol, Route, RouteTable, Service, ServiceMeasured, ServiceName, Snapshot, TlsToServer,
+    Unfit, Upstream, UpstreamKey,
+};
+
+/// Everything that outlives a snapshot.
+pub struct Assembly {
+    workers: usize,
+    node: String,
+    generation: u64,
+    next_upstream: u64,
+    next_route: u32,
+    services: BTreeMap<ServiceName, Built>,
+    /// Services that routes name and nobody knows: without members, so that they answer 503.
+    unknown: HashMap<ServiceName, Arc<Service>>,
+    routes: HashMap<Arc<str>, Arc<Route>>,
+    numbers: HashMap<Arc<str>, u32>,
+    measured: HashMap<ServiceName, Arc<ServiceMeasured>>,
+    tls: HashMap<(Option<PathBuf>, Alpn), Arc<rustls::ClientConfig>>,
+    ledger: Ledger,
+}
+
+struct Built {
+    revision: u64,
+    tls_revision: u64,
+    entry: Arc<ServiceEntry>,
+    upstreams: HashMap<SocketAddr, Arc<Upstream>>,
+    protocol: Option<Protocol>,
+    mistake: Option<Mistake>,
+    service: Arc<Service>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Alpn {
+    Http1,
+    H2,
+}
+
+impl Alpn {
+    fn words(self) -> &'static [&'static [u8]] {
+        match self {
+            Alpn::Http1 => &[b"http/1.1"],
+            Alpn::H2 => &[b"h2"],
+        }
+    }
+}
+
+impl Assembly {
+    /// `node` is the LB's own name: it begins each turn order at a place of its own.
+    pub fn new(node: &str, workers: usize) -> Assembly {
+        Assembly {
+            workers,
+            node: node.to_owned(),
+            generation: 0,
+            next_upstream: 1,
+            next_route: 1,
+            services: BTreeMap::new(),
+            unknown: HashMap::new(),
+            routes: HashMap::new(),
+            numbers: HashMap::new(),
+            measured: HashMap::new(),
+            tls: HashMap::new(),
+            ledger: Ledger::default(),
+        }
+    }
+
+    /// The upstream that the newest table has under a key.
+    pub fn upstream(&self, key: &UpstreamKey) -> Option<&Arc<Upstream>> {
+        self.services.get(&key.service)?.upstreams.get(&key.address)
+    }
+
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.services
+            .values()
+            .flat_map(|built| built.upstreams.values())
+    }
+
+    pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
+        self.services.get(name).map(|built| &built.service)
+    }
+
+    /// Builds what changed, takes over the rest; says which mistakes are new and which are gone.
+    pub fn build(&mut self, model: &Model, now: SystemTime) -> (Snapshot, News) {
+        self.generation += 1;
+        self.build_services(model);
+        let routes = self.build_routes(&model.routes().0.clone());
+        let mut found = model.mistakes();
+        found.extend(
+            self.services
+                .values()
+                .filter_map(|built| built.mistake.clone()),
+        );
+        let (mistakes, news) = self.ledger.date(found, now);
+        let file = model.file();
+        let tuning = model.tuning();
+        let snapshot = Snapshot {
+            generation: self.generation,
+            routes,
+            services: self
+                .services
+                .iter()
+                .map(|(name, built)| (name.clone(), built.service.clone()))
+                .collect(),
+            listeners: file
+                .listeners
+                .iter()
+                .map(|listener| listener.policy.clone())
+                .collect(),
+            limits: tuning.limits.clone(),
+            timeouts: tuning.timeouts.clone(),
+            mistakes,
+            node_drained: model.is_node_drained(now),
+            missing: model.missing(),
+        };
+        (snapshot, news)
+    }
+
+    fn build_services(&mut self, model: &Model) {
+        let gone: Vec<ServiceName> = self
+            .services
+            .keys()
+            .filter(|name| !model.services().contains_key(*name))
+            .cloned()
+            .collect();
+        for name in gone {
+            if let Some(built) = self.services.remove(&name) {
+                built.upstreams.values().for_each(|old| is_gone(old));
+            }
+            self.measured.remove(&name);
+        }
+        for (name, state) in model.services() {
+            let is_current = self.services.get(name).is_some_and(|built| {
+                built.revision == state.revision()
+                    && (built.tls_revision == state.tls_revision() || built.speaks_plainly())
+            });
+            if !is_current {
+                self.build_service(name, state, model);
+            }
+        }
+    }
+
+    fn build_service(&mut self, name: &ServiceName, state: &ServiceState, model: &Model) {
+        let before = self.services.remove(name);
+        let entry = state.entry();
+        let (protocol, mistake) = self.protocol(state, before.as_ref());
+        let mut old = before.map(|built| built.upstreams).unwrap_or_default();
+        let mut upstreams = HashMap::with_capacity(state.members().len());
+        let mut members = Vec::with_capacity(state.members().len());
+        for (address, member) in state.members() {
+            // A label is part of what others know an upstream by.
+            let known = old
+                .remove(address)
+                .filter(|known| *known.label() == member.facts.label);
+            let upstream = known.unwrap_or_else(|| self.upstream_for(name, member));
+            for (unfit, holds) in member.reasons() {
+                let _ = if holds {
+                    upstream.set(unfit)
+                } else {
+                    upstream.clear(unfit)
+                };
+            }
+            upstreams.insert(*address, upstream.clone());
+            members.push(service::Member {
+                upstream,
+                host_name: member.facts.host_name.clone(),
+                weight: member.weight(),
+                standing: member.standing.clone(),
+            });
+        }
+        old.values().for_each(|gone| is_gone(gone));
+        if protocol.is_none() {
+            // Nothing can be spoken to them without TLS settings.
+            members.clear();
+        }
+        let retry = entry.retry.clone().unwrap_or(model.tuning().retry.clone());
+        let service = self.service_of(name, entry.pool, retry, members, protocol.clone());
+        let built = Built {
+            revision: state.revision(),
+            tls_revision: state.tls_revision(),
+            entry: entry.clone(),
+            upstreams,
+            protocol,
+            mistake,
+            service: Arc::new(service),
+        };
+        self.services.insert(name.clone(), built);
+    }
+
+    fn service_of(
+        &mut self,
+        name: &ServiceName,
+        pool: usize,
+        retry: crate::routing::RetryPolicy,
+        members: Vec<service::Member>,
+        protocol: Option<Protocol>,
+    ) -> Service {
+        let (turn, reserve) = Service::turns(&members);
+        let workers = self.workers;
+        let measured = self
+            .measured
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(ServiceMeasured::new(workers)));
+        let mut hasher = DefaultHasher::new();
+        (&self.node, name.as_str()).hash(&mut hasher);
+        Service {
+            name: name.clone(),
+            members: members.into(),
+            turn,
+            reserve,
+            protocol: protocol.unwrap_or(Protocol::Http),
+            retry,
+            pool,
+            measured: measured.clone(),
+            phase: hasher.finish(),
+        }
+    }
+
+    fn upstream_for(&mut self, service: &ServiceName, member: &Member) -> Arc<Upstream> {
+        let key = UpstreamKey {
+            service: service.clone(),
+            address: member.facts.address,
+        };
+        let number = self.next_upstream;
+        self.next_upstream += 1;
+        Arc::new(Upstream::new(
+            key,
+            number,
+            member.facts.label.clone(),
+            self.workers,
+        ))
+    }
+
+    /// What is spoken to a service's servers. Settings that cannot be had leave those before them in force, or none.
+    fn protocol(
+        &mut self,
+        state: &ServiceState,
+        before: Option<&Built>,
+    ) -> (Option<Protocol>, Option<Mistake>) {
+        let entry = state.entry();
+        let made = match entry.protocol {
+            ServiceProtocol::Http => Ok(Protocol::Http),
+            ServiceProtocol::H2c => Ok(Protocol::H2c),
+            ServiceProtocol::Https | ServiceProtocol::H2 => {
+                let is_same = before.filter(|built| {
+                    built.tls_revision == state.tls_revision()
+                        && built.entry.tls == entry.tls
+                        && built.entry.protocol == entry.protocol
+                        && built.mistake.is_none()
+                });
+                match is_same.and_then(|built| built.protocol.clone()) {
+                    Some(protocol) => return (Some(protocol), None),
+                    None => self.tls_protocol(state, before),
+                }
+            }
+        };
+        match made {
+            Ok(protocol) => (Some(protocol), None),
+            Err(message) => {
+                let old = before.and_then(|built| built.protocol.clone());
+                let in_force = if old.is_some() { LAST_GOOD } else { IGNORED };
+                let key = format!("{}:service {}", state.origin(), entry.name);
+                (
+                    old,
+                    Some(Mistake::new(key, format!("tls: {message}"), in_force)),
+                )
+            }
+        }
+    }
+
+    fn tls_protocol(
+        &mut self,
+        state: &ServiceState,
+        before: Option<&Built>,
+    ) -> Result<Protocol, String> {
+        let entry = state.entry();
+        let alpn = match entry.protocol {
+            ServiceProtocol::H2 => Alpn::H2,
+            ServiceProtocol::Http | ServiceProtocol::Https | ServiceProtocol::H2c => Alpn::Http1,
+        };
+        let key = (entry.tls.ca.clone(), alpn);
+        if before.is_some_and(|built| built.tls_revision != state.tls_revision()) {
+            self.tls.remove(&key);
+        }
+        let config = match self.tls.get(&key) {
+            Some(config) => config.clone(),
+            None => {
+                let made = dial::tls::client_config(entry.tls.ca.as_deref(), None, alpn.words())?;
+                self.tls.insert(key, made.clone());
+                made
+            }
+        };
+        let server_name = match &entry.tls.server_name {
+            Some(name) => Some(dial::tls::server_name(name)?),
+            None => None,
+        };
+        let tls = TlsToServer {
+            config,
+            server_name,
+        };
+        Ok(match alpn {
+            Alpn::Http1 => Protocol::Https(tls),
+            Alpn::H2 => Protocol::H2(tls),
+        })
+    }
+
+    fn build_routes(&mut self, entries: &[RouteEntry]) -> RouteTable {
+        let mut before = std::mem::take(&mut self.routes);
+        let mut after = HashMap::with_capacity(entries.len());
+        let mut routes = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let service = self.service_for(&entry.service);
+            let known = before
+                .remove(entry.name.as_str())
+                .filter(|route| is_the_same(route, entry, &service));
+            let route = known.unwrap_or_else(|| self.route(entry, service));
+            after.insert(route.name.clone(), route.clone());
+            routes.push(route);
+        }
+        self.routes = after;
+        if self.numbers.len() > 2 * self.routes.len() + 1_000 {
+            let routes = &self.routes;
+            self.numbers.retain(|name, _| routes.contains_key(name));
+        }
+        RouteTable::build(routes).0
+    }
+
+    fn route(&mut self, entry: &RouteEntry, service: Arc<Service>) -> Arc<Route> {
+        let number = match self.numbers.get(entry.name.as_str()) {
+            Some(&number) => number,
+            None => {
+                let number = self.next_route;
+                self.next_route = self.next_route.wrapping_add(1);
+                self.numbers.insert(entry.name.as_str().into(), number);
+                number
+            }
+        };
+        Arc::new(Route {
+            name: entry.name.as_str().into(),
+            host: entry.host.clone(),
+            path: entry.path.clone(),
+            service,
+            number,
+        })
+    }
+
+    fn service_for(&mut self, name: &ServiceName) -> Arc<Service> {
+        if let Some(built) = self.services.get(name) {
+            return built.service.clone();
+        }
+        if let Some(known) = self.unknown.get(name) {
+            return known.clone();
+        }
+        let retry = crate::routing::RetryPolicy::default();
+        let service = Arc::new(self.service_of(name, 0, retry, Vec::new(), None));
+        self.unknown.insert(name.clone(), service.clone());
+        service
+    }
+}
+
+impl Built {
+    fn speaks_plainly(&self) -> bool {
+        match self.entry.protocol {
+            ServiceProtocol::Http | ServiceProtocol::H2c => true,
+            ServiceProtocol::Https | ServiceProtocol::H2 => false,
+        }
+    }
+}
+
+fn is_gone(upstream: &Upstream) {
+    upstream.set(Unfit::Gone);
+}
+
+fn is_the_same(route: &Route, entry: &RouteEntry, service: &Arc<Service>) -> bool {
+    Arc::ptr_eq(&route.service, service) && route.host == entry.host && route.path == entry.path
+}

@@ -1,0 +1,404 @@
+//! Questions to one agent, each with a deadline and a limit, their answers read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use consulrs::api::features::Blocking;
+use consulrs::api::kv::requests::{DeleteKeyRequest, ReadKeyRequest, SetKeyRequest};
+use rustify::endpoint::Endpoint;
+use rustify::errors::ClientError;
+
+use super::endpoints::{CatalogServices, HealthService, HealthState, StatusLeader};
+use super::error::{ConsulError, excerpt};
+use super::middleware::{Consistency, Envelope};
+use super::observation::{Document, Subtree};
+use super::parse;
+use super::transport::{Missing, Terms, Transport};
+use crate::config::{Consul, ConsulService, ConsulToken};
+use crate::dial::tls;
+
+/// For a question that does not wait, from connecting to the last byte.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// For the probe, which asks next to nothing of the agent.
+const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+/// An answer's limit: all checks of some 100,000 instances. It is there against an endless one.
+const BODY_BYTES: usize = 64 * 1024 * 1024;
+/// The limit for answers of a few bytes.
+const SMALL_BODY_BYTES: usize = 64 * 1024;
+/// The most that Consul takes as a value; beyond it the connection would be cut without a word.
+pub const VALUE_BYTES: usize = 512 * 1024;
+/// A longer answer is read on a thread of its own, so that no other watch waits for it.
+const LONG_BODY_BYTES: usize = 128 * 1024;
+
+/// A way to ask one agent; cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    transport: Transport,
+    settings: Arc<Consul>,
+}
+
+/// A readable answer.
+#[derive(Debug)]
+pub(super) struct Reply<T> {
+    pub content: T,
+    /// To wait beyond; 0: none was given.
+    pub index: u64,
+    pub leader: Leader,
+}
+
+/// Whether the server that answered knew of a leader: without one nothing can have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leader {
+    Known,
+    Unknown,
+}
+
+impl<T> Reply<T> {
+    /// What to wait beyond; of servers without a leader there is nothing to wait for.
+    pub(super) fn index_of_leader(&self) -> Result<u64, ConsulError> {
+        match self.leader {
+            Leader::Known => Ok(self.index),
+            Leader::Unknown => Err(ConsulError::NoLeader),
+        }
+    }
+}
+
+/// Whether an answer is wanted at once, or once there is something new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Now,
+    /// As soon as the index goes beyond this one, or after the settings' `wait`.
+    Beyond(u64),
+}
+
+struct RawReply {
+    body: Vec<u8>,
+    index: u64,
+    leader: Leader,
+}
+
+impl Client {
+    /// Reads the TLS files and opens nothing yet. The error names the setting or file and what is wrong with it.
+    pub fn new(settings: &Consul) -> Result<Client, String> {
+        let transport = Transport::new(&settings.address, || {
+            let identity = match (&settings.certificate, &settings.key) {
+                (Some(certificate), Some(key)) => Some((certificate.as_path(), key.as_path())),
+                _ => None,
+            };
+            tls::client_config(settings.ca_file.as_deref(), identity, &[b"http/1.1"])
+        })?;
+        Ok(Client {
+            transport,
+            settings: Arc::new(settings.clone()),
+        })
+    }
+
+    /// One key as the leader has it; None: there is none, or the token may not see it. Its document's name is empty.
+    pub async fn kv_read(&self, key: &str) -> Result<Option<Document>, ConsulError> {
+        let documents = self
+            .documents_at(key, Depth::Key, Consistency::Leader, When::Now)
+            .await?;
+        Ok(documents.content.into_iter().next())
+    }
+
+    /// All keys that begin with `prefix`, named by what follows it.
+    pub async fn kv_list(
+        &self,
+        prefix: &str,
+        consistency: Consistency,
+    ) -> Result<Vec<Document>, ConsulError> {
+        let documents = self
+            .documents_at(prefix, Depth::Below, consistency, When::Now)
+            .await?;
+        Ok(documents.content)
+    }
+
+    /// Writes one key; with `cas` only if its modify index still is that (0: only if there is none). Says whether it did.
+    pub async fn kv_write(
+        &self,
+        key: &str,
+        value: &[u8],
+        cas: Option<u64>,
+    ) -> Result<bool, ConsulError> {
+        if value.len() > VALUE_BYTES {
+            return Err(ConsulError::Local(format!(
+                "key {key}: {} bytes, consul takes {VALUE_BYTES}",
+                value.len()
+            )));
+        }
+        let request = SetKeyRequest {
+            key: key.into(),
+            value: value.into(),
+            cas,
+            dc: self.settings.datacenter.clone(),
+            ..SetKeyRequest::default()
+        };
+        parse::whole(&self.ask(request, self.change()?).await?.body)
+    }
+
+    /// Removes one key, there or not.
+    pub async fn kv_delete(&self, key: &str) -> Result<(), ConsulError> {
+        let request = DeleteKeyRequest {
+            key: key.into(),
+            dc: self.settings.datacenter.clone(),
+            ..DeleteKeyRequest::default()
+        };
+        self.ask(request, self.change()?).await.map(drop)
+    }
+
+    /// The instances of a service, as any server knows them.
+    pub(super) async fn instances(
+        &self,
+        service: &ConsulService,
+        when: When,
+    ) -> Result<Reply<parse::Instances>, ConsulError> {
+        let endpoint = HealthService {
+            service: service.service.clone(),
+            tag: service.tag.clone(),
+            dc: self.datacenter_of(service),
+        };
+        let reply = self
+            .ask(endpoint, self.watching(when, Missing::IsAnError)?)
+            .await?;
+        reply.read(parse::instances).await
+    }
+
+    /// The datacenter that is asked about a service; None: the agent's own.
+    pub(super) fn datacenter_of(&self, service: &ConsulService) -> Option<String> {
+        let own = || self.settings.datacenter.clone();
+        service.datacenter.clone().or_else(own)
+    }
+
+    /// The documents of a subtree, as any server knows them.
+    pub(super) async fn documents(
+        &self,
+        subtree: Subtree,
+        when: When,
+    ) -> Result<Reply<Vec<Document>>, ConsulError> {
+        let (below, depth) = match subtree {
+            Subtree::Services => ("config/services/", Depth::Below),
+            Subtree::Routes => ("config/routes/", Depth::Below),
+            Subtree::Tuning => ("config/tuning", Depth::Key),
+            Subtree::OperatorDrain => ("operator/drain/", Depth::Below),
+            Subtree::Pod => ("pod", Depth::Key),
+        };
+        let key = format!("{}/{below}", self.settings.prefix);
+        let mut reply = self
+            .documents_at(&key, depth, Consistency::Stale, when)
+            .await?;
+        if depth == Depth::Below {
+            // Consul's own interface makes a key for the folder itself.
+            reply.content.retain(|document| !document.name.is_empty());
+        }
+        Ok(reply)
+    }
+
+    /// The state of all checks of a datacenter.
+    pub(super) async fn check_states(
+        &self,
+        datacenter: Option<String>,
+        when: When,
+    ) -> Result<Reply<parse::CheckStates>, ConsulError> {
+        let envelope = self.watching(when, Missing::IsAnError)?;
+        let reply = self.ask(HealthState { dc: datacenter }, envelope).await?;
+        reply.read(parse::check_states).await
+    }
+
+    /// All services of a datacenter with their tags.
+    pub(super) async fn services(
+        &self,
+        datacenter: Option<String>,
+        when: When,
+    ) -> Result<Reply<HashMap<String, Vec<String>>>, ConsulError> {
+        let envelope = self.watching(when, Missing::IsAnError)?;
+        let reply = self
+            .ask(CatalogServices { dc: datacenter }, envelope)
+            .await?;
+        reply.read(parse::services).await
+    }
+
+    /// Whether the agent answers and its servers have a leader.
+    pub(super) async fn has_leader(&self) -> Result<bool, ConsulError> {
+        let endpoint = StatusLeader {
+            dc: self.settings.datacenter.clone(),
+        };
+        let envelope = self.envelope(
+            Consistency::Leader,
+            Terms {
+                deadline: PROBE_DEADLINE,
+                body_limit: SMALL_BODY_BYTES,
+                missing: Missing::IsAnError,
+            },
+        )?;
+        let leader: String = parse::whole(&self.ask(endpoint, envelope).await?.body)?;
+        Ok(!leader.is_empty())
+    }
+
+    async fn documents_at(
+        &self,
+        key: &str,
+        depth: Depth,
+        consistency: Consistency,
+        when: When,
+    ) -> Result<Reply<Vec<Document>>, ConsulError> {
+        let request = ReadKeyRequest {
+            key: key.into(),
+            dc: self.settings.datacenter.clone(),
+            recurse: (depth == Depth::Below).then_some(true),
+            ..ReadKeyRequest::default()
+        };
+        let mut envelope = self.watching(when, Missing::IsAnEmptyList)?;
+        envelope.consistency = consistency;
+        let below = key.len();
+        let reply = self.ask(request, envelope).await?;
+        reply.read(move |body| parse::documents(body, below)).await
+    }
+
+    fn watching(&self, when: When, missing: Missing) -> Result<Envelope, ConsulError> {
+        let wait = self.settings.wait;
+        let (blocking, deadline) = match when {
+            When::Now | When::Beyond(0) => (None, DEADLINE),
+            // Consul adds up to a sixteenth, so that the watches of a fleet don't end together.
+            When::Beyond(index) => (
+                Some(Blocking {
+                    index,
+                    wait: Some(format!("{}ms", wait.as_millis())),
+                }),
+                wait * 17 / 16 + DEADLINE,
+            ),
+        };
+        let terms = Terms {
+            deadline,
+            body_limit: BODY_BYTES,
+            missing,
+        };
+        Ok(Envelope {
+            blocking,
+            ..self.envelope(Consistency::Stale, terms)?
+        })
+    }
+
+    fn change(&self) -> Result<Envelope, ConsulError> {
+        self.envelope(
+            Consistency::Leader,
+            Terms {
+                deadline: DEADLINE,
+                body_limit: SMALL_BODY_BYTES,
+                missing: Missing::IsAnError,
+            },
+        )
+    }
+
+    fn envelope(&self, consistency: Consistency, terms: Terms) -> Result<Envelope, ConsulError> {
+        Ok(Envelope {
+            token: self.token()?,
+            consistency,
+            blocking: None,
+            terms,
+        })
+    }
+
+    /// A file is read each time: a rotated token is in force with the next question.
+    fn token(&self) -> Result<Option<String>, ConsulError> {
+        match &self.settings.token {
+            None => Ok(None),
+            Some(ConsulToken::Value(token)) => Ok(Some(token.trim_end().to_owned())),
+            Some(ConsulToken::File(path)) => match std::fs::read_to_string(path) {
+                Ok(token) => Ok(Some(token.trim_end().to_owned())),
+                Err(error) => Err(ConsulError::Local(format!(
+                    "token file {}: {error}",
+                    path.display()
+                ))),
+            },
+        }
+    }
+
+    async fn ask<E: Endpoint>(
+        &self,
+        endpoint: E,
+        envelope: Envelope,
+    ) -> Result<RawReply, ConsulError> {
+        let token = envelope.token.as_deref();
+        let request = build(endpoint, &envelope, self.transport.base())
+            .map_err(|error| while_building(error, token))?;
+        let answer = self.transport.send(&request).await?;
+        if !answer.status().is_success() {
+            return Err(by_status(&answer, token));
+        }
+        let header = |name: &str| answer.headers().get(name)?.to_str().ok();
+        Ok(RawReply {
+            index: header("x-consul-index")
+                .and_then(|index| index.parse().ok())
+                .unwrap_or(0),
+            leader: match header("x-consul-knownleader") {
+                Some("false") => Leader::Unknown,
+                _ => Leader::Known,
+            },
+            body: answer.into_body(),
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    Key,
+    Below,
+}
+
+impl RawReply {
+    async fn read<T: Send + 'static>(
+        self,
+        parse: impl FnOnce(&[u8]) -> Result<T, ConsulError> + Send + 'static,
+    ) -> Result<Reply<T>, ConsulError> {
+        let RawReply {
+            body,
+            index,
+            leader,
+        } = self;
+        let content = if body.len() > LONG_BODY_BYTES {
+            tokio::task::spawn_blocking(move || parse(&body))
+                .await
+                .map_err(|error| ConsulError::Local(error.to_string()))??
+        } else {
+            parse(&body)?
+        };
+        Ok(Reply {
+            content,
+            index,
+            leader,
+        })
+    }
+}
+
+/// Both crates log each request at `info`, and each error at every level it passes: they build in silence, and nothing else of
+/// them runs. (rustify's own `exec` would also copy a whole answer into its error.)
+fn build<E: Endpoint>(
+    endpoint: E,
+    envelope: &Envelope,
+    base: &str,
+) -> Result<http_02::Request<Vec<u8>>, ClientError> {
+    let silence = tracing::Dispatch::none();
+    tracing::dispatcher::with_default(&silence, || {
+        endpoint.with_middleware(envelope).request(base)
+    })
+}
+
+fn while_building(error: ClientError, token: Option<&str>) -> ConsulError {
+    let text = match error {
+        ClientError::GenericError { source } => match source.downcast::<ConsulError>() {
+            Ok(error) => return error,
+            Err(error) => error.to_string(),
+        },
+        error => error.to_string(),
+    };
+    ConsulError::Local(excerpt(text.as_bytes(), token))
+}
+
+fn by_status(answer: &http_02::Response<Vec<u8>>, token: Option<&str>) -> ConsulError {
+    let excerpt = excerpt(answer.body(), token);
+    match answer.status().as_u16() {
+        401 | 403 => ConsulError::Denied(excerpt),
+        status => ConsulError::Server { status, excerpt },
+    }
+}

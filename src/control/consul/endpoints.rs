@@ -1,0 +1,39 @@
+//! Endpoints that consulrs lacks or cannot read, declared the way it declares its own. Their answers are read by `parse`.
+
+use rustify_derive::Endpoint;
+
+/// All instances of a service with all their checks, passing or not.
+#[derive(Debug, Endpoint)]
+#[endpoint(path = "health/service/{self.service}")]
+pub struct HealthService {
+    #[endpoint(skip)]
+    pub service: String,
+    #[endpoint(query)]
+    pub tag: Option<String>,
+    #[endpoint(query)]
+    pub dc: Option<String>,
+}
+
+/// All checks of all nodes and services of a datacenter.
+#[derive(Debug, Endpoint)]
+#[endpoint(path = "health/state/any")]
+pub struct HealthState {
+    #[endpoint(query)]
+    pub dc: Option<String>,
+}
+
+/// The names of all services with the tags they have.
+#[derive(Debug, Endpoint)]
+#[endpoint(path = "catalog/services")]
+pub struct CatalogServices {
+    #[endpoint(query)]
+    pub dc: Option<String>,
+}
+
+/// The address of the leader, empty without one. Needs no rights.
+#[derive(Debug, Endpoint)]
+#[endpoint(path = "status/leader")]
+pub struct StatusLeader {
+    #[endpoint(query)]
+    pub dc: Option<String>,
+}

@@ -1,0 +1,226 @@
+//! One thing that is watched: what was last said of it, and what of an answer is news.
+
+use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+
+use super::client::Leader;
+use super::error::ConsulError;
+use super::observation::{Document, Instance, Observation, Subtree};
+use super::parse::Instances;
+use crate::config::ConsulService;
+use crate::telemetry::Vitals;
+
+/// What a watch is about; its text names the watch in observations.
+#[derive(Clone, Debug)]
+pub(super) enum Topic {
+    Service(ConsulService),
+    Subtree(Subtree),
+    /// Of a datacenter; None: the agent's own.
+    AllChecks(Option<String>),
+    AllServices(Option<String>),
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, datacenter) = match self {
+            Topic::Service(service) => {
+                write!(f, "service {}", service.service)?;
+                if let Some(tag) = &service.tag {
+                    write!(f, " tagged {tag}")?;
+                }
+                ("", &service.datacenter)
+            }
+            Topic::Subtree(subtree) => (
+                match subtree {
+                    Subtree::Services => "config/services",
+                    Subtree::Routes => "config/routes",
+                    Subtree::Tuning => "config/tuning",
+                    Subtree::OperatorDrain => "operator/drain",
+                    Subtree::Pod => "pod",
+                },
+                &None,
+            ),
+            Topic::AllChecks(datacenter) => ("checks of all services", datacenter),
+            Topic::AllServices(datacenter) => ("names of all services", datacenter),
+        };
+        f.write_str(name)?;
+        match datacenter {
+            Some(datacenter) => write!(f, " in {datacenter}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where watches report to; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Outlet {
+    pub observations: mpsc::Sender<Observation>,
+    pub vitals: Arc<Vitals>,
+}
+
+impl Outlet {
+    /// Consul answered with what it knows. It counts only while no watch fails: the age told is that of the worst-informed one.
+    pub(super) fn contact(&self) {
+        if self.vitals.discovery_failing.load(Relaxed) > 0 {
+            return;
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = since.map_or(0, |since| since.as_millis() as i64);
+        self.vitals.discovery_contact_is_now(now);
+    }
+}
+
+/// Whether an answer told something new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    Some,
+    None,
+}
+
+/// Outlives the task that watches it, so that another way of watching says nothing twice.
+pub(super) struct Subject {
+    topic: Topic,
+    outlet: Outlet,
+    record: Mutex<Record>,
+}
+
+#[derive(Default)]
+struct Record {
+    instances: Option<Vec<Instance>>,
+    documents: Option<Vec<Document>>,
+    skipped: Vec<String>,
+    is_failing: bool,
+}
+
+impl Subject {
+    pub(super) fn new(topic: Topic, outlet: Outlet) -> Subject {
+        Subject {
+            topic,
+            outlet,
+            record: Mutex::default(),
+        }
+    }
+
+    pub(super) fn outlet(&self) -> &Outlet {
+        &self.outlet
+    }
+
+    /// Whether an answer's content may replace what is known. Without a leader nothing can have changed, but a server that has
+    /// just started answers with what little it has read so far; so only who knows nothing yet takes such an answer.
+    pub(super) fn believes(&self, leader: Leader) -> bool {
+        let record = self.record.lock().expect("no panic while held");
+        leader == Leader::Known || (record.instances.is_none() && record.documents.is_none())
+    }
+
+    /// Whether an instance was last seen on this node.
+    pub(super) fn has_instance_on(&self, node: &str) -> bool {
+        let record = self.record.lock().expect("no panic while held");
+        let instances = record.instances.as_deref().unwrap_or_default();
+        instances.iter().any(|instance| instance.node == node)
+    }
+
+    /// An answer about a service.
+    pub(super) async fn learned_instances(&self, service: &ConsulService, read: Instances) -> News {
+        let Instances { instances, skipped } = read;
+        self.report(|record| {
+            if record.skipped != skipped {
+                if !skipped.is_empty() {
+                    let first: Vec<&str> = skipped.iter().take(8).map(String::as_str).collect();
+                    tracing::warn!(watch = %self.topic, entries = skipped.len(), first = first.join("; "), "consul: entries skipped");
+                }
+                record.skipped = skipped;
+            }
+            (record.instances.as_ref() != Some(&instances)).then(|| {
+                record.instances = Some(instances.clone());
+                Observation::Instances { watch: service.clone(), instances }
+            })
+        })
+        .await
+    }
+
+    /// An answer about a subtree.
+    pub(super) async fn learned_documents(&self, subtree: Subtree, read: Vec<Document>) -> News {
+        self.report(|record| {
+            let is_known = record
+                .documents
+                .as_ref()
+                .is_some_and(|known| have_same_content(known, &read));
+            (!is_known).then(|| {
+                record.documents = Some(read.clone());
+                Observation::Documents {
+                    subtree,
+                    documents: read,
+                }
+            })
+        })
+        .await
+    }
+
+    /// An answer whose content is used elsewhere.
+    pub(super) async fn answered(&self) {
+        self.report(|_| None).await;
+    }
+
+    /// No answer. Said once, until there is one again.
+    pub(super) async fn failed(&self, error: &ConsulError) {
+        let Ok(permit) = self.outlet.observations.reserve().await else {
+            return;
+        };
+        let mut record = self.record.lock().expect("no panic while held");
+        if record.is_failing {
+            return;
+        }
+        record.is_failing = true;
+        self.outlet.vitals.discovery_failing.fetch_add(1, Relaxed);
+        permit.send(Observation::Failing {
+            watch: self.topic.to_string(),
+            error: error.to_string(),
+        });
+    }
+
+    /// The room is taken before the record changes: a task that is aborted while it waits has then said and noted nothing.
+    async fn report(&self, note: impl FnOnce(&mut Record) -> Option<Observation>) -> News {
+        let Ok(mut permits) = self.outlet.observations.reserve_many(2).await else {
+            return News::None;
+        };
+        let mut send = |observation| {
+            let permit = permits.next().expect("there are as many as observations");
+            permit.send(observation);
+        };
+        let mut record = self.record.lock().expect("no panic while held");
+        if std::mem::take(&mut record.is_failing) {
+            self.outlet.vitals.discovery_failing.fetch_sub(1, Relaxed);
+            send(Observation::Recovered {
+                watch: self.topic.to_string(),
+            });
+        }
+        match note(&mut record) {
+            Some(observation) => {
+                send(observation);
+                News::Some
+            }
+            None => News::None,
+        }
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        let record = self.record.get_mut().expect("no panic while held");
+        if record.is_failing {
+            self.outlet.vitals.discovery_failing.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// The modify index moves with every write, of the same value too; the create index decides which of two documents wins.
+fn have_same_content(one: &[Document], other: &[Document]) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(a, b)| {
+            a.name == b.name && a.value == b.value && a.create_index == b.create_index
+        })
+}

@@ -1,0 +1,284 @@
+//! One watch over all services of a datacenter, for more of them than the agent has connections for.
+//!
+//! Two blocking queries say that something changed: the state of all checks, and the catalogue of services. What they differ in
+//! from last time names the services to read again, by plain questions, a few at a time. A change that neither shows (an
+//! instance without checks came to a service that has others) moves the catalogue's index alone: then all are read again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::client::{Client, When};
+use super::error::ConsulError;
+use super::follow::{Pause, Watched, follow};
+use super::parse::CheckStates;
+use super::subject::{News, Outlet, Subject, Topic};
+use super::watcher::Task;
+use crate::config::ConsulService;
+
+/// Services read at once.
+pub(super) const READERS: usize = 16;
+/// All services are read again so often, whatever the watches said: the bound on how long a check's text may be old.
+const EVERYTHING_EACH: Duration = Duration::from_secs(60);
+/// Between two readings of everything.
+const EVERYTHING_GAP: Duration = Duration::from_secs(5);
+/// The server that answers a read may be behind the one that told of the change: an answer without news is asked for once more.
+const LAGGARD: Duration = Duration::from_millis(250);
+
+/// Services of one datacenter under one watch.
+pub(super) struct Sweep {
+    bell: Bell,
+    _tasks: Vec<Task>,
+}
+
+/// Which services are to be read, and by whom.
+#[derive(Default)]
+struct Queue {
+    members: Mutex<BTreeMap<ConsulService, Arc<Subject>>>,
+    unread: Mutex<Unread>,
+    everything: Notify,
+}
+
+#[derive(Default)]
+struct Unread {
+    /// Something changed there.
+    urgent: HashSet<ConsulService>,
+    /// Perhaps something did.
+    routine: HashSet<ConsulService>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    Urgent,
+    Routine,
+}
+
+impl Sweep {
+    /// `readers` questions at once at most.
+    pub(super) fn start(
+        client: &Client,
+        outlet: &Outlet,
+        datacenter: Option<String>,
+        readers: usize,
+    ) -> Sweep {
+        let bell = Bell {
+            queue: Arc::new(Queue::default()),
+            work: Arc::new(Semaphore::new(0)),
+        };
+        let subject = |topic| Subject::new(topic, outlet.clone());
+        let mut tasks = vec![
+            Task::spawn(follow(ChecksWatch {
+                client: client.clone(),
+                subject: subject(Topic::AllChecks(datacenter.clone())),
+                datacenter: datacenter.clone(),
+                bell: bell.clone(),
+                known: None,
+            })),
+            Task::spawn(follow(CatalogWatch {
+                client: client.clone(),
+                subject: subject(Topic::AllServices(datacenter.clone())),
+                datacenter,
+                bell: bell.clone(),
+                known: None,
+            })),
+            Task::spawn(bell.clone().ring_for_everything()),
+        ];
+        tasks.extend((0..readers).map(|_| Task::spawn(bell.clone().read(client.clone()))));
+        Sweep {
+            bell,
+            _tasks: tasks,
+        }
+    }
+
+    /// From now on these; those that are new are read at once.
+    pub(super) fn set_members(&self, members: BTreeMap<ConsulService, Arc<Subject>>) {
+        let mut known = self.bell.queue.members.lock().expect("no panic while held");
+        let before = std::mem::replace(&mut *known, members);
+        drop(known);
+        self.bell
+            .ring(Urgency::Urgent, |service, _| !before.contains_key(service));
+    }
+}
+
+/// Rings for the readers.
+#[derive(Clone)]
+struct Bell {
+    queue: Arc<Queue>,
+    /// A permit for each service in the queue.
+    work: Arc<Semaphore>,
+}
+
+impl Bell {
+    fn ring(&self, urgency: Urgency, is_meant: impl Fn(&ConsulService, &Subject) -> bool) {
+        let members = self.queue.members.lock().expect("no panic while held");
+        let mut unread = self.queue.unread.lock().expect("no panic while held");
+        for (service, subject) in members.iter() {
+            if !is_meant(service, subject) {
+                continue;
+            }
+            let list = match urgency {
+                Urgency::Urgent => &mut unread.urgent,
+                Urgency::Routine => &mut unread.routine,
+            };
+            if list.insert(service.clone()) {
+                self.work.add_permits(1);
+            }
+        }
+    }
+
+    async fn next(&self) -> Option<(ConsulService, Arc<Subject>, Urgency)> {
+        self.work.acquire().await.ok()?.forget();
+        let mut unread = self.queue.unread.lock().expect("no panic while held");
+        let (service, urgency) = match take_any(&mut unread.urgent) {
+            Some(service) => (service, Urgency::Urgent),
+            None => (take_any(&mut unread.routine)?, Urgency::Routine),
+        };
+        drop(unread);
+        let members = self.queue.members.lock().expect("no panic while held");
+        let subject = members.get(&service)?.clone();
+        Some((service, subject, urgency))
+    }
+
+    /// One reader.
+    async fn read(self, client: Client) {
+        let mut pause = Pause::default();
+        loop {
+            let Some((service, subject, urgency)) = self.next().await else {
+                continue;
+            };
+            match read_service(&client, &service, &subject, urgency).await {
+                Ok(()) => pause = Pause::default(),
+                Err(error) => {
+                    subject.failed(&error).await;
+                    drop(subject);
+                    pause.rest().await;
+                    self.ring(Urgency::Urgent, |member, _| *member == service);
+                }
+            }
+        }
+    }
+
+    async fn ring_for_everything(self) {
+        loop {
+            let due = Instant::now() + EVERYTHING_EACH;
+            let _ = timeout_at(due, self.queue.everything.notified()).await;
+            self.ring(Urgency::Routine, |_, _| true);
+            sleep(EVERYTHING_GAP).await;
+        }
+    }
+}
+
+fn take_any(services: &mut HashSet<ConsulService>) -> Option<ConsulService> {
+    let any = services.iter().next()?.clone();
+    services.take(&any)
+}
+
+async fn read_service(
+    client: &Client,
+    service: &ConsulService,
+    subject: &Subject,
+    urgency: Urgency,
+) -> Result<(), ConsulError> {
+    let read = async || {
+        let reply = client.instances(service, When::Now).await?;
+        if !subject.believes(reply.leader) {
+            return Err(ConsulError::NoLeader);
+        }
+        Ok(subject.learned_instances(service, reply.content).await)
+    };
+    if read().await? == News::None && urgency == Urgency::Urgent {
+        sleep(LAGGARD).await;
+        read().await?;
+    }
+    Ok(())
+}
+
+/// The state of all checks: which services' changed, and which nodes'.
+struct ChecksWatch {
+    client: Client,
+    subject: Subject,
+    datacenter: Option<String>,
+    bell: Bell,
+    known: Option<CheckStates>,
+}
+
+impl Watched for ChecksWatch {
+    async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
+        let asked = self.client.check_states(self.datacenter.clone(), when);
+        let reply = asked.await?;
+        let index = reply.index_of_leader()?;
+        self.subject.answered().await;
+        self.subject.outlet().contact();
+        let Some(known) = &self.known else {
+            // Services may have been read before this first state: what changed between would stay unseen.
+            self.bell.queue.everything.notify_one();
+            self.known = Some(reply.content);
+            return Ok(index);
+        };
+        let services = differing(&known.services, &reply.content.services);
+        let nodes = differing(&known.nodes, &reply.content.nodes);
+        if !services.is_empty() || !nodes.is_empty() {
+            self.bell.ring(Urgency::Urgent, |service, subject| {
+                services.contains(&service.service)
+                    || nodes.iter().any(|node| subject.has_instance_on(node))
+            });
+        }
+        self.known = Some(reply.content);
+        Ok(index)
+    }
+
+    async fn failed(&mut self, error: ConsulError) {
+        self.subject.failed(&error).await;
+    }
+}
+
+/// The names of all services with their tags: which came, went, or are tagged anew.
+struct CatalogWatch {
+    client: Client,
+    subject: Subject,
+    datacenter: Option<String>,
+    bell: Bell,
+    known: Option<(u64, HashMap<String, Vec<String>>)>,
+}
+
+impl Watched for CatalogWatch {
+    async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
+        let asked = self.client.services(self.datacenter.clone(), when);
+        let reply = asked.await?;
+        let index = reply.index_of_leader()?;
+        self.subject.answered().await;
+        self.subject.outlet().contact();
+        if let Some((last, known)) = &self.known {
+            let services = differing(known, &reply.content);
+            if !services.is_empty() {
+                self.bell.ring(Urgency::Urgent, |service, _| {
+                    services.contains(&service.service)
+                });
+            } else if *last != index {
+                self.bell.queue.everything.notify_one();
+            }
+        }
+        self.known = Some((index, reply.content));
+        Ok(index)
+    }
+
+    async fn failed(&mut self, error: ConsulError) {
+        self.subject.failed(&error).await;
+    }
+}
+
+/// The keys that only one has, or whose values differ.
+fn differing<'a, V: PartialEq>(
+    one: &'a HashMap<String, V>,
+    other: &'a HashMap<String, V>,
+) -> HashSet<&'a String> {
+    let changed = other
+        .iter()
+        .filter(|(key, value)| one.get(*key) != Some(*value))
+        .map(|(key, _)| key);
+    let gone = one.keys().filter(|key| !other.contains_key(*key));
+    changed.chain(gone).collect()
+}

@@ -1,0 +1,178 @@
+//! Which watches there are: the subtrees always, the services that are wanted, each by itself or all by a sweep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::client::Client;
+use super::follow::follow;
+use super::observation::{Observation, Subtree};
+use super::subject::{Outlet, Subject, Topic};
+use super::sweep::{READERS, Sweep};
+use super::watch::{ServiceWatch, SubtreeWatch};
+use crate::config::{Consul, ConsulService};
+use crate::telemetry::Vitals;
+
+/// Observations that wait for the control plane; beyond it the watches wait.
+const OBSERVATIONS: usize = 256;
+/// Connections that no service gets: the subtrees, the probe, one for questions between.
+const RESERVED: usize = SUBTREES.len() + 2;
+/// How often an agent is asked whether it is there at all.
+const PROBE_EACH: Duration = Duration::from_secs(2);
+
+const SUBTREES: [Subtree; 5] = [
+    Subtree::Services,
+    Subtree::Routes,
+    Subtree::Tuning,
+    Subtree::OperatorDrain,
+    Subtree::Pod,
+];
+
+/// All watches of one agent; they end when it is dropped.
+pub struct Watcher {
+    client: Client,
+    outlet: Outlet,
+    connections: usize,
+    services: Mutex<Services>,
+    _always: Vec<Task>,
+}
+
+#[derive(Default)]
+struct Services {
+    subjects: BTreeMap<ConsulService, Arc<Subject>>,
+    /// By a watch each, or …
+    watches: BTreeMap<ConsulService, Task>,
+    /// … by datacenter.
+    sweeps: BTreeMap<Option<String>, Sweep>,
+}
+
+/// A task that ends with its owner.
+pub(super) struct Task(AbortHandle);
+
+impl Task {
+    pub(super) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Task {
+        Task(tokio::spawn(work).abort_handle())
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Watcher {
+    /// Begins to watch the subtrees; services are watched once they are wanted. Runs on the current runtime.
+    ///
+    /// `vitals.discovery_contact_ms` is the last moment when Consul, with a leader, answered while no watch was failing. A
+    /// watch that hangs for want of news is no proof of that, so the agent is also asked for its leader every two seconds.
+    pub fn start(
+        client: Client,
+        settings: &Consul,
+        vitals: Arc<Vitals>,
+    ) -> (Watcher, mpsc::Receiver<Observation>) {
+        let (observations, receiver) = mpsc::channel(OBSERVATIONS);
+        vitals.discovery_configured.store(true, Relaxed);
+        let outlet = Outlet {
+            observations,
+            vitals,
+        };
+        let subtree = |subtree| {
+            Task::spawn(follow(SubtreeWatch {
+                client: client.clone(),
+                subtree,
+                subject: Subject::new(Topic::Subtree(subtree), outlet.clone()),
+            }))
+        };
+        let mut always: Vec<Task> = SUBTREES.into_iter().map(subtree).collect();
+        always.push(Task::spawn(probe(client.clone(), outlet.clone())));
+        let watcher = Watcher {
+            client,
+            outlet,
+            connections: settings.connections,
+            services: Mutex::default(),
+            _always: always,
+        };
+        (watcher, receiver)
+    }
+
+    /// Exactly these services from now on; a watch of one that stays goes on untouched.
+    pub fn want(&self, wanted: BTreeSet<ConsulService>) {
+        let mut services = self.services.lock().expect("no panic while held");
+        let services = &mut *services;
+        services
+            .subjects
+            .retain(|service, _| wanted.contains(service));
+        for service in wanted {
+            services
+                .subjects
+                .entry(service)
+                .or_insert_with_key(|service| {
+                    let topic = Topic::Service(service.clone());
+                    Arc::new(Subject::new(topic, self.outlet.clone()))
+                });
+        }
+        if services.subjects.len() + RESERVED <= self.connections {
+            services.sweeps.clear();
+            self.watch_each(services);
+        } else {
+            services.watches.clear();
+            self.sweep_all(services);
+        }
+    }
+
+    fn watch_each(&self, services: &mut Services) {
+        let Services {
+            subjects, watches, ..
+        } = services;
+        watches.retain(|service, _| subjects.contains_key(service));
+        for (service, subject) in subjects {
+            watches.entry(service.clone()).or_insert_with(|| {
+                Task::spawn(follow(ServiceWatch {
+                    client: self.client.clone(),
+                    service: service.clone(),
+                    subject: subject.clone(),
+                }))
+            });
+        }
+    }
+
+    fn sweep_all(&self, services: &mut Services) {
+        let mut by_datacenter: BTreeMap<Option<String>, BTreeMap<_, _>> = BTreeMap::new();
+        for (service, subject) in &services.subjects {
+            by_datacenter
+                .entry(self.client.datacenter_of(service))
+                .or_default()
+                .insert(service.clone(), subject.clone());
+        }
+        services
+            .sweeps
+            .retain(|datacenter, _| by_datacenter.contains_key(datacenter));
+        let spare = self.connections.saturating_sub(RESERVED + 2);
+        for (datacenter, members) in by_datacenter {
+            services
+                .sweeps
+                .entry(datacenter.clone())
+                .or_insert_with(|| {
+                    let readers = spare.clamp(1, READERS);
+                    Sweep::start(&self.client, &self.outlet, datacenter, readers)
+                })
+                .set_members(members);
+        }
+    }
+}
+
+async fn probe(client: Client, outlet: Outlet) {
+    loop {
+        sleep(PROBE_EACH.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
+        if let Ok(true) = client.has_leader().await {
+            outlet.contact();
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! KV documents: which are in force, which are wrong, and which subtree is doubted. Pure.
+//!
+//! A wrong document leaves its last good version in force. A subtree that becomes empty where documents were, or any subtree
+//! while the pod's id is missing where it was, is doubted as a whole: its documents stay in force until it is there again.
+
+use std::collections::BTreeMap;
+
+use super::consul::{Document, Subtree};
+use super::drains::Drains;
+use super::mistake::{IGNORED, LAST_GOOD, Mistake};
+use crate::config::document;
+use crate::config::{RouteEntry, ServiceEntry, Tuning};
+
+/// One subtree's documents.
+#[derive(Clone, Debug)]
+pub struct Tree<T> {
+    is_answered: bool,
+    is_doubted: bool,
+    /// An answer that came while the pod's id was missing.
+    held: Option<Vec<Document>>,
+    entries: BTreeMap<String, Entry<T>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry<T> {
+    document: Document,
+    good: Option<T>,
+    mistake: Option<String>,
+}
+
+impl<T> Default for Tree<T> {
+    fn default() -> Self {
+        Tree {
+            is_answered: false,
+            is_doubted: false,
+            held: None,
+            entries: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T> Tree<T> {
+    /// Good versions in force: the lower CreateIndex first, then by name.
+    pub fn in_force(&self) -> Vec<(&str, &T)> {
+        let mut found: Vec<(u64, &str, &T)> = self
+            .entries
+            .iter()
+            .filter_map(|(name, entry)| {
+                let good = entry.good.as_ref()?;
+                Some((entry.document.create_index, name.as_str(), good))
+            })
+            .collect();
+        found.sort_by_key(|&(created, name, _)| (created, name));
+        found
+            .into_iter()
+            .map(|(_, name, good)| (name, good))
+            .collect()
+    }
+
+    fn observe(
+        &mut self,
+        documents: Vec<Document>,
+        parse: impl Fn(&Document) -> Result<T, String>,
+    ) {
+        self.is_answered = true;
+        self.is_doubted = documents.is_empty() && !self.entries.is_empty();
+        if self.is_doubted {
+            return;
+        }
+        let mut before = std::mem::take(&mut self.entries);
+        for document in documents {
+            let known = before.remove(&document.name);
+            let entry = Entry::read(known, document, &parse);
+            self.entries.insert(entry.document.name.clone(), entry);
+        }
+    }
+
+    /// Reads each document again: what it is read against has changed.
+    fn read_again(&mut self, parse: impl Fn(&Document) -> Result<T, String>) {
+        for entry in self.entries.values_mut() {
+            match parse(&entry.document) {
+                Ok(good) => (entry.good, entry.mistake) = (Some(good), None),
+                Err(message) => entry.mistake = Some(message),
+            }
+        }
+    }
+
+    fn mistakes(&self, root: &str, is_pod_missing: bool, into: &mut Vec<Mistake>) {
+        let reason = if is_pod_missing && !self.entries.is_empty() {
+            "the pod's id is missing where it was: consul may have lost its state"
+        } else if self.is_doubted {
+            "it is empty where documents were"
+        } else {
+            ""
+        };
+        if !reason.is_empty() {
+            into.push(Mistake::new(format!("kv:{root}"), reason, LAST_GOOD));
+        }
+        for (name, entry) in &self.entries {
+            let Some(message) = &entry.mistake else {
+                continue;
+            };
+            let in_force = if entry.good.is_some() {
+                LAST_GOOD
+            } else {
+                IGNORED
+            };
+            let key = if name.is_empty() {
+                format!("kv:{root}")
+            } else {
+                format!("kv:{root}/{name}")
+            };
+            into.push(Mistake::new(key, message.clone(), in_force));
+        }
+    }
+}
+
+impl<T> Entry<T> {
+    fn read(
+        known: Option<Entry<T>>,
+        document: Document,
+        parse: impl Fn(&Document) -> Result<T, String>,
+    ) -> Entry<T> {
+        let known = match known {
+            Some(entry) if entry.document.value == document.value => {
+                return Entry { document, ..entry };
+            }
+            other => other,
+        };
+        match parse(&document) {
+            Ok(good) => Entry {
+                document,
+                good: Some(good),
+                mistake: None,
+            },
+            Err(message) => Entry {
+                document,
+                good: known.and_then(|entry| entry.good),
+                mistake: Some(message),
+            },
+        }
+    }
+}
+
+/// All subtrees.
+#[derive(Clone, Debug, Default)]
+pub struct Documents {
+    prefix: String,
+    base: Tuning,
+    pub services: Tree<ServiceEntry>,
+    pub routes: Tree<RouteEntry>,
+    pub tuning: Tree<Tuning>,
+    drains_answered: bool,
+    held_drains: Option<Vec<Document>>,
+    pod: Pod,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Pod {
+    #[default]
+    Unasked,
+    /// There was none when it was first asked for.
+    Absent,
+    Known,
+    Missing,
+}
+
+/// What an answer asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    Nothing,
+    WritePodId,
+}
+
+impl Documents {
+    pub fn new(prefix: &str) -> Documents {
+        Documents {
+            prefix: prefix.to_owned(),
+            ..Documents::default()
+        }
+    }
+
+    /// The tuning that the file gives, which `config/tuning` is laid over.
+    pub fn rebase(&mut self, base: &Tuning) {
+        if self.base != *base {
+            self.base = base.clone();
+            self.tuning.read_again(|document| tuning_of(document, base));
+        }
+    }
+
+    pub fn tuning_in_force(&self) -> Tuning {
+        let found = self.tuning.in_force();
+        found
+            .first()
+            .map_or_else(|| self.base.clone(), |&(_, tuning)| tuning.clone())
+    }
+
+    /// Takes a subtree's answer whole; drains go to `drains`.
+    pub fn observe(
+        &mut self,
+        subtree: Subtree,
+        documents: Vec<Document>,
+        drains: &mut Drains,
+    ) -> Follow {
+        let is_held = self.pod == Pod::Missing;
+        match subtree {
+            Subtree::Pod => return self.observe_pod(!documents.is_empty(), drains),
+            Subtree::Services if is_held => self.services.held = Some(documents),
+            Subtree::Routes if is_held => self.routes.held = Some(documents),
+            Subtree::Tuning if is_held => self.tuning.held = Some(documents),
+            Subtree::OperatorDrain if is_held || self.is_doubted() && documents.is_empty() => {
+                self.held_drains = Some(documents);
+            }
+            Subtree::Services => self.services.observe(documents, service_of),
+            Subtree::Routes => self.routes.observe(documents, route_of),
+            Subtree::Tuning => {
+                let base = self.base.clone();
+                self.tuning
+                    .observe(documents, |document| tuning_of(document, &base));
+            }
+            Subtree::OperatorDrain => {
+                self.drains_answered = true;
+                self.held_drains = None;
+                drains.observe(&documents);
+            }
+        }
+        self.release_drains(drains);
+        Follow::Nothing
+    }
+
+    fn observe_pod(&mut self, is_there: bool, drains: &mut Drains) -> Follow {
+        let was = self.pod.clone();
+        self.pod = match (&was, is_there) {
+            (_, true) => Pod::Known,
+            (Pod::Unasked | Pod::Absent, false) => Pod::Absent,
+            (Pod::Known | Pod::Missing, false) => Pod::Missing,
+        };
+        if was == Pod::Missing && is_there {
+            self.release(drains);
+        }
+        if was == Pod::Unasked && self.pod == Pod::Absent {
+            Follow::WritePodId
+        } else {
+            Follow::Nothing
+        }
+    }
+
+    fn release(&mut self, drains: &mut Drains) {
+        if let Some(held) = self.services.held.take() {
+            self.observe(Subtree::Services, held, drains);
+        }
+        if let Some(held) = self.routes.held.take() {
+            self.observe(Subtree::Routes, held, drains);
+        }
+        if let Some(held) = self.tuning.held.take() {
+            self.observe(Subtree::Tuning, held, drains);
+        }
+        self.release_drains(drains);
+    }
+
+    fn release_drains(&mut self, drains: &mut Drains) {
+        if self.pod == Pod::Missing || self.is_doubted() {
+            return;
+        }
+        if let Some(held) = self.held_drains.take() {
+            self.observe(Subtree::OperatorDrain, held, drains);
+        }
+    }
+
+    fn is_doubted(&self) -> bool {
+        self.services.is_doubted || self.routes.is_doubted || self.tuning.is_doubted
+    }
+
+    /// Subtrees that were not read even once, in words.
+    pub fn missing(&self) -> Vec<String> {
+        let prefix = &self.prefix;
+        [
+            (self.services.is_answered, "config/services"),
+            (self.routes.is_answered, "config/routes"),
+            (self.tuning.is_answered, "config/tuning"),
+            (self.drains_answered, "operator/drain"),
+            (self.pod != Pod::Unasked, "pod"),
+        ]
+        .into_iter()
+        .filter(|(is_answered, _)| !is_answered)
+        .map(|(_, path)| format!("kv:{prefix}/{path}: not read yet"))
+        .collect()
+    }
+
+    pub fn mistakes(&self, into: &mut Vec<Mistake>) {
+        let is_missing = self.pod == Pod::Missing;
+        let prefix = &self.prefix;
+        if is_missing {
+            let message = "the pod's id is missing where it was";
+            into.push(Mistake::new(format!("kv:{prefix}/pod"), message, LAST_GOOD));
+        }
+        self.services
+            .mistakes(&format!("{prefix}/config/services"), is_missing, into);
+        self.routes
+            .mistakes(&format!("{prefix}/config/routes"), is_missing, into);
+        self.tuning
+            .mistakes(&format!("{prefix}/config/tuning"), is_missing, into);
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+}
+
+fn service_of(document: &Document) -> Result<ServiceEntry, String> {
+    document::service(&document.name, &document.value).map_err(|mistakes| mistakes.to_string())
+}
+
+fn route_of(document: &Document) -> Result<RouteEntry, String> {
+    document::route(&document.name, &document.value).map_err(|mistakes| mistakes.to_string())
+}
+
+fn tuning_of(document: &Document, base: &Tuning) -> Result<Tuning, String> {
+    document::tuning(&document.value, base).map_err(|mistakes| mistakes.to_string())
+}

@@ -1,0 +1,235 @@
+//! Who was drained by an operator, by this LB's own word or the pod's, and until when. Pure.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::consul::Document;
+use super::mistake::{IGNORED, Mistake};
+use crate::routing::ServiceName;
+use crate::routing::operator::Target;
+
+/// One operator's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drained {
+    pub by: String,
+    pub at: SystemTime,
+    pub until: Option<SystemTime>,
+}
+
+/// `<prefix>/operator/drain/…` as written: times in Unix seconds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Written {
+    by: String,
+    at: u64,
+    #[serde(default)]
+    until: Option<u64>,
+}
+
+impl Drained {
+    /// The document that says so for the whole pod.
+    pub fn to_json(&self) -> Vec<u8> {
+        let seconds = |time: SystemTime| {
+            time.duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs()
+        };
+        let written = Written {
+            by: self.by.clone(),
+            at: seconds(self.at),
+            until: self.until.map(seconds),
+        };
+        serde_json::to_vec(&written).expect("strings and numbers are always JSON")
+    }
+
+    fn from_json(bytes: &[u8]) -> Result<Drained, String> {
+        let written: Written = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let time = |seconds: u64| {
+            UNIX_EPOCH
+                .checked_add(Duration::from_secs(seconds))
+                .ok_or_else(|| format!("{seconds} is no time"))
+        };
+        Ok(Drained {
+            by: written.by,
+            at: time(written.at)?,
+            until: written.until.map(time).transpose()?,
+        })
+    }
+
+    fn is_over(&self, now: SystemTime) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+
+    /// `by alice`, for people.
+    pub fn evidence(&self) -> String {
+        match self.until {
+            None => format!("by {}", self.by),
+            Some(until) => {
+                let seconds = until.duration_since(self.at).unwrap_or_default().as_secs();
+                format!("by {} for {seconds} s", self.by)
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Drains {
+    here: BTreeMap<Target, Drained>,
+    pod: BTreeMap<Target, Drained>,
+    mistakes: Vec<(String, String)>,
+}
+
+impl Drains {
+    /// What an operator told this LB alone.
+    pub fn drain_here(&mut self, target: Target, word: Drained) {
+        self.here.insert(target, word);
+    }
+
+    pub fn undrain_here(&mut self, target: &Target) {
+        self.here.remove(target);
+    }
+
+    /// All documents of the pod's drains.
+    pub fn observe(&mut self, documents: &[Document]) {
+        self.pod.clear();
+        self.mistakes.clear();
+        for document in documents {
+            let target = target_of(&document.name)
+                .ok_or_else(|| "its key names no service or server".to_owned());
+            match target.and_then(|target| Ok((target, Drained::from_json(&document.value)?))) {
+                Ok((target, word)) => {
+                    self.pod.insert(target, word);
+                }
+                Err(message) => self.mistakes.push((document.name.clone(), message)),
+            }
+        }
+    }
+
+    /// Whether and by whom a server is drained, itself or its whole service.
+    pub fn of(
+        &self,
+        service: &ServiceName,
+        address: SocketAddr,
+        label: &str,
+        now: SystemTime,
+    ) -> Option<&Drained> {
+        let named = |text: String| Target::Server(service.clone(), text);
+        [
+            Target::Service(service.clone()),
+            named(address.to_string()),
+            named(label.to_owned()),
+        ]
+        .iter()
+        .find_map(|target| self.word(target, now))
+    }
+
+    pub fn is_node_drained(&self, now: SystemTime) -> bool {
+        self.word(&Target::Node, now).is_some()
+    }
+
+    /// Whether anything is drained at all: the usual answer is no, and then nobody has to be looked up.
+    pub fn is_empty(&self) -> bool {
+        self.here.is_empty() && self.pod.is_empty()
+    }
+
+    pub fn has(&self, target: &Target) -> bool {
+        self.here.contains_key(target) || self.pod.contains_key(target)
+    }
+
+    /// The next moment at which a drain ends.
+    pub fn next_end(&self, now: SystemTime) -> Option<SystemTime> {
+        self.here
+            .values()
+            .chain(self.pod.values())
+            .filter_map(|word| word.until)
+            .filter(|&until| until > now)
+            .min()
+    }
+
+    pub fn mistakes(&self, prefix: &str, into: &mut Vec<Mistake>) {
+        for (name, message) in &self.mistakes {
+            let entry = format!("kv:{prefix}/operator/drain/{name}");
+            into.push(Mistake::new(entry, message.clone(), IGNORED));
+        }
+    }
+
+    fn word(&self, target: &Target, now: SystemTime) -> Option<&Drained> {
+        [&self.here, &self.pod]
+            .into_iter()
+            .filter_map(|words| words.get(target))
+            .find(|word| !word.is_over(now))
+    }
+}
+
+/// What follows `operator/drain/`: `shop` or `shop/10.0.0.1:80`.
+fn target_of(name: &str) -> Option<Target> {
+    match name.split_once('/') {
+        None => ServiceName::parse(name).map(Target::Service),
+        Some((service, server)) if !server.is_empty() => {
+            Some(Target::Server(ServiceName::parse(service)?, server.into()))
+        }
+        Some(_) => None,
+    }
+}
+
+/// The key's part that [`target_of`] reads; None: the LB itself, which no document drains.
+pub fn key_of(target: &Target) -> Option<String> {
+    match target {
+        Target::Service(service) => Some(service.to_string()),
+        Target::Server(service, server) => Some(format!("{service}/{server}")),
+        Target::Node => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_survives_its_way_through_a_document() {
+        let at = UNIX_EPOCH + Duration::from_secs(1_000);
+        let word = Drained {
+            by: "alice".into(),
+            at,
+            until: Some(at + Duration::from_secs(60)),
+        };
+        let target = Target::Server("shop".into(), "10.0.0.1:80".into());
+        let document = Document {
+            name: key_of(&target).unwrap(),
+            value: word.to_json().into(),
+            create_index: 1,
+            modify_index: 1,
+        };
+        let mut drains = Drains::default();
+        drains.observe(&[document]);
+        let address = "10.0.0.1:80".parse().unwrap();
+        assert_eq!(
+            drains.of(&"shop".into(), address, "10.0.0.1:80", at),
+            Some(&word)
+        );
+        let later = at + Duration::from_secs(60);
+        assert_eq!(drains.next_end(at), Some(later));
+        assert_eq!(
+            drains.of(&"shop".into(), address, "10.0.0.1:80", later),
+            None
+        );
+    }
+
+    #[test]
+    fn a_drain_that_cannot_be_read_is_named_and_drains_nobody() {
+        let document = Document {
+            name: "shop".into(),
+            value: (*b"{\"by\":").into(),
+            create_index: 1,
+            modify_index: 1,
+        };
+        let mut drains = Drains::default();
+        drains.observe(&[document]);
+        let mut mistakes = Vec::new();
+        drains.mistakes("rota", &mut mistakes);
+        assert!(drains.is_empty());
+        assert_eq!(mistakes[0].entry, "kv:rota/operator/drain/shop");
+    }
+}

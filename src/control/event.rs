@@ -1,0 +1,54 @@
+//! What the control plane's decisions are made from, and what they ask the outside to do: plain data, so that a history can be replayed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::consul::Observation;
+use crate::config::Config;
+use crate::routing::operator::Order;
+use crate::routing::{PassiveFault, Unfit, UpstreamKey};
+
+/// Something happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The file as it stands now, already checked.
+    File(Arc<Config>),
+    Consul(Observation),
+    /// A host name's addresses, or why there are none now.
+    Resolved {
+        name: String,
+        answer: Result<Vec<IpAddr>, String>,
+    },
+    /// One probe ended: well, or with the evidence that it was not.
+    Probed {
+        key: UpstreamKey,
+        result: Result<(), String>,
+    },
+    /// A worker took a server off.
+    Ejected {
+        key: UpstreamKey,
+        unfit: Unfit,
+        fault: PassiveFault,
+        failures: u32,
+    },
+    /// What came of an [`Effect::TryConnect`].
+    Tried {
+        key: UpstreamKey,
+        result: Result<(), String>,
+    },
+    /// An order for this LB alone.
+    Ordered(Order),
+    /// Time has passed.
+    Tick,
+}
+
+/// Something is to be done outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Clear what the data plane set, and its count of failures.
+    GiveBack { key: UpstreamKey, unfit: Unfit },
+    /// Connect once, and say what came of it.
+    TryConnect { key: UpstreamKey },
+    /// Write the pod's id, unless there is one.
+    WritePodId,
+}

@@ -1,0 +1,562 @@
+//! The control plane's decisions: events and time go in, what is on the rota comes out. Pure: no I/O, no clock, so that a history
+//! of events can be replayed to the same end.
+//!
+//! The file wins over KV; among documents the lower CreateIndex. Consul's word on a server's health is believed at once, its
+//! silence about a server only as far as the guard goes. What is to be done outside comes out as [`Effect`]s.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::candidate::{Bounds, Resolution};
+use super::consul::{Instance, Observation};
+use super::documents::{Documents, Follow};
+use super::drains::{Drained, Drains};
+use super::event::{Effect, Event};
+use super::member::Change;
+use super::mistake::{IGNORED, Mistake};
+use super::service_state::{ServiceState, World};
+use crate::config::{Config, ConsulService, RouteEntry, ServerSource, ServiceEntry, Tuning};
+use crate::routing::operator::{Order, Target};
+use crate::routing::{ServiceName, Unfit, UpstreamKey};
+
+/// What never changes while the process runs.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub bounds: Bounds,
+    /// The prefix of `[consul]`; None: there is no Consul.
+    pub consul_prefix: Option<String>,
+}
+
+pub struct Model {
+    terms: Terms,
+    file: Arc<Config>,
+    documents: Documents,
+    drains: Drains,
+    tuning: Tuning,
+    answers: BTreeMap<ConsulService, Arc<[Instance]>>,
+    names: BTreeMap<String, Resolution>,
+    services: BTreeMap<ServiceName, ServiceState>,
+    routes: Arc<[RouteEntry]>,
+    routes_revision: u64,
+    claims: Vec<Mistake>,
+    /// When to look at a service again; None: at the drains. Entries that time overtook are harmless.
+    timers: BTreeSet<(SystemTime, Option<ServiceName>)>,
+    failing: BTreeMap<String, String>,
+    effects: Vec<Effect>,
+    revision: u64,
+    was_ready: bool,
+}
+
+impl Model {
+    pub fn new(terms: Terms, file: Arc<Config>, now: SystemTime) -> Model {
+        let prefix = terms.consul_prefix.clone().unwrap_or_default();
+        let mut model = Model {
+            documents: Documents::new(&prefix),
+            terms,
+            drains: Drains::default(),
+            tuning: file.tuning.clone(),
+            file,
+            answers: BTreeMap::new(),
+            names: BTreeMap::new(),
+            services: BTreeMap::new(),
+            routes: Arc::from([]),
+            routes_revision: 0,
+            claims: Vec::new(),
+            timers: BTreeSet::new(),
+            failing: BTreeMap::new(),
+            effects: Vec::new(),
+            revision: 1,
+            was_ready: false,
+        };
+        model.takes_listeners_as_own();
+        model.merge(now);
+        model
+    }
+
+    /// Takes one event. What has to be published afterwards follows from [`Model::revision`].
+    pub fn apply(&mut self, event: Event, now: SystemTime) {
+        match event {
+            Event::File(file) => self.take_file(file, now),
+            Event::Consul(observation) => self.observe(observation, now),
+            Event::Resolved { name, answer } => self.resolved(name, answer, now),
+            Event::Probed { key, result } => self.with_member(&key, now, |service, world| {
+                service.probed(key.address, &result, world)
+            }),
+            Event::Ejected {
+                key,
+                unfit,
+                fault,
+                failures,
+            } => self.with_member(&key, now, |service, world| {
+                service.ejected(key.address, unfit, fault, failures, world)
+            }),
+            Event::Tried { key, result } => self.with_member(&key, now, |service, world| {
+                service.tried(key.address, &result, world)
+            }),
+            Event::Ordered(order) => self.ordered(order, now),
+            Event::Tick => {}
+        }
+        self.wake(now);
+        if !self.was_ready && self.missing().is_empty() {
+            self.was_ready = true;
+            self.revision += 1;
+        }
+    }
+
+    /// What has to be done outside since this was last asked.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Moves on whenever a table made now would differ from the last one.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// When [`Event::Tick`] is due next.
+    pub fn next_tick(&self) -> Option<SystemTime> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub fn file(&self) -> &Arc<Config> {
+        &self.file
+    }
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
+    }
+    pub fn services(&self) -> &BTreeMap<ServiceName, ServiceState> {
+        &self.services
+    }
+    /// Each host and path once, with a number that moves on when any of them changes.
+    pub fn routes(&self) -> (&Arc<[RouteEntry]>, u64) {
+        (&self.routes, self.routes_revision)
+    }
+    pub fn is_node_drained(&self, now: SystemTime) -> bool {
+        self.drains.is_node_drained(now)
+    }
+    pub fn drains(&self) -> &Drains {
+        &self.drains
+    }
+    pub fn prefix(&self) -> Option<&str> {
+        self.terms.consul_prefix.as_deref()
+    }
+
+    /// Consul services whose instances are wanted.
+    pub fn watches(&self) -> BTreeSet<ConsulService> {
+        self.services
+            .values()
+            .filter_map(|service| service.watch().cloned())
+            .collect()
+    }
+
+    /// Host names whose addresses are wanted.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.services
+            .values()
+            .flat_map(|service| service.names().iter().cloned())
+            .collect()
+    }
+
+    /// What is still missing for the first full table, in words; empty from the first time it is.
+    pub fn missing(&self) -> Vec<String> {
+        if self.was_ready {
+            return Vec::new();
+        }
+        let mut missing = Vec::new();
+        if self.terms.consul_prefix.is_some() {
+            missing.extend(self.documents.missing());
+        }
+        for service in self.services.values() {
+            if let Some(watch) = service.watch()
+                && !self.answers.contains_key(watch)
+            {
+                missing.push(format!("consul:{}: not read yet", watch.service));
+            }
+            let unknown = service
+                .names()
+                .iter()
+                .filter(|name| !self.names.contains_key(*name));
+            missing.extend(unknown.map(|name| format!("dns:{name}: not resolved yet")));
+        }
+        if !missing.is_empty() {
+            let failing = self.failing.iter();
+            missing.extend(failing.map(|(watch, error)| format!("{watch}: {error}")));
+        }
+        missing
+    }
+
+    /// Everything that could not be taken, not yet dated.
+    pub fn mistakes(&self) -> Vec<Mistake> {
+        let mut found = self.claims.clone();
+        self.documents.mistakes(&mut found);
+        self.drains.mistakes(self.documents.prefix(), &mut found);
+        for service in self.services.values() {
+            found.extend_from_slice(service.mistakes());
+        }
+        let names = self.names();
+        for (name, known) in self.names.iter().filter(|(name, _)| names.contains(*name)) {
+            if let Some(error) = &known.error {
+                let in_force = if known.addresses.is_empty() {
+                    IGNORED
+                } else {
+                    "last good answer"
+                };
+                found.push(Mistake::new(format!("dns:{name}"), error.clone(), in_force));
+            }
+        }
+        found
+    }
+
+    fn take_file(&mut self, file: Arc<Config>, now: SystemTime) {
+        self.file = file;
+        self.revision += 1;
+        if self.takes_listeners_as_own() {
+            self.settle_those(now, |_| true);
+        }
+        for service in self.services.values_mut() {
+            service.look_again_at_tls();
+        }
+        self.merge(now);
+    }
+
+    /// Addresses that a new file listens on are rota's own too; true if there was a new one.
+    fn takes_listeners_as_own(&mut self) -> bool {
+        let own = &mut self.terms.bounds.own;
+        let before = own.len();
+        for listener in &self.file.listeners {
+            let address = listener.policy.address;
+            if address.port() != 0 && !own.contains(&address) {
+                own.push(address);
+            }
+        }
+        own.len() != before
+    }
+
+    fn observe(&mut self, observation: Observation, now: SystemTime) {
+        match observation {
+            Observation::Instances { watch, instances } => {
+                self.answers.insert(watch.clone(), instances.into());
+                self.settle_those(now, |service| service.watch() == Some(&watch));
+            }
+            Observation::Documents { subtree, documents } => {
+                let follow = self.documents.observe(subtree, documents, &mut self.drains);
+                if follow == Follow::WritePodId {
+                    self.effects.push(Effect::WritePodId);
+                }
+                self.revision += 1;
+                self.merge(now);
+                self.settle_drains(now);
+            }
+            Observation::Failing { watch, error } => {
+                self.failing.insert(watch, error);
+                self.bump_if_unready();
+            }
+            Observation::Recovered { watch } => {
+                self.failing.remove(&watch);
+                self.bump_if_unready();
+            }
+        }
+    }
+
+    fn bump_if_unready(&mut self) {
+        self.revision += u64::from(!self.was_ready);
+    }
+
+    fn resolved(
+        &mut self,
+        name: String,
+        answer: Result<Vec<std::net::IpAddr>, String>,
+        now: SystemTime,
+    ) {
+        let known = self.names.entry(name.clone()).or_default();
+        let before = known.clone();
+        match answer {
+            Ok(mut addresses) => {
+                addresses.sort();
+                addresses.dedup();
+                *known = Resolution {
+                    addresses,
+                    error: None,
+                };
+            }
+            Err(error) => known.error = Some(error),
+        }
+        if *known == before {
+            return;
+        }
+        self.revision += 1;
+        self.settle_those(now, |service| service.names().contains(&name));
+    }
+
+    fn ordered(&mut self, order: Order, now: SystemTime) {
+        match order {
+            Order::Drain {
+                target, by, until, ..
+            } => {
+                let word = Drained { by, at: now, until };
+                self.drains.drain_here(target, word);
+            }
+            Order::Undrain { target, .. } => self.drains.undrain_here(&target),
+        }
+        self.settle_drains(now);
+    }
+
+    /// Drains changed, or one of them ended.
+    fn settle_drains(&mut self, now: SystemTime) {
+        self.revision += 1;
+        if let Some(end) = self.drains.next_end(now) {
+            self.timers.insert((end, None));
+        }
+        let Model {
+            services,
+            drains,
+            revision,
+            ..
+        } = self;
+        for (name, service) in services {
+            if service.settle_drains(name, drains, now) == Change::Seen {
+                *revision += 1;
+                service.is_changed(*revision);
+            }
+        }
+    }
+
+    /// Makes the services and routes in force out of the file and the documents.
+    fn merge(&mut self, now: SystemTime) {
+        self.documents.rebase(&self.file.tuning);
+        self.claims.clear();
+        let tuning = self.documents.tuning_in_force();
+        if tuning != self.tuning {
+            for service in self.services.values_mut() {
+                self.revision += 1;
+                service.is_changed(self.revision);
+            }
+            self.tuning = tuning;
+        }
+        self.merge_services(now);
+        self.merge_routes();
+    }
+
+    fn merge_services(&mut self, now: SystemTime) {
+        let mut wanted: BTreeMap<ServiceName, (ServiceEntry, &'static str)> = BTreeMap::new();
+        for entry in &self.file.services {
+            wanted.insert(entry.name.clone(), (entry.clone(), "file"));
+        }
+        for (name, entry) in self.documents.services.in_force() {
+            if wanted.contains_key(&entry.name) {
+                let key = format!("kv:{}/config/services/{name}", self.documents.prefix());
+                let message = "the file has a service of this name, and wins";
+                self.claims.push(Mistake::new(key, message, IGNORED));
+                continue;
+            }
+            wanted.insert(entry.name.clone(), (entry.clone(), "kv"));
+        }
+        let before = self.services.len();
+        self.services.retain(|name, _| wanted.contains_key(name));
+        if self.services.len() != before {
+            self.revision += 1;
+        }
+        let mut changed = BTreeSet::new();
+        for (name, (entry, origin)) in wanted {
+            match self.services.get_mut(&name) {
+                Some(known) => {
+                    if known.replace(&entry, origin) {
+                        changed.insert(name);
+                    }
+                }
+                None => {
+                    self.services
+                        .insert(name.clone(), ServiceState::new(entry, origin));
+                    changed.insert(name);
+                }
+            }
+        }
+        for name in &changed {
+            self.revision += 1;
+            if let Some(service) = self.services.get_mut(name) {
+                service.is_changed(self.revision);
+            }
+        }
+        self.settle_those(now, |service| changed.contains(&service.entry().name));
+        let watches = self.watches();
+        self.answers.retain(|watch, _| watches.contains(watch));
+        let names = self.names();
+        self.names.retain(|name, _| names.contains(name));
+    }
+
+    fn merge_routes(&mut self) {
+        let prefix = self.documents.prefix();
+        let documents = self.documents.routes.in_force();
+        let file = self.file.routes.iter();
+        let ordered: Vec<(String, &RouteEntry)> = file
+            .map(|entry| (format!("file:route {}", entry.name), entry))
+            .chain(
+                documents
+                    .into_iter()
+                    .map(|(name, entry)| (format!("kv:{prefix}/config/routes/{name}"), entry)),
+            )
+            .collect();
+        let mut taken = HashMap::with_capacity(ordered.len());
+        let mut routes = Vec::with_capacity(ordered.len());
+        for (key, entry) in &ordered {
+            if let Some(winner) = taken.get(&(&entry.host, &entry.path)) {
+                let message = format!("{}{} is taken by {winner}", entry.host, entry.path);
+                self.claims
+                    .push(Mistake::new(key.clone(), message, IGNORED));
+                continue;
+            }
+            taken.insert((&entry.host, &entry.path), key);
+            if !self.services.contains_key(&entry.service) {
+                let message = format!("there is no service {}: answered with 503", entry.service);
+                self.claims.push(Mistake::new(key.clone(), message, "503"));
+            }
+            routes.push((*entry).clone());
+        }
+        if routes[..] != self.routes[..] {
+            self.routes = routes.into();
+            self.routes_revision += 1;
+            self.revision += 1;
+        }
+    }
+
+    /// Runs one change on a service, and notes what came of it.
+    fn with_member(
+        &mut self,
+        key: &UpstreamKey,
+        now: SystemTime,
+        change: impl FnOnce(&mut ServiceState, &mut World<'_>) -> Change,
+    ) {
+        self.with_service(&key.service, now, change);
+    }
+
+    fn with_service(
+        &mut self,
+        name: &ServiceName,
+        now: SystemTime,
+        change: impl FnOnce(&mut ServiceState, &mut World<'_>) -> Change,
+    ) {
+        let Some(service) = self.services.get_mut(name) else {
+            return;
+        };
+        let mut world = World {
+            answers: &self.answers,
+            names: &self.names,
+            bounds: &self.terms.bounds,
+            drains: &self.drains,
+            guard: &self.tuning.guard,
+            effects: &mut self.effects,
+            now,
+        };
+        if change(service, &mut world) == Change::Seen {
+            self.revision += 1;
+            service.is_changed(self.revision);
+        }
+        if let Some(at) = service.next_look(&self.tuning.guard) {
+            self.timers.insert((at, Some(name.clone())));
+        }
+    }
+
+    fn settle_those(&mut self, now: SystemTime, which: impl Fn(&ServiceState) -> bool) {
+        let names: Vec<ServiceName> = self
+            .services
+            .iter()
+            .filter(|(_, service)| which(service))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in names {
+            self.with_service(&name, now, ServiceState::settle);
+        }
+    }
+
+    /// Looks at everything whose time has come.
+    fn wake(&mut self, now: SystemTime) {
+        while let Some((at, _)) = self.timers.first()
+            && *at <= now
+        {
+            match self.timers.pop_first() {
+                Some((_, Some(name))) => self.with_service(&name, now, ServiceState::wake),
+                Some((_, None)) => self.settle_drains(now),
+                None => return,
+            }
+        }
+    }
+
+    /// Whether a worker's ejection is known; one that got lost on its way has to be told again.
+    pub fn knows_ejection(&self, key: &UpstreamKey, unfit: Unfit) -> bool {
+        self.services
+            .get(&key.service)
+            .and_then(|service| service.members().get(&key.address))
+            .is_some_and(|member| member.is_ejected_for(unfit))
+    }
+
+    /// Whether a target exists; the nearest known name otherwise.
+    pub fn check_target(&self, target: &Target) -> Result<(), String> {
+        let (name, server) = match target {
+            Target::Node => return Ok(()),
+            Target::Service(name) => (name, None),
+            Target::Server(name, server) => (name, Some(server)),
+        };
+        let Some(service) = self.services.get(name) else {
+            let known = self.services.keys().map(ServiceName::as_str);
+            return Err(unknown(&format!("service {name}"), name.as_str(), known));
+        };
+        let Some(server) = server else {
+            return Ok(());
+        };
+        let members = service.members().values();
+        let is_there = members.clone().any(|member| {
+            *member.facts.label == **server || member.facts.address.to_string() == **server
+        });
+        if is_there {
+            return Ok(());
+        }
+        let known = members.map(|member| &*member.facts.label);
+        Err(unknown(&format!("server {name}/{server}"), server, known))
+    }
+
+    /// A server as the pod's documents name it, whatever label it was asked for by.
+    pub fn canonical(&self, target: Target) -> Target {
+        let Target::Server(name, server) = &target else {
+            return target;
+        };
+        let found = self.services.get(name).and_then(|service| {
+            let mut members = service.members().values();
+            members.find(|member| *member.facts.label == **server)
+        });
+        match found {
+            Some(member) => Target::Server(name.clone(), member.facts.address.to_string()),
+            None => target,
+        }
+    }
+}
+
+fn unknown<'a>(what: &str, asked: &str, known: impl Iterator<Item = &'a str>) -> String {
+    match known.min_by_key(|name| distance(asked, name)) {
+        Some(nearest) => format!("there is no {what}; the nearest known name is {nearest}"),
+        None => format!("there is no {what}; none is known"),
+    }
+}
+
+/// Edits between two names (Levenshtein 1966, two rows).
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (index, wanted) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
+        for (column, &found) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(wanted != found);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+/// Whether a service's servers are Consul's to name.
+pub fn watch_of(entry: &ServiceEntry) -> Option<&ConsulService> {
+    match &entry.source {
+        ServerSource::Consul(watch) => Some(watch),
+        ServerSource::Servers(_) => None,
+    }
+}

@@ -1,0 +1,381 @@
+//! One service as the control plane sees it: its entry, its members, what the guard keeps. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::candidate::{Bounds, Candidate, Candidates, Resolution};
+use super::consul::Instance;
+use super::drains::Drains;
+use super::event::Effect;
+use super::guard::Guard;
+use super::member::{Change, Member};
+use super::mistake::Mistake;
+use super::model::watch_of;
+use crate::config::{ActiveCheck, ConsulService, Guard as GuardPolicy, ServerSource, ServiceEntry};
+use crate::routing::{PassiveFault, ServiceName, Unfit, UpstreamKey};
+
+/// What a service's state follows from besides itself.
+pub struct World<'a> {
+    pub answers: &'a BTreeMap<ConsulService, Arc<[Instance]>>,
+    pub names: &'a BTreeMap<String, Resolution>,
+    pub bounds: &'a Bounds,
+    pub drains: &'a Drains,
+    pub guard: &'a GuardPolicy,
+    pub effects: &'a mut Vec<Effect>,
+    pub now: SystemTime,
+}
+
+#[derive(Debug)]
+pub struct ServiceState {
+    entry: Arc<ServiceEntry>,
+    origin: &'static str,
+    guard: Guard<SocketAddr, Candidate>,
+    members: BTreeMap<SocketAddr, Member>,
+    names: BTreeSet<String>,
+    mistakes: Vec<Mistake>,
+    revision: u64,
+    tls_revision: u64,
+}
+
+impl ServiceState {
+    pub fn new(entry: ServiceEntry, origin: &'static str) -> ServiceState {
+        ServiceState {
+            entry: Arc::new(entry),
+            origin,
+            guard: Guard::default(),
+            members: BTreeMap::new(),
+            names: BTreeSet::new(),
+            mistakes: Vec::new(),
+            revision: 0,
+            tls_revision: 0,
+        }
+    }
+
+    pub fn entry(&self) -> &Arc<ServiceEntry> {
+        &self.entry
+    }
+    /// `file` or `kv`: where the entry stands.
+    pub fn origin(&self) -> &'static str {
+        self.origin
+    }
+    pub fn members(&self) -> &BTreeMap<SocketAddr, Member> {
+        &self.members
+    }
+    pub fn names(&self) -> &BTreeSet<String> {
+        &self.names
+    }
+    pub fn mistakes(&self) -> &[Mistake] {
+        &self.mistakes
+    }
+    pub fn watch(&self) -> Option<&ConsulService> {
+        watch_of(&self.entry)
+    }
+    /// Moves on with each change that a table shows.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+    pub fn is_changed(&mut self, revision: u64) {
+        self.revision = revision;
+    }
+    /// Moves on when files that the TLS settings come from have to be read again.
+    pub fn tls_revision(&self) -> u64 {
+        self.tls_revision
+    }
+    pub fn look_again_at_tls(&mut self) {
+        self.tls_revision += 1;
+    }
+
+    /// Another version of its entry; false if it is the same. Servers of another source are not missed from the old one.
+    pub fn replace(&mut self, entry: &ServiceEntry, origin: &'static str) -> bool {
+        if *self.entry == *entry && self.origin == origin {
+            return false;
+        }
+        if self.entry.source != entry.source {
+            self.guard = Guard::default();
+        }
+        self.entry = Arc::new(entry.clone());
+        self.origin = origin;
+        true
+    }
+
+    /// How a server is probed: as configured; with nothing configured, by connecting as long as Consul's silence about it is doubted.
+    pub fn check_for(&self, member: &Member) -> Option<ActiveCheck> {
+        match &self.entry.active {
+            Some(check) => Some(check.clone()),
+            None if member.is_doubted() => Some(doubt_check()),
+            None => None,
+        }
+    }
+
+    /// Brings members in line with what the sources say now.
+    pub fn settle(&mut self, world: &mut World<'_>) -> Change {
+        let Some(wanted) = self.wanted(world) else {
+            return Change::None;
+        };
+        let mut change = Change::None;
+        if self.mistakes != wanted.mistakes || self.names != wanted.names {
+            self.mistakes = wanted.mistakes;
+            self.names = wanted.names;
+            change = Change::Seen;
+        }
+        self.follow(wanted.by_address, world).or(change)
+    }
+
+    /// None: Consul was not heard of the service yet, what is there stays.
+    fn wanted(&self, world: &World<'_>) -> Option<Candidates> {
+        match &self.entry.source {
+            ServerSource::Servers(servers) => {
+                let entry = format!("{}:service {}", self.origin, self.entry.name);
+                let (names, bounds) = (world.names, world.bounds);
+                Some(Candidates::listed(servers, names, bounds, &entry))
+            }
+            ServerSource::Consul(watch) => {
+                let instances = world.answers.get(watch)?;
+                let (names, bounds) = (world.names, world.bounds);
+                Some(Candidates::in_consul(
+                    &watch.service,
+                    instances,
+                    names,
+                    bounds,
+                ))
+            }
+        }
+    }
+
+    fn follow(&mut self, wanted: BTreeMap<SocketAddr, Candidate>, world: &mut World<'_>) -> Change {
+        if self.watch().is_none() {
+            return self.place(&wanted, &BTreeMap::new(), world);
+        }
+        self.guard.observe(wanted, world.guard, world.now);
+        self.settle_guard(world)
+    }
+
+    /// Members are those of the newest answer and those that the guard keeps.
+    fn settle_guard(&mut self, world: &mut World<'_>) -> Change {
+        // A server whose probe fails already is not doubted at all.
+        let sick: Vec<SocketAddr> = self
+            .guard
+            .doubted_keys()
+            .into_iter()
+            .filter(|address| {
+                self.members
+                    .get(address)
+                    .is_some_and(Member::is_probed_sick)
+            })
+            .collect();
+        sick.iter().for_each(|address| self.guard.settle(address));
+        let doubted: BTreeMap<SocketAddr, Candidate> = self
+            .guard
+            .doubted()
+            .map(|(address, candidate)| (*address, candidate.clone()))
+            .collect();
+        let present = self.guard.present().clone();
+        self.place(&present, &doubted, world)
+    }
+
+    fn place(
+        &mut self,
+        present: &BTreeMap<SocketAddr, Candidate>,
+        doubted: &BTreeMap<SocketAddr, Candidate>,
+        world: &mut World<'_>,
+    ) -> Change {
+        let source = if self.watch().is_some() {
+            "consul"
+        } else {
+            self.origin
+        };
+        let before = self.members.len();
+        self.members
+            .retain(|address, _| present.contains_key(address) || doubted.contains_key(address));
+        let mut change = if self.members.len() == before {
+            Change::None
+        } else {
+            Change::Seen
+        };
+        let is_probed = self.entry.active.is_some();
+        for (candidates, is_doubted) in [(present, false), (doubted, true)] {
+            for (address, candidate) in candidates {
+                let place = self.members.entry(*address);
+                let member = place.or_insert_with(|| {
+                    change = Change::Seen;
+                    Member::new(candidate.clone(), source, world.now)
+                });
+                if !is_doubted {
+                    change = member.takes(candidate.clone(), world.now).or(change);
+                }
+                change = member.doubt(is_doubted, world.now).or(change);
+                if !is_probed && !is_doubted {
+                    change = member.is_not_probed(world.now).or(change);
+                }
+            }
+        }
+        let name = self.entry.name.clone();
+        self.settle_drains(&name, world.drains, world.now)
+            .or(change)
+    }
+
+    /// Brings the operator's signals in line with the drains of this moment.
+    pub fn settle_drains(
+        &mut self,
+        name: &ServiceName,
+        drains: &Drains,
+        now: SystemTime,
+    ) -> Change {
+        let is_idle = drains.is_empty();
+        self.members
+            .values_mut()
+            .fold(Change::None, |change, member| {
+                let facts = &member.facts;
+                let word = match is_idle {
+                    true => None,
+                    false => drains.of(name, facts.address, &facts.label, now),
+                };
+                member.drained(word, now).or(change)
+            })
+    }
+
+    /// One probe of one server ended.
+    pub fn probed(
+        &mut self,
+        address: SocketAddr,
+        result: &Result<(), String>,
+        world: &mut World<'_>,
+    ) -> Change {
+        let Some(member) = self.members.get(&address) else {
+            return Change::None;
+        };
+        let Some(check) = self.check_for(member) else {
+            return Change::None;
+        };
+        let Some(member) = self.members.get_mut(&address) else {
+            return Change::None;
+        };
+        let mut change = member.probed(&check, result, world.now);
+        if self.entry.active.is_some() && member.is_probed_back(&check) {
+            for unfit in [Unfit::Refused, Unfit::Failing] {
+                let is_back = self.give_back(address, unfit, "our own probes pass", world);
+                change = is_back.or(change);
+            }
+        }
+        let is_settled = self
+            .members
+            .get(&address)
+            .is_some_and(|member| member.is_doubted() && member.is_probed_sick());
+        if is_settled {
+            change = self.settle_guard(world).or(change);
+        }
+        change
+    }
+
+    /// A worker took a server off.
+    pub fn ejected(
+        &mut self,
+        address: SocketAddr,
+        unfit: Unfit,
+        fault: PassiveFault,
+        failures: u32,
+        world: &mut World<'_>,
+    ) -> Change {
+        match self.members.get_mut(&address) {
+            // The turn order has to change even if the signal says what it said before.
+            Some(member) => member
+                .ejected(unfit, fault, failures, world.now)
+                .or(Change::Seen),
+            None => Change::None,
+        }
+    }
+
+    /// What came of our own connection to a server whose back-off was over.
+    pub fn tried(
+        &mut self,
+        address: SocketAddr,
+        result: &Result<(), String>,
+        world: &mut World<'_>,
+    ) -> Change {
+        match (result, self.members.get_mut(&address)) {
+            (Ok(()), _) => self.give_back(address, Unfit::Refused, "it takes connections", world),
+            (Err(_), Some(member)) => {
+                member.still_refused(world.now);
+                Change::None
+            }
+            (Err(_), None) => Change::None,
+        }
+    }
+
+    /// Looks at back-offs and at the guard: something's time may be over.
+    pub fn wake(&mut self, world: &mut World<'_>) -> Change {
+        let mut change = Change::None;
+        let addresses: Vec<SocketAddr> = self.members.keys().copied().collect();
+        for address in addresses {
+            let Some(member) = self.members.get_mut(&address) else {
+                continue;
+            };
+            let (refused, failing) = member.due(world.now);
+            if refused {
+                let key = self.key(address);
+                world.effects.push(Effect::TryConnect { key });
+            }
+            if failing {
+                let is_back =
+                    self.give_back(address, Unfit::Failing, "its back-off is over", world);
+                change = is_back.or(change);
+            }
+        }
+        if self.watch().is_some() {
+            self.guard.expire(world.guard, world.now);
+            change = self.settle_guard(world).or(change);
+        }
+        change
+    }
+
+    /// When [`ServiceState::wake`] has something to do next.
+    pub fn next_look(&self, guard: &GuardPolicy) -> Option<SystemTime> {
+        self.members
+            .values()
+            .filter_map(Member::next_due)
+            .chain(self.guard.next_expiry(guard))
+            .min()
+    }
+
+    fn give_back(
+        &mut self,
+        address: SocketAddr,
+        unfit: Unfit,
+        evidence: &str,
+        world: &mut World<'_>,
+    ) -> Change {
+        let key = self.key(address);
+        let Some(member) = self.members.get_mut(&address) else {
+            return Change::None;
+        };
+        if !member.give_back(unfit, evidence, world.now) {
+            return Change::None;
+        }
+        world.effects.push(Effect::GiveBack { key, unfit });
+        Change::Seen
+    }
+
+    fn key(&self, address: SocketAddr) -> UpstreamKey {
+        UpstreamKey {
+            service: self.entry.name.clone(),
+            address,
+        }
+    }
+}
+
+/// The probe that decides about a server that vanished: a connect each second, two failures in a row.
+fn doubt_check() -> ActiveCheck {
+    ActiveCheck {
+        path: None,
+        host: None,
+        port: None,
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        fall: 2,
+        rise: 1,
+        status: Vec::new(),
+        headers: Vec::new(),
+    }
+}

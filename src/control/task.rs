@@ -1,0 +1,384 @@
+//! The one task that does the control plane's I/O and owns the publisher: events in, the model, effects and tables out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::assembly::Assembly;
+use super::consul::{Client, Observation, Watcher};
+use super::event::{Effect, Event};
+use super::mistake::News;
+use super::model::{Model, Terms};
+use super::order::{self, Plan};
+use super::probe::{Probes, Spec, try_connect};
+use super::resolve::Names;
+use crate::config::Config;
+use crate::routing::operator::{Order, OrderError};
+use crate::routing::swap::Publisher;
+use crate::routing::{PassiveFault, PassiveReport, ServiceName, Snapshot, Unfit};
+
+/// Findings of probes and of the resolver that wait for their turn; more make probes wait.
+const EVENTS: usize = 1024;
+/// The most events that are applied before a table is published.
+const BURST: usize = 4096;
+/// How often what may have got lost on its way from workers is looked for, and old tables are freed.
+const LOOK_EACH: Duration = Duration::from_secs(1);
+/// The pod's id is written again after so long if it could not be, doubling to the longest.
+const POD_RETRY: Duration = Duration::from_secs(1);
+const POD_RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+/// The way to Consul.
+pub struct Link {
+    pub client: Client,
+    pub watcher: Watcher,
+    pub observations: mpsc::Receiver<Observation>,
+}
+
+/// What a [`super::Handle`] asks for.
+#[derive(Debug)]
+pub enum Request {
+    Reload(Arc<Config>, oneshot::Sender<()>),
+    Order(Order, oneshot::Sender<Result<String, OrderError>>),
+}
+
+/// Wall time that never jumps: the wall's at the start, then as much as really passed.
+struct Clock {
+    wall: SystemTime,
+    start: Instant,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        Clock {
+            wall: SystemTime::now(),
+            start: Instant::now(),
+        }
+    }
+    fn now(&self) -> SystemTime {
+        self.wall + self.start.elapsed()
+    }
+    fn instant(&self, at: SystemTime) -> Instant {
+        self.start + at.duration_since(self.wall).unwrap_or_default()
+    }
+}
+
+pub struct Task {
+    clock: Clock,
+    model: Model,
+    assembly: Assembly,
+    publisher: Publisher<Snapshot>,
+    published: u64,
+    probes: Probes,
+    names: Names,
+    link: Option<Link>,
+    sender: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+    /// The revision of each service for which probes were last looked at.
+    probed: BTreeMap<ServiceName, u64>,
+    /// Those who are told once the next table is out.
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Task {
+    /// Publishes the first table before it returns.
+    pub fn new(
+        terms: Terms,
+        config: Arc<Config>,
+        publisher: Publisher<Snapshot>,
+        workers: usize,
+        link: Option<Link>,
+    ) -> Task {
+        let clock = Clock::new();
+        let (sender, events) = mpsc::channel(EVENTS);
+        let assembly = Assembly::new(&config.node.name, workers);
+        let mut model = Model::new(terms, config, clock.now());
+        model.apply(Event::Tick, clock.now());
+        let mut task = Task {
+            model,
+            assembly,
+            publisher,
+            published: 0,
+            probes: Probes::new(sender.clone()),
+            names: Names::new(sender.clone()),
+            link,
+            sender,
+            events,
+            probed: BTreeMap::new(),
+            waiting: Vec::new(),
+            clock,
+        };
+        task.publish();
+        task
+    }
+
+    /// Goes on until nobody can ask for anything any more.
+    pub async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        mut passive: mpsc::Receiver<PassiveReport>,
+    ) {
+        let mut look = interval(LOOK_EACH);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let next = self.model.next_tick().map(|at| self.clock.instant(at));
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.serve(request),
+                    None => return,
+                },
+                Some(report) = passive.recv() => self.report(report),
+                Some(observation) = heard(&mut self.link) => self.apply(Event::Consul(observation)),
+                Some(event) = self.events.recv() => self.apply(event),
+                () = until(next) => self.apply(Event::Tick),
+                _ = look.tick() => self.look_for_lost_reports(),
+            }
+            self.drain_queues(&mut passive);
+            self.carry_out();
+            self.publish();
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.model.apply(event, self.clock.now());
+    }
+
+    /// Applies what is queued already, so that a burst becomes one table.
+    fn drain_queues(&mut self, passive: &mut mpsc::Receiver<PassiveReport>) {
+        for _ in 0..BURST {
+            let observed = self
+                .link
+                .as_mut()
+                .and_then(|link| link.observations.try_recv().ok());
+            if let Some(observation) = observed {
+                self.apply(Event::Consul(observation));
+            } else if let Ok(report) = passive.try_recv() {
+                self.report(report);
+            } else if let Ok(event) = self.events.try_recv() {
+                self.apply(event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn report(&mut self, report: PassiveReport) {
+        let key = report.upstream.key().clone();
+        let is_current = self
+            .assembly
+            .upstream(&key)
+            .is_some_and(|known| Arc::ptr_eq(known, &report.upstream));
+        // A report that came after its ejection was ended is old.
+        if is_current && report.upstream.has(report.unfit) {
+            self.apply(Event::Ejected {
+                key,
+                unfit: report.unfit,
+                fault: report.fault,
+                failures: report.failures,
+            });
+        }
+    }
+
+    /// A worker never waits for the control plane: a report may be lost, its bit is not.
+    fn look_for_lost_reports(&mut self) {
+        self.publisher.free_retired();
+        let mut lost = Vec::new();
+        for upstream in self.assembly.upstreams() {
+            for (unfit, fault) in [
+                (Unfit::Refused, PassiveFault::Refused),
+                (Unfit::Failing, PassiveFault::Broken),
+            ] {
+                if upstream.has(unfit) && !self.model.knows_ejection(upstream.key(), unfit) {
+                    lost.push(Event::Ejected {
+                        key: upstream.key().clone(),
+                        unfit,
+                        fault,
+                        failures: upstream.failures(),
+                    });
+                }
+            }
+        }
+        lost.into_iter().for_each(|event| self.apply(event));
+    }
+
+    fn serve(&mut self, request: Request) {
+        match request {
+            Request::Reload(config, answer) => {
+                self.apply(Event::File(config));
+                self.waiting.push(answer);
+            }
+            Request::Order(order, answer) => {
+                tracing::info!(?order, "an operator's order");
+                match order::plan(&self.model, order, self.clock.now()) {
+                    Err(error) => {
+                        let _ = answer.send(Err(error));
+                    }
+                    Ok(Plan::Here(event, done)) => {
+                        self.apply(event);
+                        self.publish();
+                        drop(answer.send(Ok(done)));
+                    }
+                    Ok(Plan::Pod { key, value, done }) => self.write(key, value, done, answer),
+                }
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        key: String,
+        value: Option<Vec<u8>>,
+        done: String,
+        answer: oneshot::Sender<Result<String, OrderError>>,
+    ) {
+        let Some(link) = &self.link else {
+            let error = OrderError::NoConsul("there is no [consul]".into());
+            return drop(answer.send(Err(error)));
+        };
+        let client = link.client.clone();
+        tokio::spawn(async move {
+            let written = match value {
+                Some(value) => client.kv_write(&key, &value, None).await.map(|_| ()),
+                None => client.kv_delete(&key).await,
+            };
+            let result = written
+                .map(|()| done)
+                .map_err(|error| OrderError::NoConsul(format!("kv:{key}: {error}")));
+            // Who asked may have gone; what was written stands.
+            drop(answer.send(result));
+        });
+    }
+
+    fn carry_out(&mut self) {
+        for effect in self.model.take_effects() {
+            match effect {
+                Effect::GiveBack { key, unfit } => {
+                    if let Some(upstream) = self.assembly.upstream(&key) {
+                        upstream.forgive();
+                        upstream.clear(unfit);
+                    }
+                }
+                Effect::TryConnect { key } => {
+                    tokio::spawn(try_connect(key, self.sender.clone()));
+                }
+                Effect::WritePodId => self.write_pod_id(),
+            }
+        }
+    }
+
+    fn write_pod_id(&self) {
+        let (Some(link), Some(prefix)) = (&self.link, self.model.prefix()) else {
+            return;
+        };
+        let id = format!("{:032x}", fastrand::u128(..));
+        tokio::spawn(write_once(link.client.clone(), format!("{prefix}/pod"), id));
+    }
+
+    /// Publishes a table if it would differ from the last one.
+    fn publish(&mut self) {
+        if self.model.revision() != self.published {
+            self.published = self.model.revision();
+            let (snapshot, news) = self.assembly.build(&self.model, self.clock.now());
+            tracing::debug!(generation = snapshot.generation, "a new table");
+            self.publisher.publish(snapshot);
+            tell(&news);
+            self.follow_wants();
+        }
+        for waiting in self.waiting.drain(..) {
+            // Who asked may have gone.
+            let _ = waiting.send(());
+        }
+    }
+
+    /// Watches, names and probes are those that the table asks for.
+    fn follow_wants(&mut self) {
+        if let Some(link) = &self.link {
+            link.watcher.want(self.model.watches());
+        }
+        self.names.want(self.model.names());
+        for name in self.probes.services() {
+            if !self.model.services().contains_key(&name) {
+                self.probes.want(&name, Vec::new());
+            }
+        }
+        let (services, before) = (self.model.services(), &self.probed);
+        let changed: Vec<ServiceName> = services
+            .iter()
+            .filter(|(name, state)| before.get(*name) != Some(&state.revision()))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in changed {
+            let specs = self.specs(&name);
+            self.probes.want(&name, specs);
+        }
+        self.probed = services
+            .iter()
+            .map(|(name, state)| (name.clone(), state.revision()))
+            .collect();
+    }
+
+    fn specs(&self, name: &ServiceName) -> Vec<Spec> {
+        let (Some(state), Some(service)) =
+            (self.model.services().get(name), self.assembly.service(name))
+        else {
+            return Vec::new();
+        };
+        let spec = |member: &crate::routing::Member| {
+            let key = member.upstream.key().clone();
+            let check = state.check_for(state.members().get(&key.address)?)?;
+            Some(Spec {
+                key,
+                check,
+                host_name: member.host_name.clone(),
+                protocol: service.protocol.clone(),
+            })
+        };
+        service.members.iter().filter_map(spec).collect()
+    }
+}
+
+async fn heard(link: &mut Option<Link>) -> Option<Observation> {
+    match link {
+        Some(link) => link.observations.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Each mistake is logged once when it is made and once when it is mended.
+fn tell(news: &News) {
+    for mistake in &news.made {
+        tracing::warn!(
+            entry = %mistake.entry,
+            in_force = mistake.in_force,
+            "{}", mistake.message
+        );
+    }
+    for mistake in &news.mended {
+        tracing::info!(entry = %mistake, "mended");
+    }
+}
+
+/// Writes a key if there is none, again and again until Consul has said whether it did.
+async fn write_once(client: Client, key: String, value: String) {
+    let mut pause = POD_RETRY;
+    loop {
+        match client.kv_write(&key, value.as_bytes(), Some(0)).await {
+            Ok(_) => return,
+            Err(error) if pause == POD_RETRY => {
+                tracing::warn!(%key, %error, "the pod's id could not be written");
+            }
+            Err(_) => {}
+        }
+        sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+        pause = (pause * 2).min(POD_RETRY_LONGEST);
+    }
+}

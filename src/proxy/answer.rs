@@ -1,0 +1,160 @@
+//! The head that a client gets over HTTP/1, from a server's answer or from rota itself. Hot path.
+
+use std::io::Write as _;
+
+use super::fields::{Known, is_nominated, known};
+use super::http1::head::{AnswerHead, Version};
+use super::refusal::Refusal;
+
+/// How the body goes to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyOut {
+    /// None follows; a length may still be declared (HEAD, 304).
+    None,
+    Length(u64),
+    Chunked,
+    /// Ends with the connection: HTTP/1.0 clients.
+    UntilClose,
+}
+
+/// What becomes of the client's connection behind this answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    KeepAlive,
+    Close,
+}
+
+/// How long a client should wait before it tries again, in seconds.
+pub const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// Whether a field of an answer is passed on to the client.
+pub fn is_passed_on(name: &str, head: &AnswerHead<'_>) -> bool {
+    match known(name) {
+        Known::Connection
+        | Known::ContentLength
+        | Known::TransferEncoding
+        | Known::Upgrade
+        | Known::HopByHop => false,
+        Known::Host
+        | Known::Expect
+        | Known::XForwardedFor
+        | Known::XForwardedHost
+        | Known::XForwardedProto
+        | Known::Identity
+        | Known::XRequestId
+        | Known::Traceparent
+        | Known::ContentType
+        | Known::Underscore
+        | Known::Other => !(head.connection.nominates && is_nominated(name, head.fields)),
+    }
+}
+
+/// Appends the head of a server's answer, as the client gets it.
+pub fn write_answer(
+    out: &mut Vec<u8>,
+    head: &AnswerHead<'_>,
+    version: Version,
+    body: BodyOut,
+    then: Then,
+) {
+    write!(out, "HTTP/1.1 {} {}\r\n", head.status, head.phrase).expect("a vector takes all");
+    write_fields(out, head);
+    match body {
+        BodyOut::None => match head.declared_length() {
+            Some(length) if head.status != 204 => {
+                write!(out, "Content-Length: {length}\r\n").expect("a vector takes all");
+            }
+            _ => {}
+        },
+        BodyOut::Length(length) => {
+            write!(out, "Content-Length: {length}\r\n").expect("a vector takes all")
+        }
+        BodyOut::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        BodyOut::UntilClose => {}
+    }
+    match (then, version) {
+        (Then::Close, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (Then::KeepAlive, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (Then::KeepAlive, Version::Http11 | Version::H2) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a 1xx head; 101 with its Upgrade.
+pub fn write_interim(out: &mut Vec<u8>, head: &AnswerHead<'_>) {
+    write!(out, "HTTP/1.1 {} {}\r\n", head.status, head.phrase).expect("a vector takes all");
+    if head.status == 101 {
+        out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: websocket\r\n");
+    }
+    write_fields(out, head);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_fields(out: &mut Vec<u8>, head: &AnswerHead<'_>) {
+    for field in head
+        .fields
+        .iter()
+        .filter(|field| is_passed_on(field.name, head))
+    {
+        out.extend_from_slice(field.name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(field.value);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The fields of an answer of rota's own, beside its length.
+pub fn refusal_fields(refusal: Refusal) -> impl Iterator<Item = (&'static str, String)> {
+    let retry_after = matches!(refusal, Refusal::NoUpstream)
+        .then(|| ("retry-after", RETRY_AFTER_SECONDS.to_string()));
+    let allow = matches!(refusal, Refusal::MethodNotAllowed).then(|| {
+        (
+            "allow",
+            "GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH".to_owned(),
+        )
+    });
+    [("content-type", "text/plain; charset=utf-8".to_owned())]
+        .into_iter()
+        .chain(retry_after)
+        .chain(allow)
+}
+
+/// Appends a whole answer of rota's own.
+pub fn write_refusal(out: &mut Vec<u8>, refusal: Refusal, is_head: bool, then: Then) {
+    let status = refusal.status();
+    let text = refusal.text();
+    write!(out, "HTTP/1.1 {status} {}\r\n", phrase(status)).expect("a vector takes all");
+    for (name, value) in refusal_fields(refusal) {
+        write!(out, "{name}: {value}\r\n").expect("a vector takes all");
+    }
+    write!(out, "content-length: {}\r\n", text.len() + 1).expect("a vector takes all");
+    finish(out, then, (!is_head).then_some(text));
+}
+
+/// Appends a 308 (RFC 9110 section 15.4.9).
+pub fn write_redirect(out: &mut Vec<u8>, location: &str, then: Then) {
+    write!(
+        out,
+        "HTTP/1.1 308 Permanent Redirect\r\nlocation: {location}\r\ncontent-length: 0\r\n"
+    )
+    .expect("a vector takes all");
+    finish(out, then, None);
+}
+
+fn finish(out: &mut Vec<u8>, then: Then, text: Option<&str>) {
+    if then == Then::Close {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    if let Some(text) = text {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'\n');
+    }
+}
+
+fn phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|code| code.canonical_reason())
+        .unwrap_or("")
+}

@@ -1,0 +1,175 @@
+//! Buffers that workers lend to connections while they have bytes in flight, and take back when idle. Hot path.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// What a connection gets first; a head larger than this makes it grow up to `limits.head_bytes`.
+pub const BASE_SIZE: usize = 16 * 1024;
+/// What a body that keeps filling its buffer gets.
+pub const BODY_SIZE: usize = 64 * 1024;
+/// How many buffers of each size a worker keeps for later.
+const KEPT: usize = 256;
+
+/// A worker's free buffers.
+#[derive(Clone, Debug, Default)]
+pub struct Buffers(Rc<RefCell<Free>>);
+
+#[derive(Debug, Default)]
+struct Free {
+    base: Vec<Box<[u8]>>,
+    body: Vec<Box<[u8]>>,
+}
+
+/// Bytes between a read and a write. Holds no memory until something is to be read into it.
+#[derive(Debug)]
+pub struct Buf {
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+    home: Buffers,
+}
+
+impl Buffers {
+    pub fn empty(&self) -> Buf {
+        Buf {
+            bytes: Box::new([]),
+            start: 0,
+            end: 0,
+            home: self.clone(),
+        }
+    }
+
+    fn take(&self, size: usize) -> Box<[u8]> {
+        let mut free = self.0.borrow_mut();
+        let kept = match size {
+            BASE_SIZE => free.base.pop(),
+            BODY_SIZE => free.body.pop(),
+            _ => None,
+        };
+        kept.unwrap_or_else(|| vec![0; size].into_boxed_slice())
+    }
+
+    fn give(&self, bytes: Box<[u8]>) {
+        let mut free = self.0.borrow_mut();
+        let shelf = match bytes.len() {
+            BASE_SIZE => &mut free.base,
+            BODY_SIZE => &mut free.body,
+            _ => return,
+        };
+        if shelf.len() < KEPT {
+            shelf.push(bytes);
+        }
+    }
+}
+
+impl Buf {
+    pub fn filled(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
+    }
+
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Room to read into; takes a buffer if there is none, moves bytes to the front if the end is reached.
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.bytes.is_empty() {
+            self.bytes = self.home.take(BASE_SIZE);
+        }
+        if self.is_empty() {
+            self.start = 0;
+            self.end = 0;
+        } else if self.end == self.bytes.len() && self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// Says that `count` bytes of [`Buf::space`] were filled.
+    pub fn fill(&mut self, count: usize) {
+        debug_assert!(count <= self.bytes.len() - self.end);
+        self.end += count;
+    }
+
+    pub fn consume(&mut self, count: usize) {
+        debug_assert!(count <= self.len());
+        self.start += count;
+    }
+
+    /// Whether the last read filled everything: there is probably more.
+    pub fn is_full(&self) -> bool {
+        self.end == self.bytes.len() && !self.bytes.is_empty()
+    }
+
+    /// Grows to hold `size` bytes, keeping what is filled.
+    pub fn grow(&mut self, size: usize) {
+        if size <= self.bytes.len() {
+            return;
+        }
+        let mut larger = self.home.take(size);
+        let len = self.len();
+        larger[..len].copy_from_slice(&self.bytes[self.start..self.end]);
+        let old = std::mem::replace(&mut self.bytes, larger);
+        self.start = 0;
+        self.end = len;
+        self.home.give(old);
+    }
+
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Gives the memory back if nothing is in it.
+    pub fn rest(&mut self) {
+        if self.is_empty() && !self.bytes.is_empty() {
+            self.home.give(std::mem::take(&mut self.bytes));
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.home.give(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_survive_growing_and_moving() {
+        let mut buf = Buffers::default().empty();
+        buf.space()[..5].copy_from_slice(b"hello");
+        buf.fill(5);
+        buf.consume(1);
+        buf.grow(BODY_SIZE);
+        assert_eq!(buf.filled(), b"ello");
+        let rest = buf.space().len();
+        buf.fill(rest);
+        assert!(buf.is_full());
+        buf.consume(2);
+        assert_eq!(buf.space().len(), 2);
+        assert_eq!(&buf.filled()[..2], b"lo");
+    }
+
+    #[test]
+    fn an_idle_buffer_holds_no_memory() {
+        let home = Buffers::default();
+        let mut buf = home.empty();
+        assert_eq!(buf.size(), 0);
+        buf.space();
+        buf.rest();
+        assert_eq!(buf.size(), 0);
+        assert_eq!(home.0.borrow().base.len(), 1);
+    }
+}

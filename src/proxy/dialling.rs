@@ -1,0 +1,58 @@
+//! Opens a worker's connection to a server, as the service's protocol asks.
+
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use tokio::time::Instant;
+
+use super::io::Io;
+use super::pool::ServerConnection;
+use super::refusal::Fault;
+use super::worker::Worker;
+use crate::dial::{self, DialError};
+use crate::routing::{Member, Protocol, TlsToServer};
+
+/// Connects to a member by `deadline`.
+pub async fn open(
+    worker: &Worker,
+    member: &Member,
+    protocol: &Protocol,
+    deadline: Instant,
+) -> Result<ServerConnection, Fault> {
+    let address = member.upstream.address();
+    let stream = match protocol {
+        Protocol::Http | Protocol::H2c => dial::connect(address, None, deadline).await,
+        Protocol::Https(tls) | Protocol::H2(tls) => {
+            let name = server_name(tls, member).ok_or(Fault::Tls)?;
+            dial::connect(address, Some((&tls.config, name)), deadline).await
+        }
+    };
+    match stream {
+        Ok(stream) => Ok(ServerConnection::new(
+            Io::new(stream),
+            worker.buffers.empty(),
+            Instant::now(),
+        )),
+        Err(error) => Err(fault(&error)),
+    }
+}
+
+/// What the server's certificate has to be valid for: as configured, else the host name it was given as, else its address.
+fn server_name(tls: &TlsToServer, member: &Member) -> Option<ServerName<'static>> {
+    if let Some(name) = &tls.server_name {
+        return Some(name.clone());
+    }
+    match &member.host_name {
+        Some(name) => ServerName::try_from(Arc::clone(name).to_string()).ok(),
+        None => Some(ServerName::IpAddress(member.upstream.address().ip().into())),
+    }
+}
+
+fn fault(error: &DialError) -> Fault {
+    match error {
+        DialError::Refused(_) => Fault::Refused,
+        DialError::TimedOut => Fault::ConnectTimeout,
+        DialError::Tls(_) => Fault::Tls,
+        DialError::Local(_) => Fault::Local,
+    }
+}

@@ -1,0 +1,78 @@
+//! The two sides of a request as its story sees them, whichever protocol the client speaks. Hot path.
+
+use std::task::{Context, Poll};
+
+use httparse::Header;
+
+use super::answer::{BodyOut, Then};
+use super::http1::head::AnswerHead;
+use super::refusal::Refusal;
+
+/// A piece of a request's body.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    Data(&'a [u8]),
+    /// The body ends with these fields.
+    Trailers(Vec<Header<'a>>),
+    End,
+}
+
+/// Why a request's body did not come whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceFault {
+    /// The client went away.
+    Gone,
+    TooSlow,
+    TooLarge,
+    Malformed(&'static str),
+}
+
+impl SourceFault {
+    /// None: nobody is there to be answered.
+    pub fn refusal(self) -> Option<Refusal> {
+        match self {
+            SourceFault::Gone => None,
+            SourceFault::TooSlow => Some(Refusal::ClientTimeout),
+            SourceFault::TooLarge => Some(Refusal::BodyTooLarge),
+            SourceFault::Malformed(what) => Some(Refusal::Malformed(what)),
+        }
+    }
+}
+
+/// The client is gone, or takes nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientGone;
+
+/// Where a request's body comes from.
+pub trait Source {
+    /// The whole body, if there is none or all of it is here: such a request can be sent again.
+    fn whole(&self) -> Option<&[u8]>;
+    /// The next piece; not to be called once [`Source::whole`] gave something.
+    async fn next(&mut self) -> Result<Piece<'_>, SourceFault>;
+    /// Body bytes that came so far.
+    fn received(&self) -> u64;
+}
+
+/// Where the answer goes. What is small is gathered until [`Sink::flush`] or [`Sink::end`].
+pub trait Sink {
+    /// A 1xx other than 101.
+    async fn interim(&mut self, head: &[u8]) -> Result<(), ClientGone>;
+    /// Takes the head; nothing is sent yet.
+    fn head(&mut self, head: &AnswerHead<'_>, body: BodyOut, then: Then);
+    async fn data(&mut self, bytes: &[u8]) -> Result<(), ClientGone>;
+    async fn flush(&mut self) -> Result<(), ClientGone>;
+    async fn end(&mut self, trailers: &[Header<'_>]) -> Result<(), ClientGone>;
+    /// An answer of rota's own; nothing was sent before.
+    async fn refuse(
+        &mut self,
+        refusal: Refusal,
+        is_head: bool,
+        then: Then,
+    ) -> Result<(), ClientGone>;
+    /// The answer can't be completed: its end must not look like one.
+    fn cut(&mut self);
+    /// Ready when the client gave up on this request.
+    fn poll_aborted(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Body bytes that were sent so far.
+    fn sent(&self) -> u64;
+}

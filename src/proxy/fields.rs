@@ -1,0 +1,186 @@
+//! Header fields by what a proxy has to do with them. Hot path.
+
+use httparse::Header;
+
+/// What a field's name means to a proxy; everything else is passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    Host,
+    Connection,
+    ContentLength,
+    TransferEncoding,
+    Expect,
+    Upgrade,
+    /// Fixed hop-by-hop fields (RFC 9110 section 7.6.1): Keep-Alive, Proxy-Connection, TE, Proxy-Authenticate, ….
+    HopByHop,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedProto,
+    /// Says who the client is or what it asked for, in ways that servers believe: Forwarded, X-Real-IP, X-Forwarded-Port, ….
+    Identity,
+    XRequestId,
+    Traceparent,
+    ContentType,
+    /// Has `_` in its name, which servers may take for `-`.
+    Underscore,
+    Other,
+}
+
+/// Classifies a name, whatever its case.
+pub fn known(name: &str) -> Known {
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    let found = match name.len() {
+        2 if is("te") => Known::HopByHop,
+        4 if is("host") => Known::Host,
+        5 if is("proxy") => Known::Identity,
+        6 if is("expect") => Known::Expect,
+        7 if is("upgrade") => Known::Upgrade,
+        9 if is("forwarded") || is("x-real-ip") => Known::Identity,
+        10 if is("connection") => Known::Connection,
+        10 if is("keep-alive") => Known::HopByHop,
+        11 if is("traceparent") => Known::Traceparent,
+        12 if is("content-type") => Known::ContentType,
+        12 if is("x-request-id") => Known::XRequestId,
+        13 if is("x-rewrite-url") => Known::Identity,
+        14 if is("content-length") => Known::ContentLength,
+        14 if is("x-original-url") => Known::Identity,
+        14 if is("http2-settings") => Known::HopByHop,
+        15 if is("x-forwarded-for") => Known::XForwardedFor,
+        16 if is("x-forwarded-host") => Known::XForwardedHost,
+        16 if is("proxy-connection") => Known::HopByHop,
+        16 if is("x-forwarded-port") => Known::Identity,
+        17 if is("transfer-encoding") => Known::TransferEncoding,
+        17 if is("x-forwarded-proto") => Known::XForwardedProto,
+        18 if is("proxy-authenticate") => Known::HopByHop,
+        19 if is("proxy-authorization") => Known::HopByHop,
+        25 if is("proxy-authentication-info") => Known::HopByHop,
+        len if len > 12 && name.as_bytes()[..12].eq_ignore_ascii_case(b"x-forwarded-") => {
+            Known::Identity
+        }
+        _ => Known::Other,
+    };
+    if found == Known::Other && memchr::memchr(b'_', name.as_bytes()).is_some() {
+        Known::Underscore
+    } else {
+        found
+    }
+}
+
+/// The elements of a comma-separated field value, without surrounding white space; empty ones are left out.
+pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|&b| b == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|element| !element.is_empty())
+}
+
+/// What the `Connection` fields of a message say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionOptions {
+    pub close: bool,
+    pub keep_alive: bool,
+    pub upgrade: bool,
+    /// Names fields beyond these, which are for this hop alone.
+    pub nominates: bool,
+}
+
+impl ConnectionOptions {
+    pub fn add(&mut self, value: &[u8]) {
+        for element in elements(value) {
+            match element.len() {
+                5 if element.eq_ignore_ascii_case(b"close") => self.close = true,
+                7 if element.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+                10 if element.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                _ => self.nominates = true,
+            }
+        }
+    }
+}
+
+/// Whether a `Connection` field nominates `name` as hop-by-hop. What routing, framing and identity rest on can't be taken
+/// away like this.
+pub fn is_nominated(name: &str, fields: &[Header<'_>]) -> bool {
+    const KEPT: [&str; 4] = ["authorization", "cookie", "set-cookie", "cache-control"];
+    if KEPT.iter().any(|kept| name.eq_ignore_ascii_case(kept)) {
+        return false;
+    }
+    fields
+        .iter()
+        .filter(|field| known(field.name) == Known::Connection)
+        .flat_map(|field| elements(field.value))
+        .any(|element| element.eq_ignore_ascii_case(name.as_bytes()))
+}
+
+/// A Content-Length (RFC 9110 section 8.6): digits alone, at most 2^63 − 1.
+pub fn content_length(value: &[u8]) -> Option<u64> {
+    let value = value.trim_ascii();
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = value
+        .iter()
+        .fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    (number < 1 << 63).then_some(number)
+}
+
+/// Whether a trailer field may be passed on: nothing that frames, routes, authenticates or says who the client is
+/// (RFC 9110 section 6.5.1).
+pub fn is_trailer(name: &str) -> bool {
+    const NEVER: [&str; 8] = [
+        "authorization",
+        "cookie",
+        "set-cookie",
+        "trailer",
+        "content-encoding",
+        "content-range",
+        "cache-control",
+        "max-forwards",
+    ];
+    matches!(known(name), Known::Other)
+        && !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        assert_eq!(known("CONTENT-length"), Known::ContentLength);
+        assert_eq!(known("X-Forwarded-Prefix"), Known::Identity);
+        assert_eq!(known("http2-Settings"), Known::HopByHop);
+        assert_eq!(known("X_Forwarded_For"), Known::Underscore);
+        assert_eq!(known("Accept"), Known::Other);
+    }
+
+    #[test]
+    fn a_length_is_digits_alone() {
+        assert_eq!(content_length(b"0"), Some(0));
+        assert_eq!(content_length(b"9223372036854775807"), Some((1 << 63) - 1));
+        for bad in [
+            "",
+            "+1",
+            "-1",
+            "1,1",
+            "0x1",
+            "1 1",
+            "9223372036854775808",
+            "99999999999999999999",
+            "1_000",
+        ] {
+            assert_eq!(content_length(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_connection_field_nominates_but_not_what_the_edge_rests_on() {
+        let fields = [Header {
+            name: "Connection",
+            value: b"close, X-Foo ,cookie",
+        }];
+        let mut options = ConnectionOptions::default();
+        options.add(fields[0].value);
+        assert!(options.close && options.nominates && !options.upgrade);
+        assert!(is_nominated("x-foo", &fields) && !is_nominated("Cookie", &fields));
+    }
+}

@@ -1,0 +1,376 @@
+//! One client's HTTP/1 connection: request after request, in order. Hot path.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::head::{self, Found, Version, field_space};
+use super::sink::AnswerSink;
+use super::source::BodySource;
+use crate::drain::Phase;
+use crate::proxy::answer::{self, Then};
+use crate::proxy::buffer::Buf;
+use crate::proxy::exchange::{Sink, Source};
+use crate::proxy::io::Io;
+use crate::proxy::plan::{self, Peer, Plan, Prepared};
+use crate::proxy::refusal::Refusal;
+use crate::proxy::scratch::Scratch;
+use crate::proxy::story;
+use crate::proxy::timer::Timer;
+use crate::proxy::tunnel;
+use crate::proxy::worker::Worker;
+use crate::routing::Timeouts;
+use crate::telemetry::Reason;
+
+/// How long a connection that we end is still read from, so that the client sees our last answer and not a reset.
+const LINGER: Duration = Duration::from_secs(2);
+/// How much is read and dropped meanwhile.
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// A connection between requests.
+struct Connection<'w> {
+    worker: &'w Worker,
+    peer: &'w Peer,
+    io: Io,
+    buf: Buf,
+    /// For the client's side; the story has one of its own for the server's.
+    timer: Timer,
+}
+
+/// What comes after a request.
+enum Next {
+    Request,
+    /// Close in an orderly way: the client has read all that it will get.
+    Close,
+    /// Close, but read on for a moment: the client may still be sending.
+    Linger,
+    /// Drop it as it is.
+    Drop,
+}
+
+enum Arrival {
+    Head(usize),
+    /// Nothing came, or the client left between requests.
+    Nothing,
+    Refused(Refusal),
+}
+
+/// Serves a connection until it ends. `accepted` is when it was opened: the first head's deadline counts from there.
+pub async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, accepted: Instant) {
+    let buf = worker.buffers.empty();
+    let mut connection = Connection {
+        worker: &worker,
+        peer: &peer,
+        io,
+        buf,
+        timer: Timer::default(),
+    };
+    let mut opened = Some(accepted);
+    loop {
+        let timeouts = worker.table.load().timeouts.clone();
+        let next = match connection.await_head(&timeouts, opened.take()).await {
+            Arrival::Head(length) => connection.request(length).await,
+            Arrival::Nothing => Next::Close,
+            Arrival::Refused(refusal) => connection.refuse_unread(refusal).await,
+        };
+        match next {
+            Next::Request => {}
+            Next::Close => return connection.close(&timeouts).await,
+            Next::Linger => return connection.linger().await,
+            Next::Drop => return,
+        }
+    }
+}
+
+impl Connection<'_> {
+    /// Waits for a whole head. `opened`: this is the connection's first.
+    async fn await_head(&mut self, timeouts: &Timeouts, opened: Option<Instant>) -> Arrival {
+        let mut seen = 0;
+        let mut deadline = match opened {
+            Some(accepted) => accepted + timeouts.head,
+            None => Instant::now() + timeouts.keep_alive,
+        };
+        let mut is_begun = opened.is_some();
+        loop {
+            if !self.buf.is_empty() {
+                if !is_begun {
+                    is_begun = true;
+                    deadline = Instant::now() + timeouts.head;
+                }
+                if seen == 0 {
+                    self.buf
+                        .consume(head::leading_empty_line(self.buf.filled()));
+                    if let Err(refusal) = head::check_beginning(self.buf.filled()) {
+                        return Arrival::Refused(refusal);
+                    }
+                }
+                match head::find_end(self.buf.filled(), seen) {
+                    Found::Whole(length) if length <= self.worker.head_bytes.get() => {
+                        return Arrival::Head(length);
+                    }
+                    Found::Part if self.buf.len() < self.worker.head_bytes.get() => {
+                        seen = self.buf.len()
+                    }
+                    _ => return Arrival::Refused(self.oversize()),
+                }
+                if self.buf.is_full() {
+                    let most = self.worker.head_bytes.get().max(self.buf.size() + 1);
+                    self.buf.grow((self.buf.size() * 2).min(most));
+                }
+            }
+            match self.read_head_part(deadline).await {
+                HeadRead::Bytes => {}
+                HeadRead::Ended => return Arrival::Nothing,
+                HeadRead::TooLate if self.buf.is_empty() => return Arrival::Nothing,
+                HeadRead::TooLate => return Arrival::Refused(Refusal::ClientTimeout),
+            }
+        }
+    }
+
+    async fn read_head_part(&mut self, deadline: Instant) -> HeadRead {
+        let Connection {
+            worker,
+            io,
+            buf,
+            timer,
+            ..
+        } = self;
+        let read = poll_fn(|cx| {
+            if let Poll::Ready(result) = io.poll_read(cx, buf) {
+                return Poll::Ready(Some(result));
+            }
+            buf.rest();
+            // The worker wakes its connections when it begins to drain: one without a request has nothing to finish.
+            if buf.is_empty() && worker.phase.get() >= Phase::Draining {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        });
+        match timer.within(deadline, read).await {
+            Ok(Some(Ok(count))) if count > 0 => HeadRead::Bytes,
+            Ok(_) => HeadRead::Ended,
+            Err(_) => HeadRead::TooLate,
+        }
+    }
+
+    /// A head that does not end within its limit: 414 if not even its request line did.
+    fn oversize(&self) -> Refusal {
+        match memchr::memchr(b'\n', self.buf.filled()) {
+            Some(line) if line <= self.worker.target_bytes.get() + 64 => Refusal::HeadTooLarge,
+            _ => Refusal::TargetTooLong,
+        }
+    }
+
+    /// One request, from its whole head to its recorded end.
+    async fn request(&mut self, length: usize) -> Next {
+        let began = Instant::now();
+        let mut scratch = self.worker.scratches.take();
+        let prepared = {
+            let snapshot = self.worker.table.load();
+            let mut space = field_space();
+            match head::request(&self.buf.filled()[..length], &mut space, &snapshot.limits) {
+                Ok(head) => {
+                    let version = head.version;
+                    let is_head = head.method == "HEAD";
+                    let keep_alive = !head.connection.close && version == Version::Http11;
+                    let has_body = head.framing != super::body::Framing::None;
+                    let Scratch { facts, request, .. } = &mut *scratch;
+                    plan::prepare(&head, self.peer, &snapshot, facts, request)
+                        .map_err(|refusal| (refusal, is_head, keep_alive && !has_body, version))
+                }
+                Err(refusal) => {
+                    scratch.facts.clear();
+                    Err((refusal, false, false, Version::Http11))
+                }
+            }
+        };
+        self.buf.consume(length);
+        let next = match prepared {
+            Ok(Prepared::Carry(plan)) => self.carry(&plan, &mut scratch, began).await,
+            Ok(Prepared::Redirect(location)) => self.redirect(&location, &mut scratch, began).await,
+            Err((refusal, is_head, keeps, version)) => {
+                let keeps = keeps
+                    && !refusal.ends_connection()
+                    && self.worker.phase.get() < Phase::Draining;
+                let then = if keeps { Then::KeepAlive } else { Then::Close };
+                scratch.answer.clear();
+                answer::write_refusal(&mut scratch.answer, refusal, is_head, then);
+                self.answer_here(
+                    &mut scratch,
+                    refusal.status(),
+                    refusal.reason(),
+                    version,
+                    then,
+                    began,
+                )
+                .await
+            }
+        };
+        self.worker.scratches.give(scratch);
+        next
+    }
+
+    async fn carry(&mut self, plan: &Plan, scratch: &mut Scratch, began: Instant) -> Next {
+        let answered = Cell::new(false);
+        let Scratch {
+            facts,
+            request,
+            answer,
+        } = scratch;
+        let client_timer = Timer::default();
+        let mut source = BodySource::new(&self.io, &mut self.buf, &self.timer, plan, &answered);
+        let patience = plan.timeouts.body;
+        let mut sink = AnswerSink::new(
+            &self.io,
+            answer,
+            &client_timer,
+            patience,
+            plan.version,
+            &answered,
+        );
+        let end = story::carry(self.worker, plan, request, &mut source, &mut sink).await;
+        let (received, sent) = (source.received(), sink.sent());
+        let is_read = source.finish();
+        let mut outcome = self.peer.outcome(plan.version, facts, began);
+        outcome.status = end.status;
+        outcome.reason = end.reason;
+        outcome.route = Some(&plan.route.name);
+        outcome.service = Some(plan.route.service.name.as_str());
+        outcome.upstream = end.upstream;
+        outcome.attempts = end.attempts;
+        (outcome.received, outcome.sent) = (received, sent);
+        if let Some(tunnel) = end.tunnel {
+            let moved = tunnel::run(
+                &self.io,
+                &mut self.buf,
+                tunnel.connection,
+                plan.timeouts.tunnel,
+                &self.worker.buffers,
+            )
+            .await;
+            outcome.received += moved.up;
+            outcome.sent += moved.down;
+            outcome.duration = began.elapsed();
+            self.worker
+                .record(&outcome, Some((&plan.route.service, plan.method)));
+            return Next::Close;
+        }
+        self.worker
+            .record(&outcome, Some((&plan.route.service, plan.method)));
+        match (end.reason, end.then) {
+            (Reason::ClientAborted | Reason::UpstreamTruncated, _) => Next::Drop,
+            (_, Then::KeepAlive) if is_read => Next::Request,
+            _ if is_read => Next::Close,
+            _ => Next::Linger,
+        }
+    }
+
+    async fn redirect(&mut self, location: &str, scratch: &mut Scratch, began: Instant) -> Next {
+        scratch.answer.clear();
+        answer::write_redirect(&mut scratch.answer, location, Then::Close);
+        self.answer_here(
+            scratch,
+            308,
+            Reason::Redirected,
+            Version::Http11,
+            Then::Close,
+            began,
+        )
+        .await
+    }
+
+    /// Sends the answer that stands in `scratch`, and records it.
+    async fn answer_here(
+        &mut self,
+        scratch: &mut Scratch,
+        status: u16,
+        reason: Reason,
+        version: Version,
+        then: Then,
+        began: Instant,
+    ) -> Next {
+        let patience = self.worker.table.load().timeouts.body;
+        let written = self
+            .io
+            .write_patiently(&[&scratch.answer], &self.timer, patience)
+            .await;
+        let mut outcome = self.peer.outcome(version, &scratch.facts, began);
+        outcome.status = if written { status } else { 0 };
+        outcome.reason = if written {
+            reason
+        } else {
+            Reason::ClientAborted
+        };
+        self.worker.record(&outcome, None);
+        match then {
+            Then::KeepAlive if written => Next::Request,
+            _ if written => Next::Linger,
+            _ => Next::Drop,
+        }
+    }
+
+    /// Refuses what never became a request.
+    async fn refuse_unread(&mut self, refusal: Refusal) -> Next {
+        let mut scratch = self.worker.scratches.take();
+        scratch.facts.clear();
+        scratch.answer.clear();
+        answer::write_refusal(&mut scratch.answer, refusal, false, Then::Close);
+        let began = Instant::now();
+        let next = self
+            .answer_here(
+                &mut scratch,
+                refusal.status(),
+                refusal.reason(),
+                Version::Http11,
+                Then::Close,
+                began,
+            )
+            .await;
+        self.worker.scratches.give(scratch);
+        next
+    }
+
+    async fn close(&mut self, timeouts: &Timeouts) {
+        if self.io.is_tls() {
+            // A client that takes nothing any more does not hold the connection open for its close_notify.
+            let _ = self
+                .timer
+                .within(
+                    Instant::now() + timeouts.body.min(LINGER),
+                    self.io.shutdown(),
+                )
+                .await;
+        }
+    }
+
+    /// RFC 9112 section 9.6: closes our direction, reads on for a moment, then closes.
+    async fn linger(&mut self) {
+        let deadline = Instant::now() + LINGER;
+        let Connection { io, buf, timer, .. } = self;
+        let reading = async {
+            if io.shutdown().await.is_err() {
+                return;
+            }
+            let mut dropped = 0;
+            while dropped < LINGER_BYTES {
+                buf.consume(buf.len());
+                match io.read_into(buf).await {
+                    Ok(count) if count > 0 => dropped += count,
+                    _ => return,
+                }
+            }
+        };
+        let _ = timer.within(deadline, reading).await;
+    }
+}
+
+enum HeadRead {
+    Bytes,
+    Ended,
+    TooLate,
+}

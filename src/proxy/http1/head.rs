@@ -1,0 +1,406 @@
+//! HTTP/1 heads: found, parsed by httparse, and held against the rules that it leaves open (RFC 9112). Hot path.
+
+use std::mem::MaybeUninit;
+
+use httparse::{Header, ParserConfig};
+
+use super::body::Framing;
+use crate::proxy::fields::{self, ConnectionOptions, Known, known};
+use crate::proxy::refusal::Refusal;
+use crate::routing::Limits;
+use crate::routing::policy::MAX_HEAD_FIELDS;
+
+/// Space on the stack for a head's fields.
+pub type FieldSpace<'b> = [MaybeUninit<Header<'b>>; MAX_HEAD_FIELDS];
+
+/// Fresh, uninitialised [`FieldSpace`].
+pub const fn field_space<'b>() -> FieldSpace<'b> {
+    [const { MaybeUninit::uninit() }; MAX_HEAD_FIELDS]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    Http10,
+    Http11,
+    H2,
+}
+
+impl Version {
+    pub fn label(self) -> &'static str {
+        match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+            Version::H2 => "HTTP/2",
+        }
+    }
+}
+
+/// A request's head, of either protocol, borrowed from where it was received.
+#[derive(Debug)]
+pub struct RequestHead<'a> {
+    pub method: &'a str,
+    /// As sent, for the log.
+    pub target: &'a str,
+    /// In origin form, or `*`.
+    pub path_and_query: &'a str,
+    /// The authority of an absolute-form target, else the Host field; empty: HTTP/1.0 without one.
+    pub host: &'a str,
+    pub version: Version,
+    pub fields: &'a [Header<'a>],
+    pub framing: Framing,
+    pub connection: ConnectionOptions,
+    pub expects_continue: bool,
+    /// Asks for WebSocket.
+    pub upgrade: bool,
+}
+
+/// A server's answer's head.
+#[derive(Debug)]
+pub struct AnswerHead<'a> {
+    pub status: u16,
+    pub phrase: &'a str,
+    pub version: Version,
+    pub fields: &'a [Header<'a>],
+    /// Not yet corrected for HEAD, 1xx, 204, 304: [`AnswerHead::framing_for`].
+    framing: Option<Framing>,
+    pub connection: ConnectionOptions,
+    /// `Upgrade: websocket`.
+    pub upgrade: bool,
+    /// Its body is a stream without an end in sight: SSE, gRPC.
+    pub is_stream: bool,
+}
+
+/// What a buffer holds of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// So many bytes, the empty line included.
+    Whole(usize),
+    Part,
+}
+
+/// Looks for the empty line that ends a head. `seen` bytes were looked at before.
+pub fn find_end(bytes: &[u8], seen: usize) -> Found {
+    let mut from = seen.saturating_sub(3);
+    while let Some(at) = memchr::memchr(b'\n', &bytes[from..]) {
+        let next = from + at + 1;
+        match &bytes[next..] {
+            [b'\r', b'\n', ..] => return Found::Whole(next + 2),
+            // Not an end that this parser accepts, but one where another would see it: to be refused, not waited for.
+            [b'\n', ..] => return Found::Whole(next + 1),
+            _ => from = next,
+        }
+    }
+    Found::Part
+}
+
+/// How many bytes of empty lines stand before a request line: RFC 9112 section 2.2 lets a server skip one.
+pub fn leading_empty_line(bytes: &[u8]) -> usize {
+    if bytes.starts_with(b"\r\n") { 2 } else { 0 }
+}
+
+/// Refuses what can't become a request line, before its end has come.
+pub fn check_beginning(bytes: &[u8]) -> Result<(), Refusal> {
+    match bytes.first() {
+        None | Some(b'\r' | b'A'..=b'Z' | b'a'..=b'z') => Ok(()),
+        Some(_) => Err(Refusal::Malformed(
+            "the request line does not begin with a method",
+        )),
+    }
+}
+
+/// Every line ends in CR LF, and CR stands nowhere else (RFC 9112 section 2.2).
+fn check_line_ends(head: &[u8]) -> bool {
+    memchr::memchr2_iter(b'\r', b'\n', head).try_fold(None, |before: Option<usize>, at| {
+        match (before, head[at]) {
+            (None, b'\r') => Some(Some(at)),
+            (Some(cr), b'\n') if cr + 1 == at => Some(None),
+            _ => None,
+        }
+    }) == Some(None)
+}
+
+/// Parses a whole request head.
+pub fn request<'a>(
+    head: &'a [u8],
+    space: &'a mut FieldSpace<'a>,
+    limits: &Limits,
+) -> Result<RequestHead<'a>, Refusal> {
+    if !check_line_ends(head) {
+        return Err(Refusal::Malformed("a line does not end in cr lf"));
+    }
+    let mut parsed = httparse::Request::new(&mut []);
+    match ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, head, space) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(Refusal::Malformed("the head is incomplete")),
+        Err(error) => return Err(parse_refusal(error, head)),
+    }
+    let version = match parsed.version {
+        Some(0) => Version::Http10,
+        _ => Version::Http11,
+    };
+    let (method, target) = (parsed.method.unwrap_or(""), parsed.path.unwrap_or(""));
+    let fields: &'a [Header<'a>] = parsed.headers;
+    if target.len() > limits.target_bytes {
+        return Err(Refusal::TargetTooLong);
+    }
+    if fields.len() > limits.head_fields {
+        return Err(Refusal::TooManyFields);
+    }
+    let mut seen = Seen::default();
+    for field in fields {
+        seen.request_field(field)?;
+    }
+    let framing = seen.request_framing(version)?;
+    if method == "CONNECT" || method == "TRACE" {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let (authority, path_and_query) = split_target(target)?;
+    let host = match (authority, seen.host) {
+        (Some(authority), _) if !authority.is_empty() => authority,
+        (_, Some(host)) => host,
+        _ if version == Version::Http10 => "",
+        _ => return Err(Refusal::Malformed("a request without host")),
+    };
+    if version == Version::Http11 && seen.host.is_none() {
+        return Err(Refusal::Malformed("a request without host"));
+    }
+    Ok(RequestHead {
+        method,
+        target,
+        path_and_query,
+        host,
+        version,
+        fields,
+        framing,
+        connection: seen.connection,
+        expects_continue: seen.expects_continue && version == Version::Http11,
+        upgrade: seen.websocket
+            && seen.connection.upgrade
+            && version == Version::Http11
+            && framing == Framing::None,
+    })
+}
+
+fn parse_refusal(error: httparse::Error, head: &[u8]) -> Refusal {
+    match error {
+        httparse::Error::TooManyHeaders => Refusal::TooManyFields,
+        httparse::Error::Version if is_other_version(head) => Refusal::Version,
+        httparse::Error::HeaderName => Refusal::Malformed("a header field's name is malformed"),
+        httparse::Error::HeaderValue => Refusal::Malformed("a header field's value is malformed"),
+        httparse::Error::NewLine => Refusal::Malformed("a line does not end in cr lf"),
+        _ => Refusal::Malformed("the request line is malformed"),
+    }
+}
+
+/// Whether the request line ends in `HTTP/d.d` that isn't 1.0 or 1.1.
+fn is_other_version(head: &[u8]) -> bool {
+    let line = head.split(|&b| b == b'\r').next().unwrap_or_default();
+    let last = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
+    matches!(last, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+/// What the fields of one head add up to.
+#[derive(Default)]
+struct Seen<'a> {
+    host: Option<&'a str>,
+    length: Option<u64>,
+    coding: Coding,
+    connection: ConnectionOptions,
+    expects_continue: bool,
+    websocket: bool,
+    is_stream: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Coding {
+    #[default]
+    None,
+    Chunked,
+    Unknown,
+}
+
+impl<'a> Seen<'a> {
+    fn request_field(&mut self, field: &Header<'a>) -> Result<(), Refusal> {
+        match known(field.name) {
+            Known::Host => {
+                if self.host.is_some() {
+                    return Err(Refusal::Malformed("a request with two hosts"));
+                }
+                let host = std::str::from_utf8(field.value)
+                    .map_err(|_| Refusal::Malformed("the host is malformed"))?;
+                self.host = Some(host.trim_ascii());
+            }
+            Known::ContentLength => self.length(field.value).map_err(Refusal::Malformed)?,
+            Known::TransferEncoding => self.coding(field.value),
+            Known::Expect => {
+                if !field.value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Refusal::Malformed("the expectation is not known"));
+                }
+                self.expects_continue = true;
+            }
+            _ => self.shared_field(field),
+        }
+        Ok(())
+    }
+
+    fn answer_field(&mut self, field: &Header<'a>) -> Result<(), &'static str> {
+        match known(field.name) {
+            Known::ContentLength => self.length(field.value)?,
+            Known::TransferEncoding => self.coding(field.value),
+            Known::ContentType => {
+                let value = field.value.trim_ascii_start();
+                let begins = |kind: &[u8]| {
+                    value.len() >= kind.len() && value[..kind.len()].eq_ignore_ascii_case(kind)
+                };
+                self.is_stream = begins(b"text/event-stream") || begins(b"application/grpc");
+            }
+            _ => self.shared_field(field),
+        }
+        Ok(())
+    }
+
+    fn shared_field(&mut self, field: &Header<'a>) {
+        match known(field.name) {
+            Known::Connection => self.connection.add(field.value),
+            Known::Upgrade => {
+                self.websocket = field.value.trim_ascii().eq_ignore_ascii_case(b"websocket")
+            }
+            _ => {}
+        }
+    }
+
+    fn length(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        let length = fields::content_length(value).ok_or("the content-length is malformed")?;
+        if self.length.is_some() {
+            return Err("more than one content-length");
+        }
+        self.length = Some(length);
+        Ok(())
+    }
+
+    /// Only exactly one `chunked` is understood.
+    fn coding(&mut self, value: &[u8]) {
+        let is_chunked = value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+        self.coding = if is_chunked && self.coding == Coding::None {
+            Coding::Chunked
+        } else {
+            Coding::Unknown
+        };
+    }
+
+    /// RFC 9112 section 6.3, without its leniencies.
+    fn request_framing(&self, version: Version) -> Result<Framing, Refusal> {
+        match (self.coding, self.length) {
+            (Coding::None, None | Some(0)) => Ok(Framing::None),
+            (Coding::None, Some(length)) => Ok(Framing::Length(length)),
+            (_, Some(_)) => Err(Refusal::Malformed(
+                "content-length and transfer-encoding in one request",
+            )),
+            (_, None) if version == Version::Http10 => {
+                Err(Refusal::Malformed("transfer-encoding in http/1.0"))
+            }
+            (Coding::Chunked, None) => Ok(Framing::Chunked),
+            (Coding::Unknown, None) => Err(Refusal::UnknownCoding),
+        }
+    }
+}
+
+/// Splits a request target (RFC 9112 section 3.2) into authority and origin form.
+fn split_target(target: &str) -> Result<(Option<&str>, &str), Refusal> {
+    const MALFORMED: Refusal = Refusal::Malformed("the request target is malformed");
+    if target.bytes().any(|b| b <= b' ' || b >= 0x7f || b == b'#') {
+        return Err(MALFORMED);
+    }
+    if target.starts_with('/') || target == "*" {
+        return Ok((None, target));
+    }
+    let (scheme, rest) = target.split_once("://").ok_or(MALFORMED)?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(MALFORMED);
+    }
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if authority.is_empty() {
+        return Err(MALFORMED);
+    }
+    match path {
+        "" => Ok((Some(authority), "/")),
+        query if query.starts_with('?') => Err(MALFORMED),
+        path => Ok((Some(authority), path)),
+    }
+}
+
+/// Parses a whole answer head. The error says what is wrong with it.
+pub fn answer<'a>(
+    head: &'a [u8],
+    space: &'a mut FieldSpace<'a>,
+) -> Result<AnswerHead<'a>, &'static str> {
+    if !check_line_ends(head) {
+        return Err("a line does not end in cr lf");
+    }
+    let mut parsed = httparse::Response::new(&mut []);
+    match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, space) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) | Err(_) => return Err("the head is malformed"),
+    }
+    let version = match parsed.version {
+        Some(0) => Version::Http10,
+        _ => Version::Http11,
+    };
+    let status = parsed
+        .code
+        .filter(|code| (100..600).contains(code))
+        .ok_or("the status is malformed")?;
+    let mut seen = Seen::default();
+    for field in parsed.headers.iter() {
+        seen.answer_field(field)?;
+    }
+    let framing = match (seen.coding, seen.length) {
+        (Coding::None, None) => None,
+        (Coding::None, Some(length)) => Some(Framing::Length(length)),
+        (Coding::Chunked, None) if version == Version::Http11 => Some(Framing::Chunked),
+        (_, Some(_)) => return Err("content-length and transfer-encoding in one answer"),
+        _ => return Err("a transfer coding that is not known"),
+    };
+    Ok(AnswerHead {
+        status,
+        phrase: parsed.reason.unwrap_or(""),
+        version,
+        fields: parsed.headers,
+        framing,
+        connection: seen.connection,
+        upgrade: seen.websocket && seen.connection.upgrade,
+        is_stream: seen.is_stream,
+    })
+}
+
+impl AnswerHead<'_> {
+    pub fn is_interim(&self) -> bool {
+        self.status < 200
+    }
+
+    /// How the body is framed on the server's connection (RFC 9112 section 6.3).
+    pub fn framing_for(&self, request_is_head: bool) -> Framing {
+        if request_is_head || self.status < 200 || self.status == 204 || self.status == 304 {
+            return Framing::None;
+        }
+        match self.framing {
+            Some(Framing::Length(0)) => Framing::None,
+            Some(framing) => framing,
+            None => Framing::UntilClose,
+        }
+    }
+
+    /// What a Content-Length field says, also where no body follows (HEAD, 304).
+    pub fn declared_length(&self) -> Option<u64> {
+        match self.framing {
+            Some(Framing::Length(length)) => Some(length),
+            _ => None,
+        }
+    }
+
+    /// Whether the server keeps its connection open.
+    pub fn keeps_alive(&self) -> bool {
+        self.version == Version::Http11 && !self.connection.close
+    }
+}

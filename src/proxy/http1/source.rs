@@ -1,0 +1,159 @@
+//! A request's body as it comes over HTTP/1. Hot path.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::body::{Decoder, Framing, Step, trailer_fields};
+use crate::proxy::buffer::{BODY_SIZE, Buf};
+use crate::proxy::exchange::{Piece, Source, SourceFault};
+use crate::proxy::io::Io;
+use crate::proxy::plan::Plan;
+use crate::proxy::timer::Timer;
+
+/// Reads a body out of the connection's buffer, and more of it from the connection.
+pub struct BodySource<'c> {
+    io: &'c Io,
+    buf: &'c mut Buf,
+    timer: &'c Timer,
+    decoder: Decoder,
+    /// All of the body stands in the buffer: so many bytes.
+    whole: Option<usize>,
+    /// Bytes at the buffer's front that the last piece lent out.
+    lent: usize,
+    received: u64,
+    limit: u64,
+    pace: Pace,
+    /// The answer has begun: a slow client is not cut any more for its pace.
+    answered: &'c Cell<bool>,
+}
+
+/// Holds a client's body against `limits.body_rate`, averaged over `timeouts.body` of waiting for it.
+struct Pace {
+    window: Duration,
+    bytes_a_window: u64,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Whether so many bytes after so long a wait are still fast enough.
+    fn allows(&mut self, waited: Duration, bytes: u64) -> bool {
+        self.waited += waited;
+        self.bytes += bytes;
+        if self.waited < self.window {
+            return true;
+        }
+        let is_enough = self.bytes >= self.bytes_a_window;
+        self.waited = Duration::ZERO;
+        self.bytes = 0;
+        is_enough
+    }
+}
+
+impl<'c> BodySource<'c> {
+    pub fn new(
+        io: &'c Io,
+        buf: &'c mut Buf,
+        timer: &'c Timer,
+        plan: &Plan,
+        answered: &'c Cell<bool>,
+    ) -> BodySource<'c> {
+        let whole = match plan.framing {
+            Framing::None => Some(0),
+            Framing::Length(length) if length <= buf.len() as u64 => Some(length as usize),
+            Framing::Length(_) | Framing::Chunked | Framing::UntilClose => None,
+        };
+        let window = plan.timeouts.body;
+        let bytes_a_window = plan.body_rate.saturating_mul(window.as_secs().max(1));
+        BodySource {
+            io,
+            buf,
+            timer,
+            decoder: Decoder::new(plan.framing),
+            whole,
+            lent: 0,
+            received: whole.unwrap_or(0) as u64,
+            limit: plan.body_limit,
+            pace: Pace {
+                window,
+                bytes_a_window,
+                waited: Duration::ZERO,
+                bytes: 0,
+            },
+            answered,
+        }
+    }
+
+    /// Leaves the buffer at the first byte behind this body. False: the body was not read to its end.
+    pub fn finish(mut self) -> bool {
+        if let Some(length) = self.whole.take() {
+            self.buf.consume(length);
+            return true;
+        }
+        self.buf.consume(std::mem::take(&mut self.lent));
+        self.decoder.is_done()
+    }
+
+    async fn read_more(&mut self) -> Result<(), SourceFault> {
+        if self.buf.is_full() {
+            self.buf.grow(BODY_SIZE);
+        }
+        let asked = Instant::now();
+        let read = self
+            .timer
+            .within(asked + self.pace.window, self.io.read_into(self.buf))
+            .await;
+        let count = match read {
+            Ok(Ok(count)) if count > 0 => count,
+            Ok(Ok(_) | Err(_)) => return Err(SourceFault::Gone),
+            Err(_) => return Err(SourceFault::TooSlow),
+        };
+        if self.pace.allows(asked.elapsed(), count as u64) || self.answered.get() {
+            Ok(())
+        } else {
+            Err(SourceFault::TooSlow)
+        }
+    }
+}
+
+impl Source for BodySource<'_> {
+    fn whole(&self) -> Option<&[u8]> {
+        self.whole.map(|length| &self.buf.filled()[..length])
+    }
+
+    async fn next(&mut self) -> Result<Piece<'_>, SourceFault> {
+        self.buf.consume(std::mem::take(&mut self.lent));
+        loop {
+            match self
+                .decoder
+                .step(self.buf.filled())
+                .map_err(|bad| SourceFault::Malformed(bad.0))?
+            {
+                Step::Framing(count) => self.buf.consume(count),
+                Step::Data(count) => {
+                    self.lent = count;
+                    self.received += count as u64;
+                    if self.received > self.limit {
+                        return Err(SourceFault::TooLarge);
+                    }
+                    return Ok(Piece::Data(&self.buf.filled()[..count]));
+                }
+                Step::Trailers(count) => {
+                    self.lent = count;
+                    let fields = trailer_fields(&self.buf.filled()[..count]);
+                    return fields
+                        .map(Piece::Trailers)
+                        .map_err(|bad| SourceFault::Malformed(bad.0));
+                }
+                Step::End => return Ok(Piece::End),
+                Step::Read => self.read_more().await?,
+            }
+        }
+    }
+
+    fn received(&self) -> u64 {
+        self.received
+    }
+}

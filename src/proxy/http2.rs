@@ -1,0 +1,372 @@
+//! HTTP/2 from clients: framing by h2, one task a stream, the same story as HTTP/1. Hot path.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::{Builder, Connection, SendResponse};
+use http::Request;
+use httparse::Header;
+use tokio::time::Instant;
+
+use self::sink::StreamSink;
+use self::source::StreamSource;
+use super::answer::{Then, refusal_fields};
+use super::exchange::{Sink, Source};
+use super::fields::{self, ConnectionOptions, Known, known};
+use super::http1::body::Framing;
+use super::http1::head::{RequestHead, Version};
+use super::plan::{self, Facts, Peer, Plan, Prepared};
+use super::refusal::Refusal;
+use super::scratch::Scratch;
+use super::story;
+use super::timer::Timer;
+use super::worker::Worker;
+use crate::dial::Stream;
+use crate::drain::Phase;
+use crate::routing::Limits;
+use crate::telemetry::Reason;
+
+mod sink;
+mod source;
+
+/// Streams that a client may have open at once.
+const STREAMS: u32 = 128;
+/// Body bytes that a client may send ahead, for one stream and for all of a connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of an answer that may wait in h2 for the client, for one stream.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Serves a connection until it ends. `deadline`: for the client's preface.
+pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Instant) {
+    let peer = Rc::new(peer);
+    let timer = Timer::default();
+    let handshake = builder(&worker.table.load().limits).handshake(stream);
+    let Ok(Ok(mut connection)) = timer.within(deadline, handshake).await else {
+        return;
+    };
+    let active = Rc::new(Cell::new(0usize));
+    let mut idle_since = Instant::now();
+    let mut is_leaving = false;
+    loop {
+        if worker.phase.get() >= Phase::Draining && !is_leaving {
+            is_leaving = true;
+            connection.graceful_shutdown();
+        }
+        let keep_alive = worker.table.load().timeouts.keep_alive;
+        match timer
+            .within(
+                idle_since + keep_alive,
+                next(&mut connection, &worker, is_leaving),
+            )
+            .await
+        {
+            Ok(Event::Stream(request, respond)) => {
+                idle_since = Instant::now();
+                let task = serve_stream(
+                    worker.clone(),
+                    peer.clone(),
+                    *request,
+                    respond,
+                    Active::begin(&active),
+                );
+                tokio::task::spawn_local(task);
+            }
+            Ok(Event::Drain) => {}
+            Ok(Event::End) => return,
+            Err(_) if active.get() > 0 => idle_since = Instant::now(),
+            Err(_) if is_leaving => return,
+            Err(_) => {
+                is_leaving = true;
+                idle_since = Instant::now();
+                connection.graceful_shutdown();
+            }
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER);
+    builder
+}
+
+enum Event {
+    Stream(Box<Request<RecvStream>>, SendResponse<Bytes>),
+    Drain,
+    End,
+}
+
+/// The connection's next stream, driving it meanwhile; or the worker's word that it drains.
+async fn next(
+    connection: &mut Connection<Stream, Bytes>,
+    worker: &Worker,
+    is_leaving: bool,
+) -> Event {
+    poll_fn(|cx| match connection.poll_accept(cx) {
+        Poll::Ready(Some(Ok((request, respond)))) => {
+            Poll::Ready(Event::Stream(Box::new(request), respond))
+        }
+        Poll::Ready(Some(Err(_)) | None) => Poll::Ready(Event::End),
+        Poll::Pending if !is_leaving && worker.phase.get() >= Phase::Draining => {
+            Poll::Ready(Event::Drain)
+        }
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+/// Counts a stream until its work has ended.
+struct Active(Rc<Cell<usize>>);
+
+impl Active {
+    fn begin(count: &Rc<Cell<usize>>) -> Active {
+        count.set(count.get() + 1);
+        Active(count.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+async fn serve_stream(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    active: Active,
+) {
+    let began = Instant::now();
+    let mut scratch = worker.scratches.take();
+    let (parts, body) = request.into_parts();
+    let is_head = parts.method == http::Method::HEAD;
+    let mut sink = StreamSink::new(respond, worker.table.load().timeouts.body);
+    let prepared = prepare(&worker, &peer, &parts, body.is_end_stream(), &mut scratch);
+    match prepared {
+        Ok(Prepared::Carry(plan)) => {
+            carry(&worker, &peer, &plan, &mut scratch, body, &mut sink, began).await
+        }
+        Ok(Prepared::Redirect(location)) => {
+            sink.answer(308, [("location", location)].into_iter(), None);
+            record(
+                &worker,
+                &peer,
+                &scratch.facts,
+                308,
+                Reason::Redirected,
+                began,
+            );
+        }
+        Err(refusal) => {
+            // Nobody to tell if the client is gone.
+            let _ = sink.refuse(refusal, is_head, Then::KeepAlive).await;
+            record(
+                &worker,
+                &peer,
+                &scratch.facts,
+                refusal.status(),
+                refusal.reason(),
+                began,
+            );
+        }
+    }
+    worker.scratches.give(scratch);
+    drop(active);
+}
+
+fn record(
+    worker: &Worker,
+    peer: &Peer,
+    facts: &Facts,
+    status: u16,
+    reason: Reason,
+    began: Instant,
+) {
+    let mut outcome = peer.outcome(Version::H2, facts, began);
+    outcome.status = status;
+    outcome.reason = reason;
+    worker.record(&outcome, None);
+}
+
+async fn carry(
+    worker: &Rc<Worker>,
+    peer: &Peer,
+    plan: &Plan,
+    scratch: &mut Scratch,
+    body: RecvStream,
+    sink: &mut StreamSink,
+    began: Instant,
+) {
+    let Scratch { facts, request, .. } = scratch;
+    let mut source = StreamSource::new(body, plan).await;
+    let end = story::carry(worker, plan, request, &mut source, sink).await;
+    let mut outcome = peer.outcome(Version::H2, facts, began);
+    outcome.status = end.status;
+    outcome.reason = end.reason;
+    outcome.route = Some(&plan.route.name);
+    outcome.service = Some(plan.route.service.name.as_str());
+    outcome.upstream = end.upstream;
+    outcome.attempts = end.attempts;
+    (outcome.received, outcome.sent) = (source.received(), sink.sent());
+    worker.record(&outcome, Some((&plan.route.service, plan.method)));
+}
+
+/// Reads a request's pseudo-header and header fields (RFC 9113 section 8.3) as the same head that HTTP/1 gives.
+fn prepare(
+    worker: &Worker,
+    peer: &Peer,
+    parts: &http::request::Parts,
+    is_end: bool,
+    scratch: &mut Scratch,
+) -> Result<Prepared, Refusal> {
+    let snapshot = worker.table.load();
+    let method = parts.method.as_str();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let cookies = joined_cookies(parts);
+    let mut list: Vec<Header<'_>> = Vec::with_capacity(parts.headers.len() + 1);
+    let mut seen = FieldsSeen::default();
+    for (name, value) in &parts.headers {
+        match known(name.as_str()) {
+            Known::Host => seen.host(value.as_bytes())?,
+            Known::ContentLength => seen.length(value.as_bytes())?,
+            Known::Expect => {
+                seen.expects_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue")
+            }
+            Known::Connection | Known::TransferEncoding | Known::Upgrade => {
+                return Err(Refusal::Malformed("a connection field in http/2"));
+            }
+            _ if name == http::header::COOKIE => {}
+            _ => list.push(Header {
+                name: name.as_str(),
+                value: value.as_bytes(),
+            }),
+        }
+    }
+    if !cookies.is_empty() {
+        list.push(Header {
+            name: "cookie",
+            value: &cookies,
+        });
+    }
+    let authority = parts.uri.authority().map(|authority| authority.as_str());
+    let head = RequestHead {
+        method,
+        target: path,
+        path_and_query: path,
+        host: seen.authority(authority)?,
+        version: Version::H2,
+        fields: &list,
+        framing: seen.framing(is_end)?,
+        connection: ConnectionOptions::default(),
+        expects_continue: seen.expects_continue && !is_end,
+        upgrade: false,
+    };
+    scratch.facts.clear();
+    plan::note(&mut scratch.facts, &head);
+    check_limits(&head, &snapshot.limits)?;
+    plan::prepare(
+        &head,
+        peer,
+        &snapshot,
+        &mut scratch.facts,
+        &mut scratch.request,
+    )
+}
+
+fn check_limits(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refusal> {
+    if head.method == "CONNECT" || head.method == "TRACE" {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    if head.path_and_query.len() > limits.target_bytes {
+        return Err(Refusal::TargetTooLong);
+    }
+    if head.fields.len() > limits.head_fields {
+        return Err(Refusal::TooManyFields);
+    }
+    let is_plain = |b: u8| b > b' ' && b < 0x7f && b != b'#';
+    if !head.path_and_query.bytes().all(is_plain) {
+        return Err(Refusal::Malformed("the request target is malformed"));
+    }
+    Ok(())
+}
+
+/// Cookie crumbs become one field again (RFC 9113 section 8.2.3).
+fn joined_cookies(parts: &http::request::Parts) -> Vec<u8> {
+    let crumbs: Vec<&[u8]> = parts
+        .headers
+        .get_all(http::header::COOKIE)
+        .iter()
+        .map(|crumb| crumb.as_bytes())
+        .collect();
+    crumbs.join(&b"; "[..])
+}
+
+#[derive(Default)]
+struct FieldsSeen<'a> {
+    host: Option<&'a str>,
+    length: Option<u64>,
+    expects_continue: bool,
+}
+
+impl<'a> FieldsSeen<'a> {
+    fn host(&mut self, value: &'a [u8]) -> Result<(), Refusal> {
+        if self.host.is_some() {
+            return Err(Refusal::Malformed("a request with two hosts"));
+        }
+        self.host = Some(
+            std::str::from_utf8(value).map_err(|_| Refusal::Malformed("the host is malformed"))?,
+        );
+        Ok(())
+    }
+
+    fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        let length = fields::content_length(value)
+            .ok_or(Refusal::Malformed("the content-length is malformed"))?;
+        if self.length.is_some() {
+            return Err(Refusal::Malformed("more than one content-length"));
+        }
+        self.length = Some(length);
+        Ok(())
+    }
+
+    /// `:authority`, or Host where it is absent; both only if they are the same (RFC 9113 section 8.3.1).
+    fn authority(&self, authority: Option<&'a str>) -> Result<&'a str, Refusal> {
+        match (authority, self.host) {
+            (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
+                Err(Refusal::Malformed("the host differs from the authority"))
+            }
+            (Some(host), _) | (None, Some(host)) => Ok(host),
+            (None, None) => Err(Refusal::Malformed("a request without host")),
+        }
+    }
+
+    fn framing(&self, is_end: bool) -> Result<Framing, Refusal> {
+        match (is_end, self.length) {
+            (true, None | Some(0)) | (false, Some(0)) => Ok(Framing::None),
+            (true, Some(_)) => Err(Refusal::Malformed("a content-length without a body")),
+            (false, Some(length)) => Ok(Framing::Length(length)),
+            (false, None) => Ok(Framing::Chunked),
+        }
+    }
+}
+
+/// A text answer's fields and body.
+fn refusal_text(refusal: Refusal) -> (impl Iterator<Item = (&'static str, String)>, Bytes) {
+    let text = refusal.text();
+    (
+        refusal_fields(refusal),
+        Bytes::from([text.as_bytes(), b"\n"].concat()),
+    )
+}

@@ -1,0 +1,168 @@
+//! A request's body as it comes over an HTTP/2 stream. Hot path.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http::HeaderMap;
+use httparse::Header;
+use tokio::time::Instant;
+
+use crate::proxy::exchange::{Piece, Source, SourceFault};
+use crate::proxy::http1::body::Framing;
+use crate::proxy::plan::Plan;
+use crate::proxy::timer::Timer;
+
+pub struct StreamSource {
+    body: RecvStream,
+    /// The whole body, if it came with the head.
+    whole: Option<Bytes>,
+    /// What came with the head, not yet lent out.
+    early: Option<Bytes>,
+    current: Bytes,
+    trailers: Option<HeaderMap>,
+    timer: Timer,
+    patience: Duration,
+    expected: Option<u64>,
+    received: u64,
+    limit: u64,
+}
+
+impl StreamSource {
+    /// Takes what is there already: a small body that came with its head can be sent again.
+    pub async fn new(body: RecvStream, plan: &Plan) -> StreamSource {
+        let expected = match plan.framing {
+            Framing::Length(length) => Some(length),
+            Framing::None | Framing::Chunked | Framing::UntilClose => None,
+        };
+        let mut source = StreamSource {
+            body,
+            whole: None,
+            early: None,
+            current: Bytes::new(),
+            trailers: None,
+            timer: Timer::default(),
+            patience: plan.timeouts.body,
+            expected,
+            received: 0,
+            limit: plan.body_limit,
+        };
+        if plan.framing == Framing::None {
+            source.whole = Some(Bytes::new());
+        } else if expected.is_some() {
+            source.take_early().await;
+        }
+        source
+    }
+
+    async fn take_early(&mut self) {
+        let ready = poll_fn(|cx| match self.body.poll_data(cx) {
+            Poll::Ready(Some(Ok(bytes))) => Poll::Ready(Some(bytes)),
+            _ => Poll::Ready(None),
+        });
+        let Some(bytes) = ready.await else { return };
+        self.release(bytes.len());
+        if self.expected == Some(bytes.len() as u64) && self.body.is_end_stream() {
+            self.received = bytes.len() as u64;
+            self.whole = Some(bytes);
+        } else {
+            self.early = Some(bytes);
+        }
+    }
+
+    /// Lets the client send as much again.
+    fn release(&mut self, count: usize) {
+        // Fails only on a stream that is gone, which the next read finds.
+        let _ = self.body.flow_control().release_capacity(count);
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, SourceFault> {
+        if let Some(bytes) = self.early.take() {
+            return Ok(Some(bytes));
+        }
+        let read = poll_fn(|cx| self.body.poll_data(cx));
+        match self
+            .timer
+            .within(Instant::now() + self.patience, read)
+            .await
+        {
+            Ok(Some(Ok(bytes))) => {
+                self.release(bytes.len());
+                Ok(Some(bytes))
+            }
+            Ok(Some(Err(_))) => Err(SourceFault::Gone),
+            Ok(None) => Ok(None),
+            Err(_) => Err(SourceFault::TooSlow),
+        }
+    }
+
+    async fn read_trailers(&mut self) -> Result<(), SourceFault> {
+        let read = poll_fn(|cx| self.body.poll_trailers(cx));
+        match self
+            .timer
+            .within(Instant::now() + self.patience, read)
+            .await
+        {
+            Ok(Ok(trailers)) => self.trailers = trailers,
+            Ok(Err(_)) => return Err(SourceFault::Gone),
+            Err(_) => return Err(SourceFault::TooSlow),
+        }
+        Ok(())
+    }
+}
+
+impl Source for StreamSource {
+    fn whole(&self) -> Option<&[u8]> {
+        self.whole.as_deref()
+    }
+
+    async fn next(&mut self) -> Result<Piece<'_>, SourceFault> {
+        while let Some(bytes) = self.read().await? {
+            if bytes.is_empty() {
+                continue;
+            }
+            self.received += bytes.len() as u64;
+            if self.received > self.limit {
+                return Err(SourceFault::TooLarge);
+            }
+            if self
+                .expected
+                .is_some_and(|expected| self.received > expected)
+            {
+                return Err(SourceFault::Malformed(
+                    "the body is longer than its content-length",
+                ));
+            }
+            self.current = bytes;
+            return Ok(Piece::Data(&self.current));
+        }
+        if self
+            .expected
+            .is_some_and(|expected| self.received != expected)
+        {
+            return Err(SourceFault::Malformed(
+                "the body is shorter than its content-length",
+            ));
+        }
+        self.read_trailers().await?;
+        Ok(match &self.trailers {
+            None => Piece::End,
+            Some(_) if self.expected.is_some() => Piece::End,
+            Some(fields) => Piece::Trailers(
+                fields
+                    .iter()
+                    .map(|(name, value)| Header {
+                        name: name.as_str(),
+                        value: value.as_bytes(),
+                    })
+                    .collect(),
+            ),
+        })
+    }
+
+    fn received(&self) -> u64 {
+        self.received
+    }
+}

@@ -1,0 +1,168 @@
+//! A stream that two directions of one task use at once: borrowed only while it is polled, never across an await. Hot path.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use tokio::time::Instant;
+
+use super::buffer::Buf;
+use super::timer::{Elapsed, Timer};
+use crate::dial::Stream;
+
+/// See the module.
+pub struct Io(RefCell<Stream>);
+
+impl Io {
+    pub fn new(stream: Stream) -> Io {
+        Io(RefCell::new(stream))
+    }
+
+    pub fn into_stream(self) -> Stream {
+        self.0.into_inner()
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.0.borrow().is_tls()
+    }
+
+    /// Reads once into the buffer's space; 0 is the end. While nothing comes, an empty buffer's memory is given back.
+    pub async fn read(&self, buf: &RefCell<Buf>) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read_or_rest(cx, &mut buf.borrow_mut())).await
+    }
+
+    /// The same, for a buffer that nobody else looks at.
+    pub async fn read_into(&self, buf: &mut Buf) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read_or_rest(cx, buf)).await
+    }
+
+    fn poll_read_or_rest(&self, cx: &mut Context<'_>, buf: &mut Buf) -> Poll<io::Result<usize>> {
+        let result = self.poll_read(cx, buf);
+        if result.is_pending() {
+            buf.rest();
+        }
+        result
+    }
+
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut Buf) -> Poll<io::Result<usize>> {
+        let mut space = ReadBuf::new(buf.space());
+        ready!(Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, &mut space))?;
+        let count = space.filled().len();
+        buf.fill(count);
+        Poll::Ready(Ok(count))
+    }
+
+    /// Writes all slices, in as few system calls and TLS records as it can, and flushes.
+    pub async fn write_all(&self, slices: &[&[u8]]) -> io::Result<()> {
+        let mut done = 0;
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        while done < total {
+            done += poll_fn(|cx| self.poll_write(cx, slices, done)).await?;
+        }
+        if self.is_tls() {
+            poll_fn(|cx| self.poll_flush(cx)).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Writes all slices as [`Io::write_all`] does; each write has `patience` to make progress. False: it made none, or failed.
+    pub async fn write_patiently(
+        &self,
+        slices: &[&[u8]],
+        timer: &Timer,
+        patience: Duration,
+    ) -> bool {
+        let mut done = 0;
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        while done < total {
+            let write = poll_fn(|cx| self.poll_write(cx, slices, done));
+            match timer.within(Instant::now() + patience, write).await {
+                Ok(Ok(written)) => done += written,
+                Ok(Err(_)) | Err(Elapsed) => return false,
+            }
+        }
+        if !self.is_tls() {
+            return true;
+        }
+        matches!(
+            timer
+                .within(Instant::now() + patience, poll_fn(|cx| self.poll_flush(cx)))
+                .await,
+            Ok(Ok(()))
+        )
+    }
+
+    /// Writes once of what follows `done` bytes of the slices (8 of them at most).
+    pub fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[&[u8]],
+        done: usize,
+    ) -> Poll<io::Result<usize>> {
+        let mut vector = [IoSlice::new(&[]); 8];
+        let mut count = 0;
+        let mut skip = done;
+        for slice in slices {
+            if skip >= slice.len() {
+                skip -= slice.len();
+                continue;
+            }
+            vector[count] = IoSlice::new(&slice[skip..]);
+            skip = 0;
+            count += 1;
+        }
+        let mut stream = self.0.borrow_mut();
+        let written = match &vector[..count] {
+            [one] => ready!(Pin::new(&mut *stream).poll_write(cx, one)),
+            many => ready!(Pin::new(&mut *stream).poll_write_vectored(cx, many)),
+        }?;
+        if written == 0 {
+            Poll::Ready(Err(io::ErrorKind::WriteZero.into()))
+        } else {
+            Poll::Ready(Ok(written))
+        }
+    }
+
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    /// Ends our direction: TLS close_notify, FIN.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)).await
+    }
+
+    /// Makes the close that follows a reset, so that a cut answer is never taken for a complete one.
+    pub fn reset_on_close(&self) {
+        // Fails only on a socket that is gone already, where there is nothing left to say.
+        let _ = socket2::SockRef::from(self.0.borrow().tcp())
+            .set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    /// Whether an idle connection has anything to read; see [`Stream::has_news`].
+    pub fn has_news(&self, cx: &mut Context<'_>) -> bool {
+        self.0.borrow().has_news(cx)
+    }
+
+    /// Ready when the peer reset the connection. An orderly end is not one: a client may close its direction and still
+    /// wait for the answer (RFC 9112 section 9.6). Bytes that wait to be read hide what comes after them.
+    pub fn poll_aborted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let stream = self.0.borrow();
+        let tcp = stream.tcp();
+        if tcp.poll_read_ready(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let mut byte = [0u8; 1];
+        let mut space = ReadBuf::new(&mut byte);
+        match tcp.poll_peek(cx, &mut space) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Accepts connections on one socket of a listener's group, and brings each to the protocol it speaks.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use rustls::{HandshakeKind, ProtocolVersion};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::http1;
+use super::http2;
+use super::io::Io;
+use super::plan::{Peer, TlsFacts};
+use super::worker::{Open, Worker};
+use crate::certs::{self, AcceptError};
+use crate::dial::Stream;
+use crate::routing::ListenerPolicy;
+use crate::telemetry::ListenerCells;
+use crate::telemetry::vitals::Handshake;
+
+/// How long accept rests when descriptors or memory have run out, or the connection limit is reached.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Accepts until `closes` ends, then what is queued already, then closes the socket.
+pub async fn accept_all(
+    worker: Rc<Worker>,
+    policy: Arc<ListenerPolicy>,
+    socket: std::net::TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    mut closes: watch::Receiver<bool>,
+) {
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            return tracing::error!(listener = %policy.name, %error, "a socket can't be watched");
+        }
+    };
+    let cells = worker.vitals.workers[worker.id.0].listener(&policy.name);
+    let door = Rc::new(Door { policy, tls, cells });
+    loop {
+        if worker.open.load(Relaxed) >= worker.connections.get() {
+            worker.vitals.workers[worker.id.0].accept_paused.add(1);
+            tokio::time::sleep(PAUSE).await;
+            if closes.has_changed().is_err() {
+                return;
+            }
+            continue;
+        }
+        tokio::select! {
+            biased;
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => door.admit(&worker, stream, peer),
+                Err(error) => rest(&worker, &error).await,
+            },
+            _ = closes.changed() => break,
+        }
+    }
+    while let Some(Ok((stream, peer))) = queued(&listener).await {
+        door.admit(&worker, stream, peer);
+    }
+}
+
+/// A connection that is in the socket's queue already.
+async fn queued(listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    std::future::poll_fn(|cx| {
+        std::task::Poll::Ready(match listener.poll_accept(cx) {
+            std::task::Poll::Ready(accepted) => Some(accepted),
+            std::task::Poll::Pending => None,
+        })
+    })
+    .await
+}
+
+async fn rest(worker: &Worker, error: &io::Error) {
+    // ECONNABORTED and its like are the client's; what runs out is ours, and asking again at once would spin.
+    let is_exhausted = matches!(error.raw_os_error(), Some(code) if {
+        use rustix::io::Errno;
+        [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].iter().any(|errno| errno.raw_os_error() == code)
+    });
+    if is_exhausted {
+        worker.vitals.workers[worker.id.0].accept_failed.add(1);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// What the connections of one listener on one worker share.
+struct Door {
+    /// As of its opening; a snapshot's newer one goes first.
+    policy: Arc<ListenerPolicy>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    cells: Arc<ListenerCells>,
+}
+
+/// Counts a connection as closed when its task ends, however it does.
+struct Closing(Rc<Door>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.cells.closed.add(1);
+    }
+}
+
+impl Door {
+    fn admit(self: &Rc<Self>, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+        self.cells.accepted.add(1);
+        let closing = Closing(self.clone());
+        let newest = worker.table.load().listener(&self.policy.name).cloned();
+        let policy = newest.unwrap_or_else(|| self.policy.clone());
+        let worker = worker.clone();
+        tokio::task::spawn_local(async move {
+            let open = Open::count(&worker).await;
+            serve(&worker, &closing.0, policy, stream, peer).await;
+            drop(open);
+            drop(closing);
+        });
+    }
+}
+
+async fn serve(
+    worker: &Rc<Worker>,
+    door: &Door,
+    policy: Arc<ListenerPolicy>,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    let accepted = Instant::now();
+    // Fails only on a connection that is gone already, which the first read finds.
+    let _ = stream.set_nodelay(true);
+    let address = peer.ip().to_canonical();
+    let mut peer = Peer {
+        is_trusted: policy.trusts(address),
+        listener: policy,
+        address,
+        address_text: address.to_string(),
+        tls: None,
+    };
+    let Some(config) = &door.tls else {
+        return http1::connection::serve(
+            worker.clone(),
+            peer,
+            Io::new(Stream::Plain(stream)),
+            accepted,
+        )
+        .await;
+    };
+    let deadline = accepted + worker.table.load().timeouts.head;
+    let handshake = certs::accept(
+        stream,
+        config.clone(),
+        &worker.certificates,
+        &door.policy.name,
+    );
+    let encrypted = match tokio::time::timeout_at(deadline, handshake).await {
+        Ok(Ok(encrypted)) => encrypted,
+        Ok(Err(AcceptError::UnknownName)) => return door.cells.handshake(Handshake::UnknownName),
+        Ok(Err(AcceptError::NoCertificate | AcceptError::Failed(_))) => {
+            return door.cells.handshake(Handshake::Failed);
+        }
+        Err(_) => return door.cells.handshake(Handshake::TimedOut),
+    };
+    let session = encrypted.get_ref().1;
+    door.cells.handshake(kind_of(session));
+    let sni: Option<Box<str>> = session.server_name().map(Into::into);
+    let speaks_h2 = session.alpn_protocol() == Some(b"h2");
+    let certificate = worker
+        .certificates
+        .load()
+        .certificate(&door.policy.name, sni.as_deref())
+        .cloned();
+    peer.tls = Some(TlsFacts { sni, certificate });
+    let stream = Stream::Accepted(encrypted);
+    if speaks_h2 {
+        http2::serve(worker.clone(), peer, stream, deadline).await;
+    } else {
+        http1::connection::serve(worker.clone(), peer, Io::new(stream), accepted).await;
+    }
+}
+
+fn kind_of(session: &rustls::ServerConnection) -> Handshake {
+    let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    match (session.protocol_version(), is_resumed) {
+        (Some(ProtocolVersion::TLSv1_2), true) => Handshake::Tls12Resumed,
+        (Some(ProtocolVersion::TLSv1_2), false) => Handshake::Tls12Full,
+        (_, true) => Handshake::Tls13Resumed,
+        (_, false) => Handshake::Tls13Full,
+    }
+}

@@ -1,0 +1,456 @@
+//! From a parsed head to what is to be done with it: the route, and the head that a server gets. Hot path.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::fields::{Known, elements, is_nominated, known};
+use super::http1::body::Framing;
+use super::http1::head::{RequestHead, Version};
+use super::refusal::Refusal;
+use crate::certs::Certificate;
+use crate::routing::host::HostBuffer;
+use crate::routing::path::{canonical, without_query};
+use crate::routing::{ListenerPolicy, Method, Route, Snapshot, Timeouts};
+use crate::telemetry::{Outcome, Reason};
+
+/// What is known of a connection before any request on it.
+pub struct Peer {
+    pub listener: Arc<ListenerPolicy>,
+    pub address: IpAddr,
+    pub address_text: String,
+    /// May say on whose behalf it speaks.
+    pub is_trusted: bool,
+    pub tls: Option<TlsFacts>,
+}
+
+/// What a TLS handshake settled.
+pub struct TlsFacts {
+    pub sni: Option<Box<str>>,
+    pub certificate: Option<Arc<Certificate>>,
+}
+
+impl Peer {
+    /// The outcome of a request, before it is known: the caller fills in how it ended.
+    pub fn outcome<'a>(
+        &'a self,
+        version: Version,
+        facts: &'a Facts,
+        began: Instant,
+    ) -> Outcome<'a> {
+        Outcome {
+            listener: &self.listener.name,
+            client: self.address,
+            version: version.label(),
+            tls: self.tls.is_some(),
+            method: &facts.method,
+            host: &facts.host,
+            target: &facts.target,
+            request_id: &facts.request_id,
+            status: 0,
+            reason: Reason::Internal,
+            route: None,
+            service: None,
+            upstream: None,
+            attempts: 0,
+            duration: began.elapsed(),
+            received: 0,
+            sent: 0,
+        }
+    }
+}
+
+/// A request's own words, kept for the log after its head is gone. One per connection, used again and again.
+#[derive(Debug, Default)]
+pub struct Facts {
+    pub method: String,
+    pub host: String,
+    pub target: String,
+    pub request_id: String,
+}
+
+impl Facts {
+    pub fn clear(&mut self) {
+        for text in [
+            &mut self.method,
+            &mut self.host,
+            &mut self.target,
+            &mut self.request_id,
+        ] {
+            text.clear();
+        }
+    }
+}
+
+/// What is to be done with a request.
+#[derive(Debug)]
+pub struct Plan {
+    pub route: Arc<Route>,
+    pub method: Method,
+    pub is_head: bool,
+    pub version: Version,
+    pub framing: Framing,
+    pub upgrade: bool,
+    /// The client wants its connection kept.
+    pub keep_alive: bool,
+    pub expects_continue: bool,
+    pub timeouts: Timeouts,
+    pub body_limit: u64,
+    pub body_rate: u64,
+}
+
+/// A request is carried to a server or answered here.
+#[derive(Debug)]
+pub enum Prepared {
+    Carry(Plan),
+    /// 308 to this location.
+    Redirect(String),
+}
+
+/// Keeps what the log needs of a head.
+pub fn note(facts: &mut Facts, head: &RequestHead<'_>) {
+    let keep = |slot: &mut String, text: &str| {
+        slot.clear();
+        slot.push_str(text);
+    };
+    keep(&mut facts.method, head.method);
+    keep(&mut facts.host, head.host);
+    keep(&mut facts.target, head.target);
+    facts.request_id.clear();
+}
+
+/// Decides about a request and writes the head that the server gets to `out`.
+pub fn prepare(
+    head: &RequestHead<'_>,
+    peer: &Peer,
+    snapshot: &Snapshot,
+    facts: &mut Facts,
+    out: &mut Vec<u8>,
+) -> Result<Prepared, Refusal> {
+    note(facts, head);
+    let mut buffer = HostBuffer::new();
+    let host = match head.host {
+        "" => "",
+        sent => buffer
+            .fill(sent.as_bytes())
+            .map_err(|_| Refusal::Malformed("the host is malformed"))?,
+    };
+    check_host_field(head, host)?;
+    if let Some(redirect) = peer.listener.redirect {
+        if host.is_empty() {
+            return Err(Refusal::Malformed("a request without host"));
+        }
+        let path = if head.path_and_query == "*" {
+            "/"
+        } else {
+            head.path_and_query
+        };
+        let port = redirect
+            .port
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
+        return Ok(Prepared::Redirect(format!("https://{host}{port}{path}")));
+    }
+    check_direction(peer, host)?;
+    let route = find_route(snapshot, host, head.path_and_query)?;
+    let body_limit = snapshot.limits.body_bytes.unwrap_or(u64::MAX);
+    if matches!(head.framing, Framing::Length(length) if length > body_limit) {
+        return Err(Refusal::BodyTooLarge);
+    }
+    write_request(out, head, peer, facts);
+    Ok(Prepared::Carry(Plan {
+        route: route.clone(),
+        method: Method::parse(head.method),
+        is_head: head.method == "HEAD",
+        version: head.version,
+        framing: head.framing,
+        upgrade: head.upgrade,
+        keep_alive: match head.version {
+            Version::Http10 => head.connection.keep_alive && !head.connection.close,
+            Version::Http11 | Version::H2 => !head.connection.close,
+        },
+        expects_continue: head.expects_continue,
+        timeouts: snapshot.timeouts.clone(),
+        body_limit,
+        body_rate: snapshot.limits.body_rate,
+    }))
+}
+
+/// A Host field that differs from an absolute-form target's authority is refused (RFC 9112 section 3.2.2 would let the target win; a
+/// server behind us may not).
+fn check_host_field(head: &RequestHead<'_>, host: &str) -> Result<(), Refusal> {
+    if head.target == head.path_and_query {
+        return Ok(());
+    }
+    for field in head
+        .fields
+        .iter()
+        .filter(|field| known(field.name) == Known::Host)
+    {
+        let mut buffer = HostBuffer::new();
+        if buffer.fill(field.value).ok() != Some(host) {
+            return Err(Refusal::Malformed(
+                "the host differs from the target's authority",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// 421 (RFC 9110 section 15.5.20) when the client named one host in its handshake and asks for another that the
+/// certificate does not cover.
+fn check_direction(peer: &Peer, host: &str) -> Result<(), Refusal> {
+    let Some(TlsFacts {
+        sni: Some(sni),
+        certificate,
+    }) = &peer.tls
+    else {
+        return Ok(());
+    };
+    let is_covered =
+        sni.eq_ignore_ascii_case(host) || certificate.as_ref().is_some_and(|one| one.covers(host));
+    if is_covered {
+        Ok(())
+    } else {
+        Err(Refusal::Misdirected)
+    }
+}
+
+/// The path decides as it stands and in canonical form; if the two lead to different routes, the request is ambiguous.
+fn find_route<'s>(
+    snapshot: &'s Snapshot,
+    host: &str,
+    path_and_query: &str,
+) -> Result<&'s Arc<Route>, Refusal> {
+    if path_and_query == "*" {
+        return snapshot
+            .routes
+            .find(host, "/")
+            .map_err(|_| Refusal::NoRoute);
+    }
+    let path = without_query(path_and_query);
+    let meant = canonical(path).map_err(|_| Refusal::Malformed("the path is malformed"))?;
+    let as_sent = snapshot.routes.find(host, path);
+    if *meant == *path {
+        return as_sent.map_err(|_| Refusal::NoRoute);
+    }
+    match (as_sent, snapshot.routes.find(host, &meant)) {
+        (Ok(one), Ok(other)) if Arc::ptr_eq(one, other) => Ok(one),
+        (Err(_), Err(_)) => Err(Refusal::NoRoute),
+        _ => Err(Refusal::Malformed(
+            "the path leads to different routes as it stands and in canonical form",
+        )),
+    }
+}
+
+/// Writes the head for the server: nothing is passed on as it came, our own fields come after the hop-by-hop ones are gone.
+fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: &mut Facts) {
+    out.clear();
+    for part in [
+        head.method,
+        " ",
+        head.path_and_query,
+        " HTTP/1.1\r\nHost: ",
+        head.host,
+        "\r\n",
+    ] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    let mut kept = KeptIdentity::default();
+    let mut traceparent = None;
+    for field in head.fields {
+        match known(field.name) {
+            Known::Other | Known::ContentType => {
+                if !(head.connection.nominates && is_nominated(field.name, head.fields)) {
+                    push_field(out, field.name, field.value);
+                }
+            }
+            Known::XForwardedFor if peer.is_trusted => kept.add_for(field.value),
+            Known::XForwardedHost if peer.is_trusted => kept.host = Some(field.value),
+            Known::XForwardedProto if peer.is_trusted => kept.proto = Some(field.value),
+            Known::XRequestId if peer.is_trusted => kept.request_id = request_id(field.value),
+            Known::Identity if peer.is_trusted => push_field(out, field.name, field.value),
+            Known::Traceparent if is_traceparent(field.value) && traceparent.is_none() => {
+                traceparent = Some(field.value)
+            }
+            Known::Host
+            | Known::Connection
+            | Known::ContentLength
+            | Known::TransferEncoding
+            | Known::Expect
+            | Known::Upgrade
+            | Known::HopByHop
+            | Known::XForwardedFor
+            | Known::XForwardedHost
+            | Known::XForwardedProto
+            | Known::Identity
+            | Known::XRequestId
+            | Known::Traceparent
+            | Known::Underscore => {}
+        }
+    }
+    write_identity(out, &kept, head, peer, facts);
+    write_traceparent(out, traceparent);
+    match head.framing {
+        // A method that is defined to have a body says that it has none (RFC 9110 section 8.6).
+        Framing::None if matches!(head.method, "POST" | "PUT" | "PATCH") => {
+            out.extend_from_slice(b"Content-Length: 0\r\n")
+        }
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(length) => {
+            write!(out, "Content-Length: {length}\r\n").expect("a vector takes all")
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+    if head.expects_continue && head.framing != Framing::None {
+        out.extend_from_slice(b"Expect: 100-continue\r\n");
+    }
+    if head.upgrade {
+        out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: websocket\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What a trusted proxy said of the client.
+#[derive(Default)]
+struct KeptIdentity<'a> {
+    forwarded_for: Vec<&'a [u8]>,
+    host: Option<&'a [u8]>,
+    proto: Option<&'a [u8]>,
+    request_id: Option<&'a str>,
+}
+
+impl<'a> KeptIdentity<'a> {
+    fn add_for(&mut self, value: &'a [u8]) {
+        self.forwarded_for.extend(elements(value));
+    }
+}
+
+fn write_identity(
+    out: &mut Vec<u8>,
+    kept: &KeptIdentity<'_>,
+    head: &RequestHead<'_>,
+    peer: &Peer,
+    facts: &mut Facts,
+) {
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    for hop in &kept.forwarded_for {
+        out.extend_from_slice(hop);
+        out.extend_from_slice(b", ");
+    }
+    out.extend_from_slice(peer.address_text.as_bytes());
+    let scheme = if peer.tls.is_some() { "https" } else { "http" };
+    out.extend_from_slice(b"\r\n");
+    push_field(
+        out,
+        "X-Forwarded-Proto",
+        kept.proto.unwrap_or(scheme.as_bytes()),
+    );
+    push_field(
+        out,
+        "X-Forwarded-Host",
+        kept.host.unwrap_or(head.host.as_bytes()),
+    );
+    match kept.request_id {
+        Some(id) => facts.request_id.push_str(id),
+        None => push_hex(&mut facts.request_id, fastrand::u128(..), 32),
+    }
+    push_field(out, "X-Request-Id", facts.request_id.as_bytes());
+}
+
+fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_hex(text: &mut String, value: u128, digits: u32) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    text.extend(
+        (0..digits)
+            .rev()
+            .map(|digit| char::from(DIGITS[(value >> (4 * digit)) as usize & 15])),
+    );
+}
+
+/// A request id is kept if it is of 1 to 128 visible characters that no log has to escape.
+fn request_id(value: &[u8]) -> Option<&str> {
+    let allowed = |b: u8| {
+        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=')
+    };
+    let fits = (1..=128).contains(&value.len()) && value.iter().copied().all(allowed);
+    if fits {
+        std::str::from_utf8(value).ok()
+    } else {
+        None
+    }
+}
+
+/// W3C Trace Context, section 3.2: `version-traceid-parentid-flags` in lower-case hex, neither id all zeros.
+fn is_traceparent(value: &[u8]) -> bool {
+    let lower_hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let not_zero = |part: &[u8]| part.iter().any(|&b| b != b'0');
+    if value.len() < 55 || [2, 35, 52].iter().any(|&at| value[at] != b'-') {
+        return false;
+    }
+    let (version, trace, parent, flags) =
+        (&value[..2], &value[3..35], &value[36..52], &value[53..55]);
+    let has_right_length = value.len() == 55 || (version != b"00" && value[55] == b'-');
+    has_right_length
+        && version != b"ff"
+        && [version, trace, parent, flags].into_iter().all(lower_hex)
+        && not_zero(trace)
+        && not_zero(parent)
+}
+
+/// A trace is kept, or begun with the sampled flag: whether to record it stays the servers' decision.
+fn write_traceparent(out: &mut Vec<u8>, kept: Option<&[u8]>) {
+    if let Some(value) = kept {
+        return push_field(out, "traceparent", value);
+    }
+    let mut value = String::with_capacity(55);
+    value.push_str("00-");
+    push_hex(&mut value, fastrand::u128(1..), 32);
+    value.push('-');
+    push_hex(&mut value, u128::from(fastrand::u64(1..)), 16);
+    value.push_str("-01");
+    push_field(out, "traceparent", value.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_is_held_against_its_grammar() {
+        assert!(is_traceparent(
+            b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        ));
+        assert!(is_traceparent(
+            b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more"
+        ));
+        for bad in [
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "",
+        ] {
+            assert!(!is_traceparent(bad.as_bytes()), "{bad}");
+        }
+        let mut out = Vec::new();
+        write_traceparent(&mut out, None);
+        assert!(is_traceparent(&out[13..out.len() - 2]));
+    }
+
+    #[test]
+    fn a_request_id_that_a_log_would_have_to_escape_is_not_kept() {
+        assert_eq!(request_id(b"ab-1"), Some("ab-1"));
+        assert_eq!(request_id(b"a\"b"), None);
+        assert_eq!(request_id(&[b'a'; 129]), None);
+    }
+}

@@ -1,0 +1,131 @@
+//! A worker's connections to servers: lent to one request at a time, kept while idle. Hot path.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+
+use tokio::time::Instant;
+
+use super::buffer::Buf;
+use super::io::Io;
+use crate::routing::Timeouts;
+
+/// An HTTP/1 connection to a server.
+pub struct ServerConnection {
+    pub io: Io,
+    pub buf: RefCell<Buf>,
+    opened: Instant,
+    idle_since: Instant,
+    /// Carried a request before.
+    pub is_reused: bool,
+}
+
+impl ServerConnection {
+    pub fn new(io: Io, buf: Buf, now: Instant) -> ServerConnection {
+        ServerConnection {
+            io,
+            buf: RefCell::new(buf),
+            opened: now,
+            idle_since: now,
+            is_reused: false,
+        }
+    }
+}
+
+/// Idle connections by [`crate::routing::Upstream::number`]; the last one given back is the first one taken.
+#[derive(Default)]
+pub struct Pool {
+    idle: HashMap<u64, Vec<ServerConnection>>,
+    count: usize,
+}
+
+/// What taking from the pool found.
+pub struct Taken {
+    pub connection: Option<ServerConnection>,
+    /// Connections that were closed while idle.
+    pub stale: u64,
+}
+
+impl Pool {
+    /// Idle connections in all.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn pop(&mut self, upstream: u64) -> Option<ServerConnection> {
+        let connection = self.idle.get_mut(&upstream)?.pop()?;
+        self.count -= 1;
+        Some(connection)
+    }
+
+    /// Keeps a connection, unless `cap` for its server or `total` for the worker is reached: then the oldest goes.
+    pub fn put(
+        &mut self,
+        upstream: u64,
+        mut connection: ServerConnection,
+        now: Instant,
+        cap: usize,
+        total: usize,
+    ) {
+        connection.idle_since = now;
+        connection.is_reused = true;
+        connection.buf.get_mut().rest();
+        let shelf = self.idle.entry(upstream).or_default();
+        if shelf.len() >= cap || self.count >= total {
+            if shelf.is_empty() {
+                return;
+            }
+            shelf.remove(0);
+            self.count -= 1;
+        }
+        shelf.push(connection);
+        self.count += 1;
+    }
+
+    /// Closes what is too old, idle for too long, or closed by its server.
+    pub fn sweep(&mut self, now: Instant, timeouts: &Timeouts) {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.idle.retain(|_, shelf| {
+            shelf.retain(|connection| {
+                is_usable(connection, now, timeouts) && !connection.io.has_news(&mut cx)
+            });
+            !shelf.is_empty()
+        });
+        self.count = self.idle.values().map(Vec::len).sum();
+    }
+
+    pub fn clear(&mut self) {
+        self.idle.clear();
+        self.count = 0;
+    }
+}
+
+fn is_usable(connection: &ServerConnection, now: Instant, timeouts: &Timeouts) -> bool {
+    now - connection.idle_since < timeouts.pool_idle && now - connection.opened < timeouts.pool_age
+}
+
+/// Takes an idle connection that its server has not closed; costs no system call.
+pub async fn take(pool: &RefCell<Pool>, upstream: u64, now: Instant, timeouts: &Timeouts) -> Taken {
+    let mut stale = 0;
+    loop {
+        let Some(connection) = pool.borrow_mut().pop(upstream) else {
+            return Taken {
+                connection: None,
+                stale,
+            };
+        };
+        let has_news = poll_fn(|cx| Poll::Ready(connection.io.has_news(cx))).await;
+        if !has_news && is_usable(&connection, now, timeouts) {
+            return Taken {
+                connection: Some(connection),
+                stale,
+            };
+        }
+        stale += 1;
+    }
+}

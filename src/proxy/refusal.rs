@@ -1,0 +1,184 @@
+//! Errors of the data plane, sorted by blame: each with its status, its reason, and whether it may be sent again.
+
+use crate::routing::measured::AttemptOutcome;
+use crate::routing::upstream::PassiveFault;
+use crate::telemetry::Reason;
+
+/// Why rota answers a request itself instead of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    // The client's fault.
+    Malformed(&'static str),
+    HeadTooLarge,
+    TooManyFields,
+    TargetTooLong,
+    BodyTooLarge,
+    ClientTimeout,
+    MethodNotAllowed,
+    /// A transfer coding that rota does not know.
+    UnknownCoding,
+    /// HTTP/2 or higher over clear text, or a version that isn't 1.x.
+    Version,
+    Misdirected,
+    NoRoute,
+    // The servers'.
+    NoUpstream,
+    ConnectFailed,
+    ConnectTimeout,
+    UpstreamBroken,
+    UpstreamTimeout,
+    // Ours.
+    Internal,
+}
+
+impl Refusal {
+    pub fn status(self) -> u16 {
+        match self {
+            Refusal::Malformed(_) => 400,
+            Refusal::HeadTooLarge | Refusal::TooManyFields => 431,
+            Refusal::TargetTooLong => 414,
+            Refusal::BodyTooLarge => 413,
+            Refusal::ClientTimeout => 408,
+            Refusal::MethodNotAllowed => 405,
+            Refusal::UnknownCoding => 501,
+            Refusal::Version => 505,
+            Refusal::Misdirected => 421,
+            Refusal::NoRoute => 404,
+            Refusal::NoUpstream => 503,
+            Refusal::ConnectFailed | Refusal::UpstreamBroken => 502,
+            Refusal::ConnectTimeout | Refusal::UpstreamTimeout => 504,
+            Refusal::Internal => 500,
+        }
+    }
+
+    pub fn reason(self) -> Reason {
+        match self {
+            Refusal::Malformed(_) | Refusal::Version => Reason::BadRequest,
+            Refusal::HeadTooLarge | Refusal::TooManyFields => Reason::HeadTooLarge,
+            Refusal::TargetTooLong => Reason::TargetTooLong,
+            Refusal::BodyTooLarge => Reason::BodyTooLarge,
+            Refusal::ClientTimeout => Reason::ClientTimeout,
+            Refusal::MethodNotAllowed => Reason::MethodNotAllowed,
+            Refusal::UnknownCoding => Reason::NotImplemented,
+            Refusal::Misdirected => Reason::Misdirected,
+            Refusal::NoRoute => Reason::NoRoute,
+            Refusal::NoUpstream => Reason::NoUpstream,
+            Refusal::ConnectFailed | Refusal::ConnectTimeout => Reason::ConnectFailed,
+            Refusal::UpstreamBroken => Reason::UpstreamBroken,
+            Refusal::UpstreamTimeout => Reason::UpstreamTimeout,
+            Refusal::Internal => Reason::Internal,
+        }
+    }
+
+    /// What the client reads in the body.
+    pub fn text(self) -> &'static str {
+        match self {
+            Refusal::Malformed(what) => what,
+            Refusal::HeadTooLarge => "the head of the request is too large",
+            Refusal::TooManyFields => "the request has too many header fields",
+            Refusal::TargetTooLong => "the request target is too long",
+            Refusal::BodyTooLarge => "the request body is too large",
+            Refusal::ClientTimeout => "the request came too slowly",
+            Refusal::MethodNotAllowed => "this method is not forwarded",
+            Refusal::UnknownCoding => "this transfer coding is not known",
+            Refusal::Version => "this version of http is not spoken here",
+            Refusal::Misdirected => "the connection's certificate does not cover this host",
+            Refusal::NoRoute => "no route for this host and path",
+            Refusal::NoUpstream => "no server is available, try again",
+            Refusal::ConnectFailed => "no server could be reached",
+            Refusal::ConnectTimeout => "no server could be reached in time",
+            Refusal::UpstreamBroken => "the server did not answer in http",
+            Refusal::UpstreamTimeout => "the server did not answer in time",
+            Refusal::Internal => "an error of the load balancer",
+        }
+    }
+
+    /// Whether the connection can't be used for another request: its framing is in doubt, or it holds what nobody will read.
+    pub fn ends_connection(self) -> bool {
+        match self {
+            Refusal::Malformed(_)
+            | Refusal::HeadTooLarge
+            | Refusal::TooManyFields
+            | Refusal::TargetTooLong
+            | Refusal::BodyTooLarge
+            | Refusal::ClientTimeout
+            | Refusal::UnknownCoding
+            | Refusal::Version
+            | Refusal::MethodNotAllowed
+            | Refusal::Internal => true,
+            Refusal::Misdirected
+            | Refusal::NoRoute
+            | Refusal::NoUpstream
+            | Refusal::ConnectFailed
+            | Refusal::ConnectTimeout
+            | Refusal::UpstreamBroken
+            | Refusal::UpstreamTimeout => false,
+        }
+    }
+}
+
+/// How an attempt at a server failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Refused or unreachable: no byte was taken.
+    Refused,
+    ConnectTimeout,
+    /// The certificate is not valid, or TLS could not be agreed on: no byte was taken.
+    Tls,
+    /// Ours: no descriptor or port; says nothing about the server.
+    Local,
+    /// Closed or reset before the answer's first byte.
+    ClosedBeforeAnswer,
+    /// The answer is not HTTP, ambiguous, or was cut in its head.
+    BadAnswer,
+    /// Its status is one that the service's policy counts as a failure.
+    Status(u16),
+    /// No answer within the deadline of all attempts.
+    Timeout,
+}
+
+impl Fault {
+    pub fn refusal(self) -> Refusal {
+        match self {
+            Fault::Refused | Fault::Tls => Refusal::ConnectFailed,
+            Fault::ConnectTimeout => Refusal::ConnectTimeout,
+            Fault::Local => Refusal::Internal,
+            Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) => {
+                Refusal::UpstreamBroken
+            }
+            Fault::Timeout => Refusal::UpstreamTimeout,
+        }
+    }
+
+    pub fn outcome(self) -> AttemptOutcome {
+        match self {
+            Fault::Refused | Fault::Tls | Fault::Local => AttemptOutcome::ConnectRefused,
+            Fault::ConnectTimeout => AttemptOutcome::ConnectTimeout,
+            Fault::ClosedBeforeAnswer | Fault::BadAnswer => AttemptOutcome::Broken,
+            Fault::Status(_) => AttemptOutcome::ServerError,
+            Fault::Timeout => AttemptOutcome::Timeout,
+        }
+    }
+
+    /// What passive health hears of it.
+    pub fn passive(self) -> Option<PassiveFault> {
+        match self {
+            Fault::Refused | Fault::Tls => Some(PassiveFault::Refused),
+            Fault::ConnectTimeout => Some(PassiveFault::ConnectTimeout),
+            Fault::Local => None,
+            Fault::ClosedBeforeAnswer | Fault::BadAnswer => Some(PassiveFault::Broken),
+            Fault::Status(code) => Some(PassiveFault::Status(code)),
+            Fault::Timeout => Some(PassiveFault::Timeout),
+        }
+    }
+
+    /// No byte of the request was written: sending it elsewhere is always safe and needs no budget.
+    pub fn is_before_sending(self) -> bool {
+        match self {
+            Fault::Refused | Fault::ConnectTimeout | Fault::Tls | Fault::Local => true,
+            Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) | Fault::Timeout => {
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! One worker: a thread with its own runtime, its own sockets, its own pool; it shares nothing but the snapshot and upstreams.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Waker;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use super::buffer::Buffers;
+use super::listener;
+use super::pool::Pool;
+use super::scratch::Scratches;
+use crate::certs::CertStore;
+use crate::drain::{Gate, Phase};
+use crate::routing::swap::Reader;
+use crate::routing::{Limits, ListenerPolicy, Method, PassiveReport, Service, Snapshot, WorkerId};
+use crate::telemetry::access_log::WorkerLog;
+use crate::telemetry::{Outcome, Vitals};
+
+/// How often a worker looks after what no request does: the log's batch, its CPU time, idle connections.
+const TICK: Duration = Duration::from_millis(100);
+/// How often idle connections to servers are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What a worker is started with.
+pub struct Start {
+    pub id: WorkerId,
+    pub workers: usize,
+    pub table: Reader<Snapshot>,
+    pub certificates: Reader<CertStore>,
+    pub vitals: Arc<Vitals>,
+    pub gate: Gate,
+    pub passive: mpsc::Sender<PassiveReport>,
+    pub log: Option<WorkerLog>,
+    pub orders: mpsc::Receiver<WorkerOrder>,
+    /// Client connections of the whole process.
+    pub open: Arc<AtomicUsize>,
+}
+
+/// What the app tells a running worker.
+pub enum WorkerOrder {
+    /// Accept from this socket, one of a SO_REUSEPORT group; `tls` for an https listener.
+    /// `policy` is what it does as long as no snapshot says otherwise.
+    Listen {
+        policy: Arc<ListenerPolicy>,
+        socket: std::net::TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    },
+    /// Accept what is queued, then close that listener's socket.
+    Unlisten { name: Arc<str> },
+    /// The access log was set up, replaced or taken away.
+    Log(Option<WorkerLog>),
+}
+
+/// What a worker's tasks share, on its own thread.
+pub struct Worker {
+    pub id: WorkerId,
+    pub workers: usize,
+    pub table: Reader<Snapshot>,
+    pub certificates: Reader<CertStore>,
+    pub vitals: Arc<Vitals>,
+    pub passive: mpsc::Sender<PassiveReport>,
+    pub pool: RefCell<Pool>,
+    pub buffers: Buffers,
+    pub scratches: Scratches,
+    pub open: Arc<AtomicUsize>,
+    /// The drain phase as of the worker's own last look: read on each request.
+    pub phase: Cell<Phase>,
+    // Limits that are read where no snapshot is at hand; as of the last tick.
+    pub head_bytes: Cell<usize>,
+    pub target_bytes: Cell<usize>,
+    pub connections: Cell<usize>,
+    pub pool_total: Cell<usize>,
+    log: RefCell<Option<WorkerLog>>,
+    /// Tasks of connections, to be woken when the worker begins to drain.
+    sleepers: RefCell<HashMap<u64, Waker>>,
+    next_sleeper: Cell<u64>,
+    own: Cell<usize>,
+}
+
+/// One client connection that is open; counted until dropped.
+#[must_use]
+pub struct Open {
+    worker: Rc<Worker>,
+    sleeper: u64,
+}
+
+impl Open {
+    /// Counts a connection; to be called on its task, whose waker it keeps.
+    pub async fn count(worker: &Rc<Worker>) -> Open {
+        let sleeper = worker.next_sleeper.get();
+        worker.next_sleeper.set(sleeper + 1);
+        worker.own.set(worker.own.get() + 1);
+        worker.open.fetch_add(1, Relaxed);
+        let waker = std::future::poll_fn(|cx| std::task::Poll::Ready(cx.waker().clone())).await;
+        worker.sleepers.borrow_mut().insert(sleeper, waker);
+        Open {
+            worker: worker.clone(),
+            sleeper,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.sleepers.borrow_mut().remove(&self.sleeper);
+        self.worker.own.set(self.worker.own.get() - 1);
+        self.worker.open.fetch_sub(1, Relaxed);
+        if std::thread::panicking() {
+            self.worker.vitals.workers[self.worker.id.0].panics.add(1);
+        }
+    }
+}
+
+impl Worker {
+    fn new(start: Start) -> (Rc<Worker>, Gate, mpsc::Receiver<WorkerOrder>) {
+        let limits = Limits::default();
+        let worker = Worker {
+            id: start.id,
+            workers: start.workers,
+            table: start.table,
+            certificates: start.certificates,
+            vitals: start.vitals,
+            passive: start.passive,
+            pool: RefCell::default(),
+            buffers: Buffers::default(),
+            scratches: Scratches::default(),
+            open: start.open,
+            phase: Cell::new(Phase::Serving),
+            head_bytes: Cell::new(limits.head_bytes),
+            target_bytes: Cell::new(limits.target_bytes),
+            connections: Cell::new(limits.connections),
+            pool_total: Cell::new(limits.pool),
+            log: RefCell::new(start.log),
+            sleepers: RefCell::default(),
+            next_sleeper: Cell::new(0),
+            own: Cell::new(0),
+        };
+        worker.read_limits();
+        (Rc::new(worker), start.gate, start.orders)
+    }
+
+    fn read_limits(&self) {
+        let snapshot = self.table.load();
+        self.head_bytes.set(snapshot.limits.head_bytes);
+        self.target_bytes.set(snapshot.limits.target_bytes);
+        self.connections.set(snapshot.limits.connections);
+        self.pool_total
+            .set(snapshot.limits.pool.div_ceil(self.workers));
+    }
+
+    /// Records a request's end: the one place that feeds access log and metrics.
+    pub fn record(&self, outcome: &Outcome<'_>, of: Option<(&Service, Method)>) {
+        self.vitals.workers[self.id.0].ended(outcome.reason);
+        if let Some((service, method)) = of {
+            let micros = u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX);
+            service
+                .measured
+                .of(self.id)
+                .record(method, outcome.status, micros);
+        }
+        if let Some(log) = self.log.borrow_mut().as_mut() {
+            log.record(outcome);
+        }
+    }
+
+    fn tick(&self, now: Instant, swept: &mut Instant) {
+        self.read_limits();
+        let vitals = &self.vitals.workers[self.id.0];
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        vitals.busy_ns.store(
+            used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64,
+            Relaxed,
+        );
+        if now - *swept >= SWEEP {
+            *swept = now;
+            let timeouts = self.table.load().timeouts.clone();
+            self.pool.borrow_mut().sweep(now, &timeouts);
+        }
+        vitals
+            .pool_idle
+            .store(self.pool.borrow().len() as i64, Relaxed);
+        if let Some(log) = self.log.borrow_mut().as_mut() {
+            log.flush_if_due(now.into_std());
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        let sleepers: Vec<Waker> = self.sleepers.borrow().values().cloned().collect();
+        sleepers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Starts a worker's thread. It ends when the drain reaches [`Phase::Stopped`], or earlier when nothing is left to finish.
+pub fn start(start: Start) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name(format!("worker-{}", start.id.0))
+        .spawn(move || {
+            let tasks = LocalSet::new();
+            tasks.block_on(&runtime, run(start));
+            // What is still open is cut here, with its tasks.
+            drop(tasks);
+        })
+}
+
+async fn run(start: Start) {
+    let (worker, mut gate, mut orders) = Worker::new(start);
+    let mut listeners: HashMap<Arc<str>, watch::Sender<bool>> = HashMap::new();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut swept = Instant::now();
+    loop {
+        let phase = worker.phase.get();
+        let next = match phase {
+            Phase::Serving | Phase::Announced => Phase::Draining,
+            Phase::Draining | Phase::Stopped => Phase::Stopped,
+        };
+        tokio::select! {
+            now = ticks.tick() => worker.tick(now, &mut swept),
+            () = gate.reached(next) => {
+                if next == Phase::Stopped {
+                    break;
+                }
+                listeners.clear();
+                worker.enter(gate.phase());
+            }
+            Some(order) = orders.recv() => obey(&worker, order, &mut listeners),
+        }
+        if worker.phase.get() >= Phase::Draining && worker.own.get() == 0 {
+            // One more turn, so that what was just accepted is counted.
+            tokio::task::yield_now().await;
+            if worker.own.get() == 0 {
+                break;
+            }
+        }
+    }
+    worker.pool.borrow_mut().clear();
+    if let Some(log) = worker.log.borrow_mut().as_mut() {
+        log.flush();
+    }
+}
+
+fn obey(
+    worker: &Rc<Worker>,
+    order: WorkerOrder,
+    listeners: &mut HashMap<Arc<str>, watch::Sender<bool>>,
+) {
+    match order {
+        WorkerOrder::Listen {
+            policy,
+            socket,
+            tls,
+        } => {
+            let (open, closes) = watch::channel(false);
+            listeners.insert(policy.name.clone(), open);
+            tokio::task::spawn_local(listener::accept_all(
+                worker.clone(),
+                policy,
+                socket,
+                tls,
+                closes,
+            ));
+        }
+        WorkerOrder::Unlisten { name } => drop(listeners.remove(&name)),
+        WorkerOrder::Log(log) => {
+            let mut slot = worker.log.borrow_mut();
+            if let Some(old) = slot.as_mut() {
+                old.flush();
+            }
+            *slot = log;
+        }
+    }
+}

@@ -1,0 +1,525 @@
+//! `/metrics`, rendered by walking the snapshot and the vitals at scrape time. The only door to the prometheus crate.
+//!
+//! Nothing is registered and nothing is kept between scrapes: the counters live in the cells that workers write, so a series
+//! ends with its server and goes on over table swaps.
+
+pub mod families;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::TextEncoder;
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+
+use self::families::{Family, Kind};
+use super::outcome::Reason;
+use super::process;
+use super::vitals::{Handshake, Vitals};
+use crate::routing::measured::{AttemptOutcome, DURATION_BOUNDS_US};
+use crate::routing::{Member, Service, Signal, Snapshot, Verdict};
+
+/// The Content-Type of what [`render`] gives.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// The text exposition format. `certificates` gives a name and when its certificate ends (Unix seconds). Takes milliseconds
+/// with thousands of servers: to be called on a blocking thread.
+pub fn render(
+    snapshot: &Snapshot,
+    certificates: impl Iterator<Item = (String, i64)>,
+    vitals: &Vitals,
+) -> String {
+    let mut page = Page::default();
+    for service in snapshot.services.values() {
+        service_samples(&mut page, service);
+        for member in &service.members {
+            member_samples(&mut page, service.name.as_str(), member);
+        }
+    }
+    table_samples(&mut page, snapshot);
+    certificate_samples(&mut page, certificates);
+    worker_samples(&mut page, vitals);
+    listener_samples(&mut page, vitals);
+    discovery_samples(&mut page, vitals, SystemTime::now());
+    process_samples(&mut page, vitals);
+    page.text()
+}
+
+/// Samples by family, in the order of [`families::ALL`].
+#[derive(Default)]
+struct Page {
+    samples: BTreeMap<usize, Vec<Metric>>,
+}
+
+impl Page {
+    fn add(&mut self, family: Family, labels: &[&str], value: f64) {
+        let mut metric = labelled(family, labels);
+        match family.kind {
+            Kind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            Kind::Gauge | Kind::Histogram => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        }
+        self.push(family, metric);
+    }
+
+    fn count(&mut self, family: Family, labels: &[&str], value: u64) {
+        self.add(family, labels, value as f64);
+    }
+
+    fn push(&mut self, family: Family, metric: Metric) {
+        let place = families::ALL
+            .iter()
+            .position(|known| known.name == family.name)
+            .expect("each family is in the list that defines it");
+        self.samples.entry(place).or_default().push(metric);
+    }
+
+    fn text(self) -> String {
+        let families: Vec<MetricFamily> = self
+            .samples
+            .into_iter()
+            .map(|(place, samples)| with_head(families::ALL[place], samples))
+            .collect();
+        TextEncoder::new()
+            .encode_to_string(&families)
+            .expect("each family has a name and at least one sample")
+    }
+}
+
+fn with_head(family: Family, samples: Vec<Metric>) -> MetricFamily {
+    let mut head = MetricFamily::default();
+    head.set_name(family.name.into());
+    head.set_help(family.meaning.into());
+    head.set_field_type(match family.kind {
+        Kind::Counter => MetricType::COUNTER,
+        Kind::Gauge => MetricType::GAUGE,
+        Kind::Histogram => MetricType::HISTOGRAM,
+    });
+    head.set_metric(samples);
+    head
+}
+
+fn labelled(family: Family, values: &[&str]) -> Metric {
+    debug_assert_eq!(family.labels.len(), values.len(), "{}", family.name);
+    let pairs = family.labels.iter().zip(values).map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).into());
+        pair.set_value((*value).into());
+        pair
+    });
+    Metric::from_label(pairs.collect())
+}
+
+fn service_samples(page: &mut Page, service: &Service) {
+    let name = service.name.as_str();
+    let cells = service.measured.cells();
+    let mut codes: BTreeMap<(u16, &str), u64> = BTreeMap::new();
+    for (method, code, count) in cells.iter().flat_map(|cell| cell.codes()) {
+        *codes.entry((code, method.label())).or_default() += count;
+    }
+    for ((code, method), count) in codes {
+        page.count(
+            families::REQUESTS,
+            &[name, &code.to_string(), method],
+            count,
+        );
+    }
+    let retries = cells.iter().map(|cell| cell.retries.value()).sum();
+    page.count(families::RETRIES, &[name], retries);
+    let denied = cells.iter().map(|cell| cell.retries_denied.value()).sum();
+    page.count(families::RETRIES_DENIED, &[name], denied);
+    let guard = service.members.iter().any(|member| member.standing.doubted);
+    page.count(families::DISCOVERY_GUARD, &[name], u64::from(guard));
+    page.push(families::REQUEST_DURATION, durations(service));
+}
+
+fn durations(service: &Service) -> Metric {
+    let mut counts = [0u64; DURATION_BOUNDS_US.len() + 1];
+    let mut sum_us = 0u64;
+    for cell in service.measured.cells() {
+        sum_us += cell.duration_sum_us.value();
+        for (total, count) in counts.iter_mut().zip(cell.durations()) {
+            *total += count;
+        }
+    }
+    let mut below = 0;
+    let buckets = DURATION_BOUNDS_US
+        .iter()
+        .zip(counts)
+        .map(|(&bound, count)| {
+            below += count;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound as f64 / 1e6);
+            bucket.set_cumulative_count(below);
+            bucket
+        });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(counts.iter().sum());
+    histogram.set_sample_sum(sum_us as f64 / 1e6);
+    let mut metric = labelled(families::REQUEST_DURATION, &[service.name.as_str()]);
+    metric.set_histogram(histogram);
+    metric
+}
+
+fn member_samples(page: &mut Page, service: &str, member: &Member) {
+    let upstream = &member.upstream;
+    let both = [service, &**upstream.label()];
+    let cells = upstream.cells();
+    for outcome in AttemptOutcome::ALL {
+        let count = cells.iter().map(|cell| cell.outcome(outcome)).sum();
+        let labels = [both[0], both[1], outcome.label()];
+        page.count(families::UPSTREAM_REQUESTS, &labels, count);
+    }
+    page.count(families::UPSTREAM_UP, &both, u64::from(upstream.is_fit()));
+    let doubted = u64::from(member.standing.doubted);
+    page.count(families::UPSTREAM_DOUBTED, &both, doubted);
+    page.count(families::UPSTREAM_WEIGHT, &both, u64::from(member.weight));
+    let in_flight = cells.iter().map(|cell| u64::from(cell.in_flight())).sum();
+    page.count(families::UPSTREAM_IN_FLIGHT, &both, in_flight);
+    let connects = cells.iter().map(|cell| cell.connects.value()).sum();
+    page.count(families::UPSTREAM_CONNECTS, &both, connects);
+    for (name, signal) in member.standing.signals() {
+        let Signal {
+            verdict, reason, ..
+        } = signal;
+        let labels = [both[0], both[1], name, verdict_label(*verdict), reason];
+        page.count(families::UPSTREAM_STATE, &labels, 1);
+    }
+}
+
+/// The word by which metrics and the admin API name a verdict.
+pub fn verdict_label(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Fit => "fit",
+        Verdict::Warning => "warning",
+        Verdict::Unknown => "unknown",
+        Verdict::Unfit => "unfit",
+    }
+}
+
+fn table_samples(page: &mut Page, snapshot: &Snapshot) {
+    page.count(families::SNAPSHOT_GENERATION, &[], snapshot.generation);
+    let ready = snapshot.generation > 0 && snapshot.missing.is_empty() && !snapshot.node_drained;
+    page.count(families::READY, &[], u64::from(ready));
+    let entries: std::collections::BTreeSet<&str> =
+        snapshot.mistakes.iter().map(|m| m.entry.as_str()).collect();
+    for entry in entries {
+        page.count(families::CONFIG_ERRORS, &[entry], 1);
+    }
+}
+
+fn certificate_samples(page: &mut Page, certificates: impl Iterator<Item = (String, i64)>) {
+    let mut earliest: BTreeMap<String, i64> = BTreeMap::new();
+    for (domain, not_after) in certificates {
+        let known = earliest.entry(domain).or_insert(not_after);
+        *known = not_after.min(*known);
+    }
+    for (domain, not_after) in earliest {
+        page.add(
+            families::CERTIFICATE_NOT_AFTER,
+            &[&domain],
+            not_after as f64,
+        );
+    }
+}
+
+fn worker_samples(page: &mut Page, vitals: &Vitals) {
+    let workers = &vitals.workers;
+    for reason in Reason::ALL {
+        let count = workers.iter().map(|worker| worker.reason(reason)).sum();
+        page.count(families::REQUESTS_ENDED, &[reason.label()], count);
+    }
+    for (number, worker) in workers.iter().enumerate() {
+        let label = number.to_string();
+        let busy = worker.busy_ns.load(Relaxed) as f64 / 1e9;
+        page.add(families::WORKER_BUSY, &[&label], busy);
+        let ratio = worker.busy_permille.load(Relaxed) as f64 / 1e3;
+        page.add(families::WORKER_BUSY_RATIO, &[&label], ratio);
+    }
+    let idle: i64 = workers.iter().map(|w| w.pool_idle.load(Relaxed)).sum();
+    page.add(families::POOL_IDLE, &[], idle as f64);
+    let sums = [
+        (
+            families::POOL_REUSED,
+            workers.iter().map(|w| w.pool_reused.value()).sum(),
+        ),
+        (
+            families::POOL_STALE,
+            workers.iter().map(|w| w.pool_stale.value()).sum(),
+        ),
+        (
+            families::PANICS,
+            workers.iter().map(|w| w.panics.value()).sum(),
+        ),
+        (
+            families::ACCEPT_PAUSED,
+            workers.iter().map(|w| w.accept_paused.value()).sum(),
+        ),
+        (
+            families::ACCEPT_FAILED,
+            workers.iter().map(|w| w.accept_failed.value()).sum::<u64>(),
+        ),
+    ];
+    for (family, sum) in sums {
+        page.count(family, &[], sum);
+    }
+}
+
+#[derive(Default)]
+struct ListenerSums {
+    accepted: u64,
+    closed: u64,
+    handshakes: [u64; Handshake::ALL.len()],
+}
+
+fn listener_samples(page: &mut Page, vitals: &Vitals) {
+    let mut sums: BTreeMap<String, ListenerSums> = BTreeMap::new();
+    for (name, cells) in vitals.workers.iter().flat_map(|w| w.listeners()) {
+        let sum = sums.entry(name.to_string()).or_default();
+        // Closed is read first: a connection that ends in between must not make the difference negative.
+        sum.closed += cells.closed.value();
+        sum.accepted += cells.accepted.value();
+        for outcome in Handshake::ALL {
+            sum.handshakes[outcome as usize] += cells.handshakes(outcome);
+        }
+    }
+    for (name, sum) in sums {
+        let open = sum.accepted.saturating_sub(sum.closed);
+        page.count(families::CONNECTIONS, &[&name], open);
+        page.count(families::CONNECTIONS_ACCEPTED, &[&name], sum.accepted);
+        for outcome in Handshake::ALL {
+            let count = sum.handshakes[outcome as usize];
+            let (version, resumed, outcome) = outcome.labels();
+            let labels = [&*name, version, resumed, outcome];
+            page.count(families::TLS_HANDSHAKES, &labels, count);
+        }
+    }
+}
+
+fn discovery_samples(page: &mut Page, vitals: &Vitals, now: SystemTime) {
+    if !vitals.discovery_configured.load(Relaxed) {
+        return;
+    }
+    let age = discovery_age_seconds(vitals, now);
+    let age = age.unwrap_or_else(|| vitals.started.elapsed().as_secs_f64());
+    page.add(families::DISCOVERY_AGE, &[], age);
+    let failing = vitals.discovery_failing.load(Relaxed).max(0);
+    page.add(families::DISCOVERY_FAILING, &[], failing as f64);
+}
+
+/// Seconds since Consul's last good answer; None: there was none yet.
+pub fn discovery_age_seconds(vitals: &Vitals, now: SystemTime) -> Option<f64> {
+    let contact_ms = vitals.discovery_contact_ms.load(Relaxed);
+    let now_ms = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64);
+    (contact_ms > 0).then(|| (now_ms - contact_ms).max(0) as f64 / 1e3)
+}
+
+fn process_samples(page: &mut Page, vitals: &Vitals) {
+    let count = |page: &mut Page, family, cell: &std::sync::atomic::AtomicU64| {
+        page.count(family, &[], cell.load(Relaxed));
+    };
+    count(
+        page,
+        families::ACCESS_LOG_DROPPED,
+        &vitals.access_log_dropped,
+    );
+    count(page, families::ACCESS_LOG_FAILED, &vitals.access_log_failed);
+    let (ok, failed) = (&vitals.reloads, &vitals.reloads_failed);
+    page.count(families::RELOADS, &["ok"], ok.load(Relaxed));
+    page.count(families::RELOADS, &["failed"], failed.load(Relaxed));
+    page.count(families::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
+    let reading = process::read();
+    page.add(families::PROCESS_CPU, &[], reading.cpu_seconds);
+    for (family, value) in [
+        (families::PROCESS_RESIDENT, reading.resident_bytes),
+        (families::PROCESS_OPEN_FDS, reading.open_fds),
+        (families::PROCESS_MAX_FDS, reading.max_fds),
+    ] {
+        if let Some(value) = value {
+            page.count(family, &[], value);
+        }
+    }
+    let started = vitals.started_at.duration_since(UNIX_EPOCH);
+    let started = started.map_or(0.0, |since| since.as_secs_f64());
+    page.add(families::PROCESS_START, &[], started);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::WorkerId;
+    use crate::routing::measured::{Method, ServiceMeasured};
+    use crate::routing::snapshot::EntryMistake;
+    use crate::routing::standing::Standing;
+    use crate::routing::{Protocol, RetryPolicy, Upstream, UpstreamKey};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn member(service: &str, port: u16) -> Member {
+        let address = ([127, 0, 0, 1], port).into();
+        let key = UpstreamKey {
+            service: service.into(),
+            address,
+        };
+        let signal = |verdict, reason| Signal::new(verdict, reason, "", SystemTime::now());
+        let standing = Standing {
+            consul: signal(Verdict::Fit, "passing"),
+            probe: signal(Verdict::Unknown, "not_probed"),
+            passive: signal(Verdict::Fit, "well"),
+            operator: signal(Verdict::Fit, "none"),
+            source: "file",
+            doubted: port == 2,
+            history: Arc::new([]),
+        };
+        Member {
+            upstream: Arc::new(Upstream::new(key, 1, address.to_string().into(), 2)),
+            host_name: None,
+            weight: 1,
+            standing: Arc::new(standing),
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        let members: Box<[Member]> = [member("app", 1), member("app", 2)].into();
+        let (turn, reserve) = Service::turns(&members);
+        let service = Service {
+            name: "app".into(),
+            members,
+            turn,
+            reserve,
+            protocol: Protocol::Http,
+            retry: RetryPolicy::default(),
+            pool: 8,
+            measured: Arc::new(ServiceMeasured::new(2)),
+            phase: 0,
+        };
+        let mut snapshot = Snapshot {
+            generation: 3,
+            ..Snapshot::default()
+        };
+        snapshot.mistakes.push(EntryMistake {
+            entry: "kv:a\"b\n".into(),
+            message: "x".into(),
+            in_force: "ignored",
+            since: SystemTime::now(),
+        });
+        snapshot
+            .services
+            .insert(service.name.clone(), Arc::new(service));
+        snapshot
+    }
+
+    fn vitals() -> Vitals {
+        let vitals = Vitals::new(2);
+        vitals.discovery_configured.store(true, Relaxed);
+        for worker in &vitals.workers {
+            let cells = worker.listener(&"web".into());
+            cells.accepted.add(3);
+            cells.closed.add(1);
+            cells.handshake(Handshake::Tls13Resumed);
+            worker.ended(Reason::Internal);
+        }
+        vitals
+    }
+
+    /// Each sample line as `name{labels}` and value.
+    fn samples(text: &str) -> BTreeMap<String, f64> {
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                (series.to_owned(), value.parse().unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn counts_of_all_workers_are_added_up() {
+        let snapshot = snapshot();
+        let service = &snapshot.services["app"];
+        for worker in [WorkerId(0), WorkerId(1)] {
+            let cell = service.measured.of(worker);
+            cell.record(Method::Get, 200, 2_000);
+            cell.retries.add(2);
+            let upstream = service.members[0].upstream.cell(worker);
+            upstream.record(AttemptOutcome::Ok);
+            upstream.begin();
+        }
+        let text = render(&snapshot, std::iter::empty(), &vitals());
+        let of = samples(&text);
+        assert_eq!(
+            of[r#"rota_requests_total{service="app",code="200",method="GET"}"#],
+            2.0
+        );
+        assert_eq!(of[r#"rota_retries_total{service="app"}"#], 4.0);
+        assert_eq!(
+            of[r#"rota_upstream_in_flight{service="app",upstream="127.0.0.1:1"}"#],
+            2.0
+        );
+        assert_eq!(
+            of[r#"rota_request_duration_seconds_bucket{service="app",le="0.001"}"#],
+            0.0
+        );
+        assert_eq!(
+            of[r#"rota_request_duration_seconds_bucket{service="app",le="0.0025"}"#],
+            2.0
+        );
+        assert_eq!(
+            of[r#"rota_request_duration_seconds_bucket{service="app",le="+Inf"}"#],
+            2.0
+        );
+        assert_eq!(of[r#"rota_connections{listener="web"}"#], 4.0);
+        assert_eq!(of[r#"rota_requests_ended_total{reason="internal"}"#], 2.0);
+        assert_eq!(of[r#"rota_discovery_guard_active{service="app"}"#], 1.0);
+        assert_eq!(of["rota_snapshot_generation"], 3.0);
+        let state = r#"rota_upstream_state{service="app",upstream="127.0.0.1:1",signal="probe",state="unknown",reason="not_probed"}"#;
+        assert_eq!(of[state], 1.0);
+    }
+
+    #[test]
+    fn what_is_rendered_and_what_is_listed_are_the_same() {
+        let snapshot = snapshot();
+        let cell = snapshot.services["app"].measured.of(WorkerId(0));
+        cell.record(Method::Other, 0, 1);
+        let certificates = [("a.example".to_owned(), 9), ("a.example".to_owned(), 7)];
+        let text = render(&snapshot, certificates.into_iter(), &vitals());
+        for family in families::ALL {
+            let head = format!("# TYPE {} {}\n", family.name, family.kind.label());
+            assert!(
+                text.contains(&head),
+                "{} is listed, not rendered",
+                family.name
+            );
+        }
+        let of = samples(&text);
+        let ends = of[r#"rota_certificate_not_after_seconds{domain="a.example"}"#];
+        assert_eq!(ends, 7.0, "the earliest counts");
+        assert!(text.contains(r#"entry="kv:a\"b\n""#), "labels are escaped");
+    }
+
+    #[test]
+    fn discovery_has_no_age_without_consul_and_one_from_the_start_with_it() {
+        let plain = render(&Snapshot::default(), std::iter::empty(), &Vitals::new(1));
+        assert!(!plain.contains("rota_discovery_age_seconds"));
+        let vitals = vitals();
+        let now = SystemTime::now();
+        assert_eq!(discovery_age_seconds(&vitals, now), None);
+        let contact = now - Duration::from_secs(5);
+        let contact_ms = contact.duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        vitals.discovery_contact_is_now(contact_ms);
+        let age = discovery_age_seconds(&vitals, now).unwrap();
+        assert!((4.9..5.1).contains(&age), "{age}");
+    }
+}

@@ -9,6 +9,9 @@ use crate::support::client::{self};
 use crate::support::eventually;
 use crate::support::rota::{Directory, Signal, binary};
 
+/// Two tests that look for free ports at the same moment would find the same ones.
+static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 struct Demo {
     child: Child,
     directory: Directory,
@@ -79,6 +82,7 @@ fn port_of(word: &str) -> Option<(String, u16)> {
 
 #[test]
 fn the_demo_serves_explains_itself_and_ends_cleanly_also_beside_another() {
+    let _alone = ALONE.lock().unwrap_or_else(|failed| failed.into_inner());
     let mut first = Demo::start();
     let [http, https, admin] = first.ports();
     let mut second = Demo::start();
@@ -109,6 +113,7 @@ fn the_demo_serves_explains_itself_and_ends_cleanly_also_beside_another() {
 
 #[test]
 fn one_of_the_demos_servers_leaves_the_rota_and_rejoins_it() {
+    let _alone = ALONE.lock().unwrap_or_else(|failed| failed.into_inner());
     let demo = Demo::start();
     let [_, _, admin] = demo.ports();
     let admin = std::net::SocketAddr::from(([127, 0, 0, 1], admin));

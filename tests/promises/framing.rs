@@ -28,7 +28,6 @@ fn ambiguous_framing_of_a_request_is_refused() {
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x3\r\n\r\nabc",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nX : 1\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\n X: folded\r\n\r\n",
@@ -36,14 +35,18 @@ fn ambiguous_framing_of_a_request_is_refused() {
         "GET / HTTP/1.1\r\nHost: a\nX: 1\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
         "GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "GET / x HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET nonsense HTTP/1.1\r\nHost: a\r\n\r\n",
     ];
     for request in bad_request {
         assert_refused(&rota, &origin, request, 400);
     }
-    let coded = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
-    assert_refused(&rota, &origin, coded, 501);
+    for coded in [
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{coded}\r\n\r\n0\r\n\r\n");
+        assert_refused(&rota, &origin, &request, 501);
+    }
 }
 
 #[test]

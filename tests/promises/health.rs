@@ -28,7 +28,7 @@ fn probed(origins: &[&Origin], probe: &str) -> Rota {
         .map(|o| format!("\"{}\"", o.address()))
         .collect();
     Rota::start(&edge_with(&format!(
-        "servers = [{}]\n[service.health.active]\ninterval = \"50ms\"\ntimeout = \"1s\"\nfall = 2\nrise = 2\n{probe}",
+        "servers = [{}]\n[service.health.active]\ninterval = \"50ms\"\nfall = 2\nrise = 2\n{probe}",
         servers.join(", ")
     )))
 }

@@ -85,7 +85,7 @@ fn a_host_or_path_without_a_route_is_404() {
 #[test]
 fn a_service_with_nobody_on_the_rota_is_503_with_retry_after() {
     let rota = Rota::start(&format!(
-        "{PLAIN}[[service]]\nname = \"app\"\nservers = []\n[[route]]\nhost = \"*\"\nservice = \"app\"\n"
+        "{PLAIN}[[service]]\nname = \"app\"\nservers = [{{ address = \"127.0.0.1:1\", weight = 0 }}]\n[[route]]\nhost = \"*\"\nservice = \"app\"\n"
     ));
     let answer = rota.get("a", "/");
     assert_eq!(answer.status, 503);
@@ -107,7 +107,7 @@ fn a_path_that_leads_to_two_routes_is_refused() {
         "/x/%2e%2e/admin",
         "/x/..;/admin",
         "/x\\..\\admin",
-        "/admin;x=1/../",
+        "/admin;v=1",
     ];
     for path in ambiguous {
         assert_eq!(rota.get("a.test", path).status, 400, "{path}");
@@ -132,7 +132,7 @@ fn a_path_that_leads_to_one_route_is_forwarded_untouched() {
         assert_goes(&rota, "a.test", path, "root");
         assert_eq!(origins[0].requests().last().unwrap().target, path);
     }
-    for path in ["/admin/a%20b", "/admin;v=1", "/admin//x"] {
+    for path in ["/admin/a%20b", "/admin/x;v=1", "/admin//x"] {
         assert_goes(&rota, "a.test", path, "admin");
         assert_eq!(origins[1].requests().last().unwrap().target, path);
     }

@@ -48,7 +48,7 @@ fn start(authority: &Authority, origin: &Origin) -> Rota {
 }
 
 fn why_not(rota: &Rota, tls: &Tls) -> rustls::Error {
-    let error: io::Error = handshake(rota.https(), tls).err().expect("no handshake");
+    let error: io::Error = handshake(rota.https(), tls).expect_err("no handshake");
     error.downcast::<rustls::Error>().expect("TLS's own word")
 }
 

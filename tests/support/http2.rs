@@ -95,7 +95,10 @@ impl Http2 {
         let closed = self
             .runtime
             .block_on(async { tokio::time::timeout(PATIENCE, self.driver).await });
-        matches!(closed, Ok(Ok(Ok(()))))
+        match closed {
+            Ok(Ok(Ok(()))) => true,
+            other => panic!("the connection's end: {other:?}"),
+        }
     }
 }
 

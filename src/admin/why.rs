@@ -28,7 +28,7 @@ pub enum Answer {
     Servers {
         servers: Vec<ServerOf>,
     },
-    Route(RouteAnswer),
+    Route(Box<RouteAnswer>),
     Unknown {
         question: String,
         /// What may have been meant.
@@ -190,7 +190,7 @@ fn about_url(snapshot: &Snapshot, question: &str, rest: &str, now: SystemTime) -
     let Ok(host) = Host::parse(authority) else {
         return unknown(snapshot, question);
     };
-    Answer::Route(about_route(snapshot, host, path, now))
+    Answer::Route(Box::new(about_route(snapshot, host, path, now)))
 }
 
 fn about_route(snapshot: &Snapshot, host: Host, path: &str, now: SystemTime) -> RouteAnswer {

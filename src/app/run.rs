@@ -54,12 +54,6 @@ pub fn run(launch: Launch) -> ExitCode {
     }
 }
 
-/// One listener that is open.
-struct Door {
-    policy: Arc<ListenerPolicy>,
-    tls: Option<Arc<rustls::ServerConfig>>,
-}
-
 struct Process {
     config: Arc<Config>,
     file: Option<PathBuf>,
@@ -72,7 +66,8 @@ struct Process {
     certificates: Publisher<CertStore>,
     certificate_reader: Reader<CertStore>,
     admin: Option<AdminListener>,
-    doors: BTreeMap<Arc<str>, Door>,
+    /// Listeners that are open.
+    doors: BTreeMap<Arc<str>, Arc<ListenerPolicy>>,
     workers: Vec<JoinHandle<()>>,
     orders: Vec<mpsc::Sender<WorkerOrder>>,
     log: Option<access_log::AccessLog>,
@@ -183,7 +178,7 @@ impl Process {
                 .try_send(order)
                 .map_err(|_| format!("listener {name}: a worker takes no orders"))?;
         }
-        self.doors.insert(name, Door { policy, tls });
+        self.doors.insert(name, policy);
         Ok(())
     }
 
@@ -224,11 +219,8 @@ impl Process {
     /// Starts control plane and admin on this thread's runtime.
     fn start_planes(&mut self) -> Result<control::Handle, String> {
         let taken = "taken once, at the start";
-        let mut own_addresses: Vec<SocketAddr> = self
-            .doors
-            .values()
-            .map(|door| door.policy.address)
-            .collect();
+        let mut own_addresses: Vec<SocketAddr> =
+            self.doors.values().map(|door| door.address).collect();
         if let AdminAddress::Tcp(address) = self.config.admin.address {
             own_addresses.push(address);
         }
@@ -279,15 +271,11 @@ impl Process {
             return Err("there is no file".to_owned());
         };
         let workers = self.orders.len();
-        let owned: Vec<SocketAddr> = self
-            .doors
-            .values()
-            .map(|door| door.policy.address)
-            .collect();
+        let owned: Vec<SocketAddr> = self.doors.values().map(|door| door.address).collect();
         let known: BTreeMap<Arc<str>, (SocketAddr, Scheme)> = self
             .doors
             .iter()
-            .map(|(name, door)| (name.clone(), (door.policy.address, door.policy.scheme)))
+            .map(|(name, door)| (name.clone(), (door.address, door.scheme)))
             .collect();
         let read =
             tokio::task::spawn_blocking(move || read_again(&file, &known, &owned, workers)).await;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::model::ActiveCheck;
 use super::section::{Section, number_in};
-use super::units::show_duration;
 use super::written::Value;
 use crate::routing::Host;
 

@@ -1,5 +1,8 @@
 //! The two sides of a request as its story sees them, whichever protocol the client speaks. Hot path.
 
+// Both traits are for this crate's own single-threaded workers: their futures need no Send bound.
+#![expect(async_fn_in_trait)]
+
 use std::task::{Context, Poll};
 
 use httparse::Header;

@@ -21,14 +21,14 @@ const KEPT_BYTES: usize = 64 * 1024;
 
 /// A worker's free scratches.
 #[derive(Debug, Default)]
-pub struct Scratches(RefCell<Vec<Box<Scratch>>>);
+pub struct Scratches(RefCell<Vec<Scratch>>);
 
 impl Scratches {
-    pub fn take(&self) -> Box<Scratch> {
+    pub fn take(&self) -> Scratch {
         self.0.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub fn give(&self, scratch: Box<Scratch>) {
+    pub fn give(&self, scratch: Scratch) {
         let mut free = self.0.borrow_mut();
         if free.len() < KEPT && scratch.request.capacity() + scratch.answer.capacity() <= KEPT_BYTES
         {

@@ -108,7 +108,7 @@ fn ask(question: &str) -> Answer {
 
 fn route_of(question: &str) -> RouteAnswer {
     match ask(question) {
-        Answer::Route(route) => route,
+        Answer::Route(route) => *route,
         other => panic!("{question}: {other:?}"),
     }
 }

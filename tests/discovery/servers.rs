@@ -92,9 +92,15 @@ fn an_empty_address_is_the_nodes_and_nonsense_hurts_nobody() {
         Duration::from_millis(300),
         || bodies(&rota).len() == 1,
     );
+    let forbidden = [("upstream", "169.254.169.254:80")];
+    assert_eq!(
+        rota.metric("rota_upstream_weight", &forbidden),
+        0.0,
+        "no upstream of ours"
+    );
     assert!(
-        !rota.metrics().contains("169.254.169.254"),
-        "refused: it is not in allow_upstreams"
+        rota.metrics().contains("169.254.169.254:80"),
+        "but named among the mistakes"
     );
 }
 

@@ -40,12 +40,14 @@ fn ambiguous_framing_of_a_request_is_refused() {
     for request in bad_request {
         assert_refused(&rota, &origin, request, 400);
     }
-    for coded in [
-        "Transfer-Encoding: gzip, chunked",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    for (coding, status) in [
+        ("gzip, chunked", 501),
+        ("chunked, chunked", 400),
+        ("chunked\r\nTransfer-Encoding: chunked", 400),
     ] {
-        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{coded}\r\n\r\n0\r\n\r\n");
-        assert_refused(&rota, &origin, &request, 501);
+        let request =
+            format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n");
+        assert_refused(&rota, &origin, &request, status);
     }
 }
 
@@ -68,19 +70,27 @@ fn a_request_names_exactly_one_host() {
 }
 
 #[test]
-fn the_authority_of_an_absolute_target_wins_and_becomes_the_host() {
+fn an_absolute_target_becomes_origin_form() {
     let origin = Origin::fixed("ok");
     let rota = Rota::start(&edge(&[origin.address()]));
-    assert_eq!(
-        rota.ask(
-            "GET http://real.test/a?b HTTP/1.1\r\nHost: other.test\r\nConnection: close\r\n\r\n"
-        )
-        .status,
-        200
-    );
+    let answer = rota
+        .ask("GET http://Real.test/a?b HTTP/1.1\r\nHost: real.test\r\nConnection: close\r\n\r\n");
+    assert_eq!(answer.status, 200);
     let request = origin.only_request();
     assert_eq!(request.target, "/a?b");
-    assert_eq!(request.fields("host"), ["real.test"]);
+    assert_eq!(request.fields("host"), ["Real.test"]);
+}
+
+#[test]
+fn a_host_that_differs_from_an_absolute_target_is_refused() {
+    let origin = Origin::fixed("never");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    assert_refused(
+        &rota,
+        &origin,
+        "GET http://real.test/ HTTP/1.1\r\nHost: other.test\r\n\r\n",
+        400,
+    );
 }
 
 #[test]

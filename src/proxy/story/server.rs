@@ -1,0 +1,483 @@
+//! One exchange with one server over HTTP/1: the request up, the answer down, both at once where they overlap. Hot path.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use tokio::time::Instant;
+
+use super::{Exchanged, Flow, Sendable, Story, trailer_section};
+use crate::drain::Phase;
+use crate::proxy::answer::{BodyOut, Then};
+use crate::proxy::buffer::BODY_SIZE;
+use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault};
+use crate::proxy::fields::is_trailer;
+use crate::proxy::http1::body::{Decoder, Framing, Step, chunk_line, trailer_fields};
+use crate::proxy::http1::head::{self, AnswerHead, Found, Version, field_space};
+use crate::proxy::pool::{self, ServerConnection};
+use crate::proxy::refusal::Fault;
+use crate::proxy::timer::Timer;
+use crate::routing::Member;
+
+/// 1xx heads that a server may send before its answer.
+const MAX_INTERIMS: usize = 16;
+
+/// The relayed part of an answer, decided with its head.
+struct Relay {
+    framing: Framing,
+    is_stream: bool,
+    keeps_alive: bool,
+    then: Then,
+}
+
+enum HeadVerdict {
+    Relay(Relay),
+    Interim(usize),
+    Switch,
+    Retry(Fault, usize),
+    Bad,
+}
+
+enum AwaitFault {
+    Server(Fault),
+    ClientGone,
+}
+
+impl Story<'_> {
+    pub(super) async fn connect(
+        &self,
+        member: &Member,
+        flow: &Flow,
+    ) -> Result<ServerConnection, Fault> {
+        let now = Instant::now();
+        let timeouts = &self.plan.timeouts;
+        let vitals = &self.worker.vitals.workers[self.worker.id.0];
+        let taken = pool::take(&self.worker.pool, member.upstream.number(), now, timeouts).await;
+        if taken.stale > 0 {
+            vitals.pool_stale.add(taken.stale);
+        }
+        if let Some(connection) = taken.connection {
+            vitals.pool_reused.add(1);
+            return Ok(connection);
+        }
+        let response_deadline = flow.progress.get() + timeouts.response;
+        if now >= response_deadline {
+            return Err(Fault::Timeout);
+        }
+        member.upstream.cell(self.worker.id).connects.add(1);
+        let deadline = (now + timeouts.connect).min(response_deadline);
+        let protocol = &self.plan.route.service.protocol;
+        crate::proxy::dialling::open(self.worker, member, protocol, deadline).await
+    }
+
+    pub(super) fn keep(&self, member: &Member, connection: ServerConnection) {
+        let worker = self.worker;
+        let cap = self.plan.route.service.pool.div_ceil(worker.workers);
+        if cap == 0 || !connection.buf.borrow().is_empty() || !member.upstream.is_fit_in_panic() {
+            return;
+        }
+        worker.pool.borrow_mut().put(
+            member.upstream.number(),
+            connection,
+            Instant::now(),
+            cap,
+            worker.pool_total.get(),
+        );
+    }
+
+    /// Sends a request that is here whole, reads the head of the answer, relays the rest.
+    pub(super) async fn exchange_whole<K: Sink>(
+        &self,
+        member: &Member,
+        connection: &ServerConnection,
+        request: &[&[u8]],
+        flow: &Flow,
+        sink: &mut K,
+    ) -> Exchanged {
+        let deadline = flow.progress.get() + self.plan.timeouts.response;
+        let sent = self
+            .timer
+            .within(deadline, connection.io.write_all(request))
+            .await;
+        match sent {
+            Ok(Ok(())) => {}
+            // The server may have answered and closed without reading: what it said is read below; nothing is a fault there.
+            Ok(Err(_)) => {}
+            Err(_) => return Exchanged::Faulted(Fault::Timeout),
+        }
+        self.download(member, connection, flow, sink, Sendable::Again)
+            .await
+    }
+
+    /// Sends the body as it comes, and relays the answer as it comes, whichever is first.
+    pub(super) async fn exchange_streaming<S: Source, K: Sink>(
+        &self,
+        member: &Member,
+        connection: &ServerConnection,
+        request: &[u8],
+        flow: &Flow,
+        source: &mut S,
+        sink: &mut K,
+    ) -> Exchanged {
+        let mut upload = pin!(self.upload(connection, request, flow, source));
+        let mut download = pin!(self.download(member, connection, flow, sink, Sendable::Once));
+        let mut is_uploading = true;
+        poll_fn(|cx| {
+            if is_uploading && let Poll::Ready(outcome) = upload.as_mut().poll(cx) {
+                is_uploading = false;
+                if let Err(fault) = outcome {
+                    return Poll::Ready(Exchanged::Source(fault));
+                }
+            }
+            download.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Writes head and body to the server. A server that takes no more is no fault of the upload: its answer decides.
+    async fn upload<S: Source>(
+        &self,
+        connection: &ServerConnection,
+        request: &[u8],
+        flow: &Flow,
+        source: &mut S,
+    ) -> Result<(), SourceFault> {
+        let is_chunked = self.plan.framing == Framing::Chunked;
+        let timer = Timer::default();
+        let mut line = [0u8; 18];
+        let mut first = request;
+        if self.plan.expects_continue {
+            if !self.write_to_server(connection, &timer, &[first]).await {
+                return Ok(());
+            }
+            first = &[];
+        }
+        loop {
+            let (is_last, written) = match source.next().await? {
+                Piece::Data(bytes) if is_chunked => {
+                    let size = chunk_line(&mut line, bytes.len());
+                    (
+                        false,
+                        self.write_to_server(connection, &timer, &[first, size, bytes, b"\r\n"])
+                            .await,
+                    )
+                }
+                Piece::Data(bytes) => (
+                    false,
+                    self.write_to_server(connection, &timer, &[first, bytes])
+                        .await,
+                ),
+                Piece::Trailers(fields) => {
+                    let section = trailer_section(&fields);
+                    (
+                        true,
+                        self.write_to_server(connection, &timer, &[first, &section])
+                            .await,
+                    )
+                }
+                Piece::End if is_chunked => (
+                    true,
+                    self.write_to_server(connection, &timer, &[first, b"0\r\n\r\n"])
+                        .await,
+                ),
+                Piece::End => (
+                    true,
+                    self.write_to_server(connection, &timer, &[first]).await,
+                ),
+            };
+            first = &[];
+            flow.progress.set(Instant::now());
+            if is_last && written {
+                flow.uploaded.set(true);
+            }
+            if is_last || !written {
+                return Ok(());
+            }
+        }
+    }
+
+    /// False: the server takes no more.
+    async fn write_to_server(
+        &self,
+        connection: &ServerConnection,
+        timer: &Timer,
+        slices: &[&[u8]],
+    ) -> bool {
+        let deadline = Instant::now() + self.plan.timeouts.response;
+        matches!(
+            timer
+                .within(deadline, connection.io.write_all(slices))
+                .await,
+            Ok(Ok(()))
+        )
+    }
+
+    /// Reads the answer's head, then relays its body.
+    async fn download<K: Sink>(
+        &self,
+        member: &Member,
+        connection: &ServerConnection,
+        flow: &Flow,
+        sink: &mut K,
+        sendable: Sendable,
+    ) -> Exchanged {
+        let mut interims = 0;
+        loop {
+            let length = match self.await_head(connection, flow, sink).await {
+                Ok(length) => length,
+                Err(AwaitFault::ClientGone) => return Exchanged::ClientGone,
+                Err(AwaitFault::Server(fault)) => {
+                    return self.retry_or(member, fault, connection, sendable);
+                }
+            };
+            let verdict = self.judge(member, connection, length, flow, sink, sendable);
+            match verdict {
+                HeadVerdict::Relay(relay) => {
+                    connection.buf.borrow_mut().consume(length);
+                    return self.relay(connection, relay, flow, sink).await;
+                }
+                HeadVerdict::Interim(length) if interims < MAX_INTERIMS => {
+                    interims += 1;
+                    let head = connection.buf.borrow().filled()[..length].to_vec();
+                    connection.buf.borrow_mut().consume(length);
+                    if sink.interim(&head).await.is_err() {
+                        return Exchanged::ClientGone;
+                    }
+                }
+                HeadVerdict::Switch => {
+                    connection.buf.borrow_mut().consume(length);
+                    return if sink.flush().await.is_ok() {
+                        Exchanged::Switched
+                    } else {
+                        Exchanged::ClientGone
+                    };
+                }
+                HeadVerdict::Retry(fault, next) => return Exchanged::Retry(fault, next),
+                HeadVerdict::Interim(_) | HeadVerdict::Bad => {
+                    return Exchanged::Faulted(Fault::BadAnswer);
+                }
+            }
+        }
+    }
+
+    /// Reads until a whole head is in the server's buffer; gives its length.
+    async fn await_head<K: Sink>(
+        &self,
+        connection: &ServerConnection,
+        flow: &Flow,
+        sink: &mut K,
+    ) -> Result<usize, AwaitFault> {
+        let mut seen = 0;
+        loop {
+            {
+                let mut buf = connection.buf.borrow_mut();
+                if let Found::Whole(length) = head::find_end(buf.filled(), seen) {
+                    return Ok(length);
+                }
+                seen = buf.len();
+                if seen >= self.worker.head_bytes.get() {
+                    return Err(AwaitFault::Server(Fault::BadAnswer));
+                }
+                if buf.is_full() {
+                    let larger =
+                        (buf.size() * 2).min(self.worker.head_bytes.get().max(buf.size() + 1));
+                    buf.grow(larger);
+                }
+            }
+            match self.read_from_server(connection, flow, sink).await? {
+                0 if seen == 0 => return Err(AwaitFault::Server(Fault::ClosedBeforeAnswer)),
+                0 => return Err(AwaitFault::Server(Fault::BadAnswer)),
+                _ => {}
+            }
+        }
+    }
+
+    /// One read, until the client gives up or the response deadline, which moves on with the upload.
+    async fn read_from_server<K: Sink>(
+        &self,
+        connection: &ServerConnection,
+        flow: &Flow,
+        sink: &mut K,
+    ) -> Result<usize, AwaitFault> {
+        loop {
+            let deadline = flow.progress.get() + self.plan.timeouts.response;
+            match self
+                .timer
+                .within(deadline, watch(sink, connection.io.read(&connection.buf)))
+                .await
+            {
+                Ok(Ok(Ok(count))) => return Ok(count),
+                Ok(Ok(Err(_))) if connection.buf.borrow().is_empty() => {
+                    return Err(AwaitFault::Server(Fault::ClosedBeforeAnswer));
+                }
+                Ok(Ok(Err(_))) => return Err(AwaitFault::Server(Fault::BadAnswer)),
+                Ok(Err(ClientGone)) => return Err(AwaitFault::ClientGone),
+                Err(_) if flow.progress.get() + self.plan.timeouts.response > Instant::now() => {}
+                Err(_) => return Err(AwaitFault::Server(Fault::Timeout)),
+            }
+        }
+    }
+
+    /// Decides what an answer's head means, and gives it to the sink if it is to be relayed.
+    fn judge<K: Sink>(
+        &self,
+        member: &Member,
+        connection: &ServerConnection,
+        length: usize,
+        flow: &Flow,
+        sink: &mut K,
+        sendable: Sendable,
+    ) -> HeadVerdict {
+        let buf = connection.buf.borrow();
+        let mut space = field_space();
+        let Ok(answer) = head::answer(&buf.filled()[..length], &mut space) else {
+            return HeadVerdict::Bad;
+        };
+        if answer.status == 101 {
+            if !(self.plan.upgrade && answer.upgrade) {
+                return HeadVerdict::Bad;
+            }
+            sink.head(&answer, BodyOut::None, Then::Close);
+            flow.status.set(101);
+            return HeadVerdict::Switch;
+        }
+        if answer.is_interim() {
+            return HeadVerdict::Interim(length);
+        }
+        if self
+            .plan
+            .route
+            .service
+            .retry
+            .statuses
+            .contains(&answer.status)
+        {
+            let fault = Fault::Status(answer.status);
+            if let Some(next) = self.next_after(member, fault, sendable) {
+                return HeadVerdict::Retry(fault, next);
+            }
+        }
+        flow.status.set(answer.status);
+        flow.answered.set(true);
+        HeadVerdict::Relay(self.relay_of(&answer, flow, sink))
+    }
+
+    fn relay_of<K: Sink>(&self, answer: &AnswerHead<'_>, flow: &Flow, sink: &mut K) -> Relay {
+        let framing = answer.framing_for(self.plan.is_head);
+        let body = match framing {
+            Framing::None => BodyOut::None,
+            Framing::Length(length) => BodyOut::Length(length),
+            Framing::Chunked | Framing::UntilClose if self.plan.version == Version::Http10 => {
+                BodyOut::UntilClose
+            }
+            Framing::Chunked | Framing::UntilClose => BodyOut::Chunked,
+        };
+        let is_serving = self.worker.phase.get() < Phase::Draining;
+        let keeps = self.plan.keep_alive
+            && flow.uploaded.get()
+            && body != BodyOut::UntilClose
+            && is_serving;
+        let then = if keeps { Then::KeepAlive } else { Then::Close };
+        sink.head(answer, body, then);
+        Relay {
+            framing,
+            is_stream: answer.is_stream,
+            keeps_alive: answer.keeps_alive() && framing != Framing::UntilClose,
+            then,
+        }
+    }
+
+    /// Relays the body until it ends: what is read is written before more is read.
+    async fn relay<K: Sink>(
+        &self,
+        connection: &ServerConnection,
+        relay: Relay,
+        flow: &Flow,
+        sink: &mut K,
+    ) -> Exchanged {
+        let timeouts = &self.plan.timeouts;
+        let patience = if relay.is_stream {
+            timeouts.tunnel
+        } else {
+            timeouts.response
+        };
+        let mut decoder = Decoder::new(relay.framing);
+        // Taken out for the time of the body: the server's connection is read here alone.
+        let mut buf = connection.buf.replace(self.worker.buffers.empty());
+        let exchanged = loop {
+            let step = match decoder.step(buf.filled()) {
+                Ok(step) => step,
+                Err(_) => break Exchanged::Truncated,
+            };
+            match step {
+                Step::Framing(count) => buf.consume(count),
+                Step::Data(count) => {
+                    if sink.data(&buf.filled()[..count]).await.is_err() {
+                        break Exchanged::ClientGone;
+                    }
+                    buf.consume(count);
+                }
+                Step::Trailers(count) => {
+                    let Ok(mut fields) = trailer_fields(&buf.filled()[..count]) else {
+                        break Exchanged::Truncated;
+                    };
+                    fields.retain(|field| is_trailer(field.name));
+                    if sink.end(&fields).await.is_err() {
+                        break Exchanged::ClientGone;
+                    }
+                    buf.consume(count);
+                    break Exchanged::Answered {
+                        keeps_alive: relay.keeps_alive,
+                        then: relay.then,
+                    };
+                }
+                Step::End => {
+                    if sink.end(&[]).await.is_err() {
+                        break Exchanged::ClientGone;
+                    }
+                    break Exchanged::Answered {
+                        keeps_alive: relay.keeps_alive,
+                        then: relay.then,
+                    };
+                }
+                Step::Read => {
+                    if sink.flush().await.is_err() {
+                        break Exchanged::ClientGone;
+                    }
+                    if buf.is_full() {
+                        buf.grow(BODY_SIZE);
+                    }
+                    let deadline = Instant::now() + patience;
+                    let read = connection.io.read_into(&mut buf);
+                    match self.timer.within(deadline, watch(sink, read)).await {
+                        Ok(Ok(Ok(0))) if decoder.ends_with_connection() => {
+                            let ended = sink.end(&[]).await;
+                            break match ended {
+                                Ok(()) => Exchanged::Answered {
+                                    keeps_alive: false,
+                                    then: relay.then,
+                                },
+                                Err(ClientGone) => Exchanged::ClientGone,
+                            };
+                        }
+                        Ok(Ok(Ok(0) | Err(_))) | Err(_) => break Exchanged::Truncated,
+                        Ok(Ok(Ok(_))) => flow.progress.set(Instant::now()),
+                        Ok(Err(ClientGone)) => break Exchanged::ClientGone,
+                    }
+                }
+            }
+        };
+        *connection.buf.borrow_mut() = buf;
+        exchanged
+    }
+}
+
+/// `future`, unless the client gives up first.
+async fn watch<K: Sink, T>(sink: &mut K, future: impl Future<Output = T>) -> Result<T, ClientGone> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Ok(value)),
+        Poll::Pending => sink.poll_aborted(cx).map(|()| Err(ClientGone)),
+    })
+    .await
+}

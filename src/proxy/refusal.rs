@@ -15,6 +15,8 @@ pub enum Refusal {
     BodyTooLarge,
     ClientTimeout,
     MethodNotAllowed,
+    /// Something else than `100-continue` is expected.
+    Expectation,
     /// A transfer coding that rota does not know.
     UnknownCoding,
     /// HTTP/2 or higher over clear text, or a version that isn't 1.x.
@@ -40,6 +42,7 @@ impl Refusal {
             Refusal::BodyTooLarge => 413,
             Refusal::ClientTimeout => 408,
             Refusal::MethodNotAllowed => 405,
+            Refusal::Expectation => 417,
             Refusal::UnknownCoding => 501,
             Refusal::Version => 505,
             Refusal::Misdirected => 421,
@@ -53,7 +56,7 @@ impl Refusal {
 
     pub fn reason(self) -> Reason {
         match self {
-            Refusal::Malformed(_) | Refusal::Version => Reason::BadRequest,
+            Refusal::Malformed(_) | Refusal::Version | Refusal::Expectation => Reason::BadRequest,
             Refusal::HeadTooLarge | Refusal::TooManyFields => Reason::HeadTooLarge,
             Refusal::TargetTooLong => Reason::TargetTooLong,
             Refusal::BodyTooLarge => Reason::BodyTooLarge,
@@ -80,6 +83,7 @@ impl Refusal {
             Refusal::BodyTooLarge => "the request body is too large",
             Refusal::ClientTimeout => "the request came too slowly",
             Refusal::MethodNotAllowed => "this method is not forwarded",
+            Refusal::Expectation => "only 100-continue can be expected",
             Refusal::UnknownCoding => "this transfer coding is not known",
             Refusal::Version => "this version of http is not spoken here",
             Refusal::Misdirected => "the connection's certificate does not cover this host",
@@ -103,6 +107,7 @@ impl Refusal {
             | Refusal::BodyTooLarge
             | Refusal::ClientTimeout
             | Refusal::UnknownCoding
+            | Refusal::Expectation
             | Refusal::Version
             | Refusal::MethodNotAllowed
             | Refusal::Internal => true,

@@ -13,6 +13,7 @@ mod forwarding;
 mod framing;
 mod headers;
 mod health;
+mod identity;
 mod operation;
 mod retry;
 mod routing;

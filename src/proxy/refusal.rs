@@ -173,7 +173,8 @@ impl Fault {
     /// What passive health hears of it.
     pub fn passive(self) -> Option<PassiveFault> {
         match self {
-            Fault::Refused | Fault::Tls => Some(PassiveFault::Refused),
+            Fault::Refused => Some(PassiveFault::Refused),
+            Fault::Tls => Some(PassiveFault::Tls),
             Fault::ConnectTimeout => Some(PassiveFault::ConnectTimeout),
             Fault::Local => None,
             Fault::ClosedUnsent | Fault::ClosedBeforeAnswer | Fault::BadAnswer => {

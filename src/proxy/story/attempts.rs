@@ -134,7 +134,9 @@ impl Story<'_> {
     pub(super) fn blame(&self, member: &Member, fault: Fault, is_reused: bool) {
         self.record(member, fault.outcome());
         match fault.passive() {
-            Some(passive @ PassiveFault::Refused) => self.eject(member, Unfit::Refused, passive),
+            Some(passive @ (PassiveFault::Refused | PassiveFault::Tls)) => {
+                self.eject(member, Unfit::Refused, passive)
+            }
             Some(PassiveFault::Broken) if is_reused && fault.is_race() => {}
             Some(passive) => self.failed(member, passive),
             None => {}

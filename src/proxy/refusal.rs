@@ -132,6 +132,8 @@ pub enum Fault {
     Tls,
     /// Ours: no descriptor or port; says nothing about the server.
     Local,
+    /// Found closed by the first write: no byte was taken.
+    ClosedUnsent,
     /// Closed or reset before the answer's first byte.
     ClosedBeforeAnswer,
     /// The answer is not HTTP, ambiguous, or was cut in its head.
@@ -148,9 +150,10 @@ impl Fault {
             Fault::Refused | Fault::Tls => Refusal::ConnectFailed,
             Fault::ConnectTimeout => Refusal::ConnectTimeout,
             Fault::Local => Refusal::Internal,
-            Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) => {
-                Refusal::UpstreamBroken
-            }
+            Fault::ClosedUnsent
+            | Fault::ClosedBeforeAnswer
+            | Fault::BadAnswer
+            | Fault::Status(_) => Refusal::UpstreamBroken,
             Fault::Timeout => Refusal::UpstreamTimeout,
         }
     }
@@ -159,7 +162,9 @@ impl Fault {
         match self {
             Fault::Refused | Fault::Tls | Fault::Local => AttemptOutcome::ConnectRefused,
             Fault::ConnectTimeout => AttemptOutcome::ConnectTimeout,
-            Fault::ClosedBeforeAnswer | Fault::BadAnswer => AttemptOutcome::Broken,
+            Fault::ClosedUnsent | Fault::ClosedBeforeAnswer | Fault::BadAnswer => {
+                AttemptOutcome::Broken
+            }
             Fault::Status(_) => AttemptOutcome::ServerError,
             Fault::Timeout => AttemptOutcome::Timeout,
         }
@@ -168,10 +173,13 @@ impl Fault {
     /// What passive health hears of it.
     pub fn passive(self) -> Option<PassiveFault> {
         match self {
-            Fault::Refused | Fault::Tls => Some(PassiveFault::Refused),
+            Fault::Refused => Some(PassiveFault::Refused),
+            Fault::Tls => Some(PassiveFault::Tls),
             Fault::ConnectTimeout => Some(PassiveFault::ConnectTimeout),
             Fault::Local => None,
-            Fault::ClosedBeforeAnswer | Fault::BadAnswer => Some(PassiveFault::Broken),
+            Fault::ClosedUnsent | Fault::ClosedBeforeAnswer | Fault::BadAnswer => {
+                Some(PassiveFault::Broken)
+            }
             Fault::Status(code) => Some(PassiveFault::Status(code)),
             Fault::Timeout => Some(PassiveFault::Timeout),
         }
@@ -185,15 +193,34 @@ impl Fault {
             | Fault::ConnectTimeout
             | Fault::Tls
             | Fault::Local
+            | Fault::ClosedUnsent
             | Fault::ClosedBeforeAnswer
             | Fault::Status(_) => false,
+        }
+    }
+
+    /// On a connection from the pool this is a race with the server's own idle timeout, and says nothing about the server.
+    pub fn is_race(self) -> bool {
+        match self {
+            Fault::ClosedUnsent | Fault::ClosedBeforeAnswer => true,
+            Fault::Refused
+            | Fault::ConnectTimeout
+            | Fault::Tls
+            | Fault::Local
+            | Fault::BadAnswer
+            | Fault::Status(_)
+            | Fault::Timeout => false,
         }
     }
 
     /// No byte of the request was written: sending it elsewhere is always safe and needs no budget.
     pub fn is_before_sending(self) -> bool {
         match self {
-            Fault::Refused | Fault::ConnectTimeout | Fault::Tls | Fault::Local => true,
+            Fault::Refused
+            | Fault::ConnectTimeout
+            | Fault::Tls
+            | Fault::Local
+            | Fault::ClosedUnsent => true,
             Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) | Fault::Timeout => {
                 false
             }

@@ -39,9 +39,9 @@ impl Story<'_> {
         sendable: Sendable,
     ) -> Exchanged {
         // A pooled connection that its server closed while we wrote says nothing about the server: it may be asked again.
-        let is_race = connection.is_reused && fault == Fault::ClosedBeforeAnswer;
+        let is_race = connection.is_reused && fault.is_race();
         let next = if is_race {
-            self.again(member, sendable)
+            self.again(member, fault, sendable)
         } else {
             self.next_after(member, fault, sendable)
         };
@@ -73,8 +73,8 @@ impl Story<'_> {
     }
 
     /// The same upstream or another one, over another connection.
-    fn again(&self, member: &Member, sendable: Sendable) -> Option<usize> {
-        if !self.may_send_again(Fault::ClosedBeforeAnswer, sendable) {
+    fn again(&self, member: &Member, fault: Fault, sendable: Sendable) -> Option<usize> {
+        if !self.may_send_again(fault, sendable) {
             return None;
         }
         let next = self.pick().or_else(|| {
@@ -85,7 +85,7 @@ impl Story<'_> {
                 .iter()
                 .position(|other| std::ptr::eq(other, member))
         })?;
-        self.spend(Fault::ClosedBeforeAnswer).then_some(next)
+        self.spend(fault).then_some(next)
     }
 
     fn may_send_again(&self, fault: Fault, sendable: Sendable) -> bool {
@@ -134,8 +134,10 @@ impl Story<'_> {
     pub(super) fn blame(&self, member: &Member, fault: Fault, is_reused: bool) {
         self.record(member, fault.outcome());
         match fault.passive() {
-            Some(passive @ PassiveFault::Refused) => self.eject(member, Unfit::Refused, passive),
-            Some(PassiveFault::Broken) if is_reused && fault == Fault::ClosedBeforeAnswer => {}
+            Some(passive @ (PassiveFault::Refused | PassiveFault::Tls)) => {
+                self.eject(member, Unfit::Refused, passive)
+            }
+            Some(PassiveFault::Broken) if is_reused && fault.is_race() => {}
             Some(passive) => self.failed(member, passive),
             None => {}
         }

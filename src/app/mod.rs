@@ -10,16 +10,14 @@ pub mod sockets;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use self::cli::{Command, CommandLine};
 use self::run::Launch;
 use crate::certs::{self, CertStore};
 use crate::config::{self, Config};
 
-/// Does what the command line says; usage errors end in clap with exit code 2.
+/// Does what the command line says; usage errors end with exit code 2.
 pub fn main() -> ExitCode {
-    match CommandLine::parse().command {
+    match CommandLine::read().command {
         Command::Run { config } => match read(&config) {
             Ok((checked, certificates)) => run::run(Launch {
                 config: checked,

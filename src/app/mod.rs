@@ -7,7 +7,7 @@ pub mod run;
 pub mod signals;
 pub mod sockets;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use self::cli::{Command, CommandLine};
@@ -19,12 +19,7 @@ use crate::config::{self, Config};
 pub fn main() -> ExitCode {
     match CommandLine::read().command {
         Command::Run { config } => match read(&config) {
-            Ok((checked, certificates)) => run::run(Launch {
-                config: checked,
-                file: Some(config),
-                certificates,
-                opening: None,
-            }),
+            Ok((checked, certificates)) => launch(checked, config, certificates),
             Err(mistakes) => {
                 mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
                 ExitCode::FAILURE
@@ -41,6 +36,22 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Ask(ask) => ask::ask(ask),
+    }
+}
+
+fn launch(config: Config, file: PathBuf, certificates: CertStore) -> ExitCode {
+    match sockets::open_all(&config) {
+        Ok(opened) => run::run(Launch {
+            config,
+            file: Some(file),
+            certificates,
+            opened,
+            opening: None,
+        }),
+        Err(error) => {
+            eprintln!("rota: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -98,6 +109,7 @@ fn demonstrate() -> ExitCode {
             let demo::Demo {
                 config,
                 certificates,
+                opened,
                 running,
                 ..
             } = demo;
@@ -105,6 +117,7 @@ fn demonstrate() -> ExitCode {
                 config,
                 file: None,
                 certificates,
+                opened,
                 opening,
             });
             drop(running);

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::signals::{Signal, Signals};
+use super::sockets::Opened;
 use crate::admin::AdminListener;
 use crate::certs::CertStore;
 use crate::config::Config;
@@ -34,14 +35,15 @@ pub struct Launch {
     /// Read again on HUP; None: the demo, which has none.
     pub file: Option<PathBuf>,
     pub certificates: CertStore,
-    /// Printed once everything listens, before anything else.
+    pub opened: Opened,
+    /// Printed once signals are taken, before anything else.
     pub opening: Option<String>,
 }
 
 /// Runs until a signal ends it. An error at the start is one line on stderr and exit code 1, with nothing started.
 pub fn run(launch: Launch) -> ExitCode {
     match Process::start(launch) {
-        Ok((process, runtime)) => runtime.block_on(process.serve()),
+        Ok((process, signals, runtime)) => runtime.block_on(process.serve(signals)),
         Err(error) => {
             eprintln!("rota: {error}");
             ExitCode::FAILURE
@@ -69,22 +71,13 @@ struct Process {
     written: Option<Written>,
 }
 
-type Group = (Arc<ListenerPolicy>, Vec<std::net::TcpListener>);
-
 impl Process {
-    async fn serve(mut self) -> ExitCode {
+    async fn serve(mut self, mut signals: Signals) -> ExitCode {
         let handle = match self.start_planes() {
             Ok(handle) => handle,
             Err(error) => {
                 eprintln!("rota: {error}");
                 self.drain.advance(Phase::Stopped);
-                return ExitCode::FAILURE;
-            }
-        };
-        let mut signals = match Signals::watch() {
-            Ok(signals) => signals,
-            Err(error) => {
-                eprintln!("rota: signals can't be watched: {error}");
                 return ExitCode::FAILURE;
             }
         };

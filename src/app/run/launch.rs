@@ -5,13 +5,14 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use super::{Group, Launch, Process};
-use crate::admin;
-use crate::app::sockets::{Taken, open_group};
+use super::{Launch, Process};
+use crate::app::signals::Signals;
+use crate::app::sockets::Group;
 use crate::certs;
-use crate::config::{self, AccessLog, AdminAddress, Config};
+use crate::config::{AccessLog, Config};
 use crate::drain;
 use crate::proxy::{self, WorkerOrder};
 use crate::routing::swap;
@@ -26,14 +27,19 @@ const PASSIVE_REPORTS: usize = 4096;
 
 impl Process {
     /// Everything that can fail, in the order in which a user would want to hear of it.
-    pub(super) fn start(launch: Launch) -> Result<(Process, tokio::runtime::Runtime), String> {
+    pub(super) fn start(launch: Launch) -> Result<(Process, Signals, Runtime), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("the control plane's runtime: {error}"))?;
+        // Before anybody can know that there is something to end.
+        let signals = {
+            let _within = runtime.enter();
+            Signals::watch().map_err(|error| format!("signals can't be watched: {error}"))?
+        };
         raise_descriptor_limit();
         let config = Arc::new(launch.config);
         let workers = config.node.workers.get();
-        let groups = open_all(&config, workers)?;
-        let admin_address = admin_address(&config.admin.address);
-        let admin = admin::bind(&admin_address)
-            .map_err(|error| format!("admin {admin_address}: {error}"))?;
         let vitals = Arc::new(Vitals::new(workers));
         let (log, written) = open_log(config.access_log.as_ref(), &vitals)?;
         let (publisher, table) = swap::channel(first_snapshot(&config));
@@ -50,10 +56,6 @@ impl Process {
             .warnings()
             .iter()
             .for_each(|warning| tracing::warn!("{warning}"));
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| format!("the control plane's runtime: {error}"))?;
         let mut process = Process {
             config,
             file: launch.file,
@@ -65,7 +67,7 @@ impl Process {
             passive: Some(passive),
             certificates,
             certificate_reader,
-            admin: Some(admin),
+            admin: Some(launch.opened.admin),
             doors: BTreeMap::new(),
             workers: Vec::new(),
             orders: Vec::new(),
@@ -73,10 +75,10 @@ impl Process {
             written,
         };
         process.start_workers(workers, &passive_sender)?;
-        for group in groups {
-            process.open_door(group)?;
+        for group in launch.opened.groups {
+            runtime.block_on(process.open_door(group))?;
         }
-        Ok((process, runtime))
+        Ok((process, signals, runtime))
     }
 
     fn start_workers(
@@ -107,7 +109,7 @@ impl Process {
     }
 
     /// Gives each worker its socket of a group.
-    pub(super) fn open_door(&mut self, (policy, sockets): Group) -> Result<(), String> {
+    pub(super) async fn open_door(&mut self, (policy, sockets): Group) -> Result<(), String> {
         let name = policy.name.clone();
         let tls = match policy.scheme {
             Scheme::Http => None,
@@ -123,22 +125,13 @@ impl Process {
                 tls: tls.clone(),
             };
             worker
-                .try_send(order)
+                .send(order)
+                .await
                 .map_err(|_| format!("listener {name}: a worker takes no orders"))?;
         }
         self.doors.insert(name, policy);
         Ok(())
     }
-}
-
-fn open_all(config: &Config, workers: usize) -> Result<Vec<Group>, String> {
-    let open = |listener: &config::Listener| {
-        let policy = listener.policy.clone();
-        let sockets = open_group(policy.address, workers, Taken::Refuse)
-            .map_err(|error| format!("listener {}: {error}", policy.name))?;
-        Ok((policy, sockets))
-    };
-    config.listeners.iter().map(open).collect()
 }
 
 /// What workers read until the control plane has published its first table.
@@ -167,13 +160,6 @@ pub(super) fn open_log(log: Option<&AccessLog>, vitals: &Arc<Vitals>) -> Result<
     let opened = access_log::AccessLog::start(target, vitals.clone());
     let (log, written) = opened.map_err(|error| format!("access log: {error}"))?;
     Ok((Some(log), Some(written)))
-}
-
-fn admin_address(address: &AdminAddress) -> admin::Address {
-    match address {
-        AdminAddress::Tcp(address) => admin::Address::Tcp(*address),
-        AdminAddress::Unix(path) => admin::Address::Unix(path.clone()),
-    }
 }
 
 /// As many descriptors as the system allows: each connection takes one, and so does each server's.

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::Process;
 use super::launch::open_log;
-use super::{Group, Process};
-use crate::app::sockets::{Taken, open_group};
+use crate::app::sockets::{Group, Taken, open_group};
 use crate::certs::{self, CertStore};
 use crate::config::{self, Config};
 use crate::control;
@@ -59,7 +59,7 @@ impl Process {
         handle.reload(config.clone()).await?;
         self.close_doors(&config, &groups).await;
         for group in groups {
-            self.open_door(group)?;
+            self.open_door(group).await?;
         }
         if let Some((log, written)) = new_log {
             for worker in &self.orders {

@@ -4,6 +4,7 @@ pub mod ask;
 pub mod cli;
 pub mod demo;
 pub mod run;
+pub mod secrets;
 pub mod signals;
 pub mod sockets;
 
@@ -71,8 +72,12 @@ fn read(file: &Path) -> Result<(Config, CertStore), Vec<String>> {
 
 fn check(file: &Path, json: bool) -> ExitCode {
     let (mistakes, warnings) = match read(file) {
-        Ok((_, certificates)) => (
-            Vec::new(),
+        Ok((config, certificates)) => (
+            [
+                secrets::unusable_tokens(&config),
+                secrets::unusable_authorities(&config),
+            ]
+            .concat(),
             certificates
                 .warnings()
                 .iter()

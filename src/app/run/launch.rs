@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::{Launch, Process};
+use crate::app::secrets::unusable_tokens;
 use crate::app::signals::Signals;
 use crate::app::sockets::Group;
 use crate::certs;
@@ -51,6 +52,9 @@ impl Process {
             let _ = std::io::stdout().write_all(opening.as_bytes());
         }
         log::start();
+        unusable_tokens(&config)
+            .iter()
+            .for_each(|mistake| tracing::warn!("{mistake}"));
         certificate_reader
             .load()
             .warnings()

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Process;
 use super::launch::open_log;
+use crate::app::secrets::unusable_tokens;
 use crate::app::sockets::{Group, Taken, open_group};
 use crate::certs::{self, CertStore};
 use crate::config::{self, Config};
@@ -44,6 +45,7 @@ impl Process {
         let read =
             tokio::task::spawn_blocking(move || read_again(&file, &known, &owned, workers)).await;
         let (config, store, groups) = read.map_err(|error| error.to_string())??;
+        warn_of_what_stays(&self.config, &config);
         let log_changed = config.access_log != self.config.access_log;
         let new_log = if log_changed {
             Some(open_log(config.access_log.as_ref(), &self.vitals)?)
@@ -68,7 +70,13 @@ impl Process {
             }
             (self.log, self.written) = (log, written);
         }
-        self.config = config;
+        // What HUP cannot change stays as it was started with, so that it is named again the next time.
+        self.config = Arc::new(Config {
+            node: self.config.node.clone(),
+            admin: self.config.admin.clone(),
+            consul: self.config.consul.clone(),
+            ..Config::clone(&config)
+        });
         Ok(())
     }
 
@@ -97,6 +105,18 @@ impl Process {
     }
 }
 
+fn warn_of_what_stays(running: &Config, read: &Config) {
+    for (table, is_changed) in [
+        ("node", running.node != read.node),
+        ("admin", running.admin != read.admin),
+        ("consul", running.consul != read.consul),
+    ] {
+        if is_changed {
+            tracing::warn!("[{table}] is another now: it takes a restart to be in force");
+        }
+    }
+}
+
 /// What HUP reads and opens before anything changes.
 fn read_again(
     file: &std::path::Path,
@@ -106,6 +126,9 @@ fn read_again(
 ) -> Result<(Config, CertStore, Vec<Group>), String> {
     let config = config::load(file).map_err(|mistakes| mistakes.to_string())?;
     let store = certs::load(&config.listeners).map_err(|mistakes| one_line(&mistakes))?;
+    unusable_tokens(&config)
+        .iter()
+        .for_each(|mistake| tracing::warn!("{mistake}"));
     let mut groups = Vec::new();
     for listener in &config.listeners {
         let policy = &listener.policy;

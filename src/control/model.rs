@@ -301,9 +301,12 @@ impl Model {
     fn ordered(&mut self, order: Order, now: SystemTime) {
         match order {
             Order::Drain {
-                target, by, until, ..
+                target,
+                by,
+                lasting,
+                ..
             } => {
-                let word = Drained { by, at: now, until };
+                let word = Drained::begun(by, now, lasting);
                 self.drains.drain_here(target, word);
             }
             Order::Undrain { target, .. } => self.drains.undrain_here(&target),

@@ -305,10 +305,9 @@ impl Model {
                 by,
                 lasting,
                 ..
-            } => {
-                let word = Drained::begun(by, now, lasting);
-                self.drains.drain_here(target, word);
-            }
+            } => self
+                .drains
+                .drain_here(target, Drained::begun(by, now, lasting)),
             Order::Undrain { target, .. } => self.drains.undrain_here(&target),
         }
         self.settle_drains(now);

@@ -144,7 +144,7 @@ async fn orders_and_reloads_are_in_force_when_they_are_answered() {
         target: target.clone(),
         reach,
         by: "alice".into(),
-        until: None,
+        lasting: None,
     };
     live.handle.order(drain(Reach::Here)).await.unwrap();
     assert!(!is_fit(&live.reader.load()));

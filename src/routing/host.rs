@@ -142,6 +142,10 @@ impl HostBuffer {
             *to = byte;
             before = byte;
         }
+        // A second dot at the end.
+        if before == b'.' {
+            return Err(HostError::Shape);
+        }
         self.len = name.len();
         Ok(self.as_str())
     }
@@ -219,8 +223,8 @@ mod tests {
     #[test]
     fn what_two_parsers_could_read_differently_is_no_host() {
         for sent in [
-            "", ".", "a..b", ".a", "a@b", "a,b", "a b", "a\0", "a/b", "a:b", "a:99999", "[::1",
-            "[::1]x", "[zz]", "a:80:90",
+            "", ".", "..", "a..", "a..:80", "a..b", ".a", "a@b", "a,b", "a b", "a\0", "a/b", "a:b",
+            "a:99999", "[::1", "[::1]x", "[zz]", "a:80:90",
         ] {
             assert!(Host::parse(sent).is_err(), "{sent:?}");
         }

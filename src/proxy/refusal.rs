@@ -26,6 +26,8 @@ pub enum Refusal {
     ConnectFailed,
     ConnectTimeout,
     UpstreamBroken,
+    /// WebSocket for a service whose servers speak HTTP/2.
+    NoWebSocket,
     UpstreamTimeout,
     // Ours.
     Internal,
@@ -40,7 +42,7 @@ impl Refusal {
             Refusal::BodyTooLarge => 413,
             Refusal::ClientTimeout => 408,
             Refusal::MethodNotAllowed => 405,
-            Refusal::UnknownCoding => 501,
+            Refusal::UnknownCoding | Refusal::NoWebSocket => 501,
             Refusal::Version => 505,
             Refusal::Misdirected => 421,
             Refusal::NoRoute => 404,
@@ -59,7 +61,7 @@ impl Refusal {
             Refusal::BodyTooLarge => Reason::BodyTooLarge,
             Refusal::ClientTimeout => Reason::ClientTimeout,
             Refusal::MethodNotAllowed => Reason::MethodNotAllowed,
-            Refusal::UnknownCoding => Reason::NotImplemented,
+            Refusal::UnknownCoding | Refusal::NoWebSocket => Reason::NotImplemented,
             Refusal::Misdirected => Reason::Misdirected,
             Refusal::NoRoute => Reason::NoRoute,
             Refusal::NoUpstream => Reason::NoUpstream,
@@ -88,6 +90,7 @@ impl Refusal {
             Refusal::ConnectFailed => "no server could be reached",
             Refusal::ConnectTimeout => "no server could be reached in time",
             Refusal::UpstreamBroken => "the server did not answer in http",
+            Refusal::NoWebSocket => "no websocket goes to servers that speak http/2",
             Refusal::UpstreamTimeout => "the server did not answer in time",
             Refusal::Internal => "an error of the load balancer",
         }
@@ -112,6 +115,7 @@ impl Refusal {
             | Refusal::ConnectFailed
             | Refusal::ConnectTimeout
             | Refusal::UpstreamBroken
+            | Refusal::NoWebSocket
             | Refusal::UpstreamTimeout => false,
         }
     }
@@ -125,8 +129,14 @@ pub enum Fault {
     ConnectTimeout,
     /// The certificate is not valid, or TLS could not be agreed on: no byte was taken.
     Tls,
+    /// HTTP/2 could not be agreed on: no byte of the request was sent.
+    NotHttp2,
     /// Ours: no descriptor or port; says nothing about the server.
     Local,
+    /// The server was ending its HTTP/2 connection (GOAWAY), and says that it did not look at the request.
+    GoneAway,
+    /// The server did not take the request just now (REFUSED_STREAM), and says that it did not look at it.
+    StreamRefused,
     /// Closed or reset before the answer's first byte.
     ClosedBeforeAnswer,
     /// The answer is not HTTP, ambiguous, or was cut in its head.
@@ -143,7 +153,8 @@ impl Fault {
             Fault::Refused | Fault::Tls => Refusal::ConnectFailed,
             Fault::ConnectTimeout => Refusal::ConnectTimeout,
             Fault::Local => Refusal::Internal,
-            Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) => {
+            Fault::GoneAway | Fault::StreamRefused => Refusal::NoUpstream,
+            Fault::NotHttp2 | Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) => {
                 Refusal::UpstreamBroken
             }
             Fault::Timeout => Refusal::UpstreamTimeout,
@@ -154,7 +165,11 @@ impl Fault {
         match self {
             Fault::Refused | Fault::Tls | Fault::Local => AttemptOutcome::ConnectRefused,
             Fault::ConnectTimeout => AttemptOutcome::ConnectTimeout,
-            Fault::ClosedBeforeAnswer | Fault::BadAnswer => AttemptOutcome::Broken,
+            Fault::NotHttp2
+            | Fault::GoneAway
+            | Fault::StreamRefused
+            | Fault::ClosedBeforeAnswer
+            | Fault::BadAnswer => AttemptOutcome::Broken,
             Fault::Status(_) => AttemptOutcome::ServerError,
             Fault::Timeout => AttemptOutcome::Timeout,
         }
@@ -165,8 +180,11 @@ impl Fault {
         match self {
             Fault::Refused | Fault::Tls => Some(PassiveFault::Refused),
             Fault::ConnectTimeout => Some(PassiveFault::ConnectTimeout),
-            Fault::Local => None,
-            Fault::ClosedBeforeAnswer | Fault::BadAnswer => Some(PassiveFault::Broken),
+            // A server that ends a connection in good order, or has its hands full, is not sick.
+            Fault::Local | Fault::GoneAway | Fault::StreamRefused => None,
+            Fault::NotHttp2 | Fault::ClosedBeforeAnswer | Fault::BadAnswer => {
+                Some(PassiveFault::Broken)
+            }
             Fault::Status(code) => Some(PassiveFault::Status(code)),
             Fault::Timeout => Some(PassiveFault::Timeout),
         }
@@ -179,16 +197,25 @@ impl Fault {
             Fault::Refused
             | Fault::ConnectTimeout
             | Fault::Tls
+            | Fault::NotHttp2
             | Fault::Local
+            | Fault::GoneAway
+            | Fault::StreamRefused
             | Fault::ClosedBeforeAnswer
             | Fault::Status(_) => false,
         }
     }
 
-    /// No byte of the request was written: sending it elsewhere is always safe and needs no budget.
+    /// No byte of the request was written, or none looked at: sending it elsewhere is always safe and needs no budget.
     pub fn is_before_sending(self) -> bool {
         match self {
-            Fault::Refused | Fault::ConnectTimeout | Fault::Tls | Fault::Local => true,
+            Fault::Refused
+            | Fault::ConnectTimeout
+            | Fault::Tls
+            | Fault::NotHttp2
+            | Fault::Local
+            | Fault::GoneAway
+            | Fault::StreamRefused => true,
             Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) | Fault::Timeout => {
                 false
             }

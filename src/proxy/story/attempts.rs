@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Exchanged, MAX_TRIED, Sendable, Story};
-use crate::proxy::pool::ServerConnection;
+use crate::proxy::pool::Past;
 use crate::proxy::refusal::Fault;
 use crate::routing::measured::AttemptOutcome;
 use crate::routing::{Member, PassiveFault, PassiveReport, Unfit};
@@ -35,13 +35,14 @@ impl Story<'_> {
         &self,
         member: &Member,
         fault: Fault,
-        connection: &ServerConnection,
+        past: Past,
         sendable: Sendable,
     ) -> Exchanged {
         // A pooled connection that its server closed while we wrote says nothing about the server: it may be asked again.
-        let is_race = connection.is_reused && fault == Fault::ClosedBeforeAnswer;
+        let is_race =
+            fault == Fault::GoneAway || (past == Past::Used && fault == Fault::ClosedBeforeAnswer);
         let next = if is_race {
-            self.again(member, sendable)
+            self.again(member, fault, sendable)
         } else {
             self.next_after(member, fault, sendable)
         };
@@ -53,7 +54,7 @@ impl Story<'_> {
 
     /// Where to try after a fault before anything was sent.
     pub(super) fn after_fault(&self, member: &Member, fault: Fault) -> Option<usize> {
-        self.blame(member, fault, false);
+        self.blame(member, fault, Past::New);
         self.next_after(member, fault, Sendable::Again)
     }
 
@@ -72,9 +73,23 @@ impl Story<'_> {
         self.spend(fault).then_some(next)
     }
 
+    /// Where to try after an answer whose status the policy counts as a failure; None: it is relayed.
+    pub(super) fn after_status(
+        &self,
+        member: &Member,
+        status: u16,
+        sendable: Sendable,
+    ) -> Option<(Fault, usize)> {
+        if !self.plan.route.service.retry.statuses.contains(&status) {
+            return None;
+        }
+        let fault = Fault::Status(status);
+        Some((fault, self.next_after(member, fault, sendable)?))
+    }
+
     /// The same upstream or another one, over another connection.
-    fn again(&self, member: &Member, sendable: Sendable) -> Option<usize> {
-        if !self.may_send_again(Fault::ClosedBeforeAnswer, sendable) {
+    fn again(&self, member: &Member, fault: Fault, sendable: Sendable) -> Option<usize> {
+        if !self.may_send_again(fault, sendable) {
             return None;
         }
         let next = self.pick().or_else(|| {
@@ -85,7 +100,7 @@ impl Story<'_> {
                 .iter()
                 .position(|other| std::ptr::eq(other, member))
         })?;
-        self.spend(Fault::ClosedBeforeAnswer).then_some(next)
+        self.spend(fault).then_some(next)
     }
 
     fn may_send_again(&self, fault: Fault, sendable: Sendable) -> bool {
@@ -131,11 +146,12 @@ impl Story<'_> {
     }
 
     /// Counts a failed attempt and tells passive health what it has to know.
-    pub(super) fn blame(&self, member: &Member, fault: Fault, is_reused: bool) {
+    pub(super) fn blame(&self, member: &Member, fault: Fault, past: Past) {
         self.record(member, fault.outcome());
         match fault.passive() {
             Some(passive @ PassiveFault::Refused) => self.eject(member, Unfit::Refused, passive),
-            Some(PassiveFault::Broken) if is_reused && fault == Fault::ClosedBeforeAnswer => {}
+            Some(PassiveFault::Broken)
+                if past == Past::Used && fault == Fault::ClosedBeforeAnswer => {}
             Some(passive) => self.failed(member, passive),
             None => {}
         }

@@ -30,6 +30,8 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 /// Bytes of a request that may wait in h2 for the server, for one stream.
 const SEND_BUFFER: usize = 64 * 1024;
+/// Cancelled streams of one connection that are remembered for a moment: what the server still sends on them is no error.
+const CANCELLED: usize = 1024;
 /// Fields that rota adds to a client's, at most.
 const ADDED_FIELDS: usize = 16;
 
@@ -66,6 +68,7 @@ fn builder(head_bytes: usize) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(CANCELLED)
         .enable_push(false);
     builder
 }

@@ -7,5 +7,9 @@ use libfuzzer_sys::fuzz_target;
 use rota::config::{Environment, parse};
 
 fuzz_target!(|text: &str| {
-    let _ = parse(text, Path::new("/nowhere/rota.toml"), &Environment::bare("fuzz"));
+    let _ = parse(
+        text,
+        Path::new("/nowhere/rota.toml"),
+        &Environment::bare("fuzz"),
+    );
 });

@@ -10,8 +10,15 @@ fuzz_target!(|sent: &[u8]| {
         return;
     };
     assert!(!name.is_empty() && name.len() <= MAX_HOST_LEN);
-    assert!(!name.bytes().any(|b| b.is_ascii_uppercase() || b <= b' ' || matches!(b, b'@' | b',' | b'/')));
+    assert!(
+        !name
+            .bytes()
+            .any(|b| b.is_ascii_uppercase() || b <= b' ' || matches!(b, b'@' | b',' | b'/'))
+    );
     assert_eq!(HostBuffer::new().fill(name.as_bytes()), Ok(name.as_str()));
     let text = std::str::from_utf8(sent).expect("a host is ASCII");
-    assert_eq!(Host::parse(text).expect("both readers agree").as_str(), name);
+    assert_eq!(
+        Host::parse(text).expect("both readers agree").as_str(),
+        name
+    );
 });

@@ -12,5 +12,9 @@ fuzz_target!(|target: &str| {
     };
     assert!(canonical.starts_with('/'));
     assert!(!canonical.contains("//") && !canonical.contains('\\'));
-    assert!(!canonical.split('/').any(|segment| segment == "." || segment == ".."));
+    assert!(
+        !canonical
+            .split('/')
+            .any(|segment| segment == "." || segment == "..")
+    );
 });

@@ -54,6 +54,13 @@ pub enum Command {
     Ask(Ask),
 }
 
+impl CommandLine {
+    /// What the process was called with. Ends the process where that is a usage error (2), `--help` or `--version` (0).
+    pub fn read() -> CommandLine {
+        CommandLine::parse()
+    }
+}
+
 /// What is asked of a running rota, through its admin listener.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Ask {

@@ -3,7 +3,6 @@
 pub mod authority;
 pub mod servers;
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,6 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use self::authority::{CaFile, Issued};
 use self::servers::AppServers;
+use super::sockets::{Opened, Refused, Taken, open_group};
+use crate::admin::AdminListener;
 use crate::certs::CertStore;
 use crate::config::{
     ActiveCheck, Admin, AdminAddress, Config, Listener, Node, RouteEntry, ServerEntry, ServerHost,
@@ -31,11 +32,13 @@ const POOL: usize = 128;
 const HTTP: &str = "http";
 const HTTPS: &str = "https";
 
-/// All that the demo needs. `running` must be kept as long as it lasts; `config` and `certificates` may be moved out.
+/// All that the demo needs. `running` must be kept as long as it lasts; the rest may be moved out.
 pub struct Demo {
     pub config: Config,
     /// For the listener named `https`, which has no files of its own.
     pub certificates: CertStore,
+    /// Both listeners and admin, on ports that nobody else can take any more.
+    pub opened: Opened,
     pub running: Running,
     opening: String,
 }
@@ -61,8 +64,8 @@ const WANTED: Ports = Ports {
     admin: 9900,
 };
 
-/// Starts the app servers, makes a CA and a certificate, finds three free ports and describes it all as a configuration. Nothing
-/// listens on those ports yet. The error is one line.
+/// Starts the app servers, makes a CA and a certificate, opens three free ports and describes it all as a configuration. Nobody
+/// accepts on those ports yet. The error is one line.
 pub fn prepare() -> Result<Demo, String> {
     prepare_at(WANTED)
 }
@@ -76,16 +79,19 @@ impl Demo {
 }
 
 fn prepare_at(wanted: Ports) -> Result<Demo, String> {
-    let ports = ChosenPorts::choose(wanted)?;
+    let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let (ports, sockets) = ChosenPorts::choose(wanted, workers)?;
     let servers = servers::start(TURN)?;
     let issued = authority::issue(SystemTime::now())?;
     let ca_file = CaFile::write(&issued.ca_pem)?;
-    let config = config(&ports, &servers.addresses());
+    let config = config(&ports, &servers.addresses(), workers);
+    let opened = sockets.for_listeners(&config);
     let certificates = certificates(&issued)?;
     let opening = opening(&ports, &ca_file);
     Ok(Demo {
         config,
         certificates,
+        opened,
         running: Running { servers, ca_file },
         opening,
     })
@@ -99,37 +105,68 @@ struct ChosenPorts {
     taken: Vec<String>,
 }
 
+/// What listens on the chosen ports.
+struct Sockets {
+    http: Vec<TcpListener>,
+    https: Vec<TcpListener>,
+    admin: TcpListener,
+}
+
 impl ChosenPorts {
-    /// All three are held until the last is found, so that no two are the same.
-    fn choose(wanted: Ports) -> Result<ChosenPorts, String> {
-        let http = hold(wanted.http)?;
-        let https = hold(wanted.https)?;
-        let admin = hold(wanted.admin)?;
-        let mut taken = Vec::new();
-        let mut settle = |held: &TcpListener, wanted: u16| {
-            let address = held.local_addr().map_err(|error| error.to_string())?;
-            if address.port() != wanted {
-                taken.push(format!("{wanted} is taken, using {}", address.port()));
-            }
-            Ok::<SocketAddr, String>(address)
+    fn choose(wanted: Ports, workers: NonZeroUsize) -> Result<(ChosenPorts, Sockets), String> {
+        let group = |address| open_group(address, workers.get(), Taken::Refuse);
+        let one = |address| TcpListener::bind(address).map_err(|error| Refused { address, error });
+        let (http, http_sockets) = first_free(wanted.http, group)?;
+        let (https, https_sockets) = first_free(wanted.https, group)?;
+        let (admin, admin_socket) = first_free(wanted.admin, one)?;
+        let pairs = [
+            (wanted.http, http),
+            (wanted.https, https),
+            (wanted.admin, admin),
+        ];
+        let moved = pairs.iter().filter(|(wanted, got)| got.port() != *wanted);
+        let taken = moved.map(|(wanted, got)| format!("{wanted} is taken, using {}", got.port()));
+        let chosen = ChosenPorts {
+            http,
+            https,
+            admin,
+            taken: taken.collect(),
         };
-        Ok(ChosenPorts {
-            http: settle(&http, wanted.http)?,
-            https: settle(&https, wanted.https)?,
-            admin: settle(&admin, wanted.admin)?,
-            taken,
-        })
+        let sockets = Sockets {
+            http: http_sockets,
+            https: https_sockets,
+            admin: admin_socket,
+        };
+        Ok((chosen, sockets))
     }
 }
 
-/// A plain bind of the first free port from `wanted` on: with SO_REUSEPORT a port that another rota has would look free.
-fn hold(wanted: u16) -> Result<TcpListener, String> {
+impl Sockets {
+    /// In the order in which [`config`] names the listeners.
+    fn for_listeners(self, config: &Config) -> Opened {
+        let policies = config
+            .listeners
+            .iter()
+            .map(|listener| listener.policy.clone());
+        Opened {
+            groups: policies.zip([self.http, self.https]).collect(),
+            admin: AdminListener::Tcp(self.admin),
+        }
+    }
+}
+
+/// Opens the first free port from `wanted` on, and keeps it: one that was only looked at could be taken by another meanwhile.
+fn first_free<T>(
+    wanted: u16,
+    open: impl Fn(SocketAddr) -> Result<T, Refused>,
+) -> Result<(SocketAddr, T), String> {
     let last = wanted.saturating_add(PORTS_TRIED - 1);
     for port in wanted..=last {
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(held) => return Ok(held),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            Err(error) => return Err(format!("127.0.0.1:{port}: {error}")),
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        match open(address) {
+            Ok(opened) => return Ok((address, opened)),
+            Err(refused) if refused.is_in_use() => {}
+            Err(refused) => return Err(refused.to_string()),
         }
     }
     Err(format!(
@@ -137,13 +174,13 @@ fn hold(wanted: u16) -> Result<TcpListener, String> {
     ))
 }
 
-fn config(ports: &ChosenPorts, servers: &[SocketAddr]) -> Config {
+fn config(ports: &ChosenPorts, servers: &[SocketAddr], workers: NonZeroUsize) -> Config {
     let app = ServiceName::parse("app").expect("it is letters only");
     Config {
         node: Node {
             name: "demo".to_owned(),
             pod: None,
-            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            workers,
             state_dir: None,
         },
         admin: Admin {

@@ -4,29 +4,23 @@ pub mod ask;
 pub mod cli;
 pub mod demo;
 pub mod run;
+pub mod secrets;
 pub mod signals;
 pub mod sockets;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-use clap::Parser as _;
 
 use self::cli::{Command, CommandLine};
 use self::run::Launch;
 use crate::certs::{self, CertStore};
 use crate::config::{self, Config};
 
-/// Does what the command line says; usage errors end in clap with exit code 2.
+/// Does what the command line says; usage errors end with exit code 2.
 pub fn main() -> ExitCode {
-    match CommandLine::parse().command {
+    match CommandLine::read().command {
         Command::Run { config } => match read(&config) {
-            Ok((checked, certificates)) => run::run(Launch {
-                config: checked,
-                file: Some(config),
-                certificates,
-                opening: None,
-            }),
+            Ok((checked, certificates)) => launch(checked, config, certificates),
             Err(mistakes) => {
                 mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
                 ExitCode::FAILURE
@@ -46,6 +40,22 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn launch(config: Config, file: PathBuf, certificates: CertStore) -> ExitCode {
+    match sockets::open_all(&config) {
+        Ok(opened) => run::run(Launch {
+            config,
+            file: Some(file),
+            certificates,
+            opened,
+            opening: None,
+        }),
+        Err(error) => {
+            eprintln!("rota: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Reads the file and the certificates it names; every mistake of both, a line each.
 fn read(file: &Path) -> Result<(Config, CertStore), Vec<String>> {
     let config = config::load(file).map_err(|mistakes| {
@@ -62,8 +72,12 @@ fn read(file: &Path) -> Result<(Config, CertStore), Vec<String>> {
 
 fn check(file: &Path, json: bool) -> ExitCode {
     let (mistakes, warnings) = match read(file) {
-        Ok((_, certificates)) => (
-            Vec::new(),
+        Ok((config, certificates)) => (
+            [
+                secrets::unusable_tokens(&config),
+                secrets::unusable_authorities(&config),
+            ]
+            .concat(),
             certificates
                 .warnings()
                 .iter()
@@ -100,6 +114,7 @@ fn demonstrate() -> ExitCode {
             let demo::Demo {
                 config,
                 certificates,
+                opened,
                 running,
                 ..
             } = demo;
@@ -107,6 +122,7 @@ fn demonstrate() -> ExitCode {
                 config,
                 file: None,
                 certificates,
+                opened,
                 opening,
             });
             drop(running);

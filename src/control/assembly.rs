@@ -1,7 +1,7 @@
 //! From the model's decisions to a [`Snapshot`]: parts that did not change are the same `Arc` as before, and an upstream keeps its
 //! identity, with all that was measured of it, as long as any table holds it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,7 +33,9 @@ pub struct Assembly {
     routes: HashMap<Arc<str>, Arc<Route>>,
     numbers: HashMap<Arc<str>, u32>,
     measured: HashMap<ServiceName, Arc<ServiceMeasured>>,
-    tls: HashMap<(Option<PathBuf>, Alpn), Arc<rustls::ClientConfig>>,
+    tls: HashMap<TlsKey, Arc<rustls::ClientConfig>>,
+    /// What was read anew for the table that is being built: once, however many services look again.
+    tls_read: HashSet<TlsKey>,
     ledger: Ledger,
 }
 
@@ -46,6 +48,9 @@ struct Built {
     mistake: Option<Mistake>,
     service: Arc<Service>,
 }
+
+/// The CA's file (none: the system's store), and what is spoken.
+type TlsKey = (Option<PathBuf>, Alpn);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Alpn {
@@ -77,6 +82,7 @@ impl Assembly {
             numbers: HashMap::new(),
             measured: HashMap::new(),
             tls: HashMap::new(),
+            tls_read: HashSet::new(),
             ledger: Ledger::default(),
         }
     }
@@ -99,6 +105,7 @@ impl Assembly {
     /// Builds what changed, takes over the rest; says which mistakes are new and which are gone.
     pub fn build(&mut self, model: &Model, now: SystemTime) -> (Snapshot, News) {
         self.generation += 1;
+        self.tls_read.clear();
         self.build_services(model);
         let routes = self.build_routes(&model.routes().0.clone());
         let mut found = model.mistakes();
@@ -300,7 +307,8 @@ impl Assembly {
             ServiceProtocol::Http | ServiceProtocol::Https | ServiceProtocol::H2c => Alpn::Http1,
         };
         let key = (entry.tls.ca.clone(), alpn);
-        if before.is_some_and(|built| built.tls_revision != state.tls_revision()) {
+        let looks_again = before.is_some_and(|built| built.tls_revision != state.tls_revision());
+        if looks_again && self.tls_read.insert(key.clone()) {
             self.tls.remove(&key);
         }
         let config = match self.tls.get(&key) {

@@ -133,6 +133,9 @@ pub fn words(unfit: Unfit, fault: PassiveFault, failures: u32) -> (&'static str,
     };
     let seen = match fault {
         PassiveFault::Refused => "a connection was refused".to_owned(),
+        PassiveFault::Tls => {
+            "tls failed: no agreement, or a certificate that is not valid".to_owned()
+        }
         PassiveFault::ConnectTimeout => "connecting took too long".to_owned(),
         PassiveFault::Timeout => "no answer within the deadline".to_owned(),
         PassiveFault::Broken => "the answer was broken off".to_owned(),

@@ -210,9 +210,14 @@ async fn carry(
     sink: &mut StreamSink,
     began: Instant,
 ) {
-    let Scratch { facts, request, .. } = scratch;
+    let Scratch {
+        facts,
+        request,
+        server_timer,
+        ..
+    } = scratch;
     let mut source = StreamSource::new(body, plan).await;
-    let end = story::carry(worker, plan, request, &mut source, sink).await;
+    let end = story::carry(worker, plan, request, server_timer, &mut source, sink).await;
     let mut outcome = peer.outcome(Version::H2, facts, began);
     outcome.status = end.status;
     outcome.reason = end.reason;

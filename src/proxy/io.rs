@@ -1,6 +1,6 @@
 //! A stream that two directions of one task use at once: borrowed only while it is polled, never across an await. Hot path.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -59,10 +59,15 @@ impl Io {
 
     /// Writes all slices, in as few system calls and TLS records as it can, and flushes.
     pub async fn write_all(&self, slices: &[&[u8]]) -> io::Result<()> {
-        let mut done = 0;
+        self.write_counting(slices, &Cell::new(0)).await
+    }
+
+    /// The same; `written` tells how many bytes were taken, also when it fails.
+    pub async fn write_counting(&self, slices: &[&[u8]], written: &Cell<usize>) -> io::Result<()> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        while done < total {
-            done += poll_fn(|cx| self.poll_write(cx, slices, done)).await?;
+        while written.get() < total {
+            let count = poll_fn(|cx| self.poll_write(cx, slices, written.get())).await?;
+            written.set(written.get() + count);
         }
         if self.is_tls() {
             poll_fn(|cx| self.poll_flush(cx)).await

@@ -1,7 +1,7 @@
 //! Accepts connections on one socket of a listener's group, and brings each to the protocol it speaks.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use super::http1;
 use super::http2;
 use super::io::Io;
 use super::plan::{Peer, TlsFacts};
+use super::proxy_protocol;
 use super::worker::{Open, Place, Worker};
 use crate::certs::{self, AcceptError};
 use crate::dial::Stream;
@@ -140,13 +141,21 @@ async fn serve(
     worker: &Rc<Worker>,
     door: &Door,
     policy: Arc<ListenerPolicy>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
 ) {
     let accepted = Instant::now();
+    let deadline = accepted + worker.table.load().timeouts.head;
     // Fails only on a connection that is gone already, which the first read finds.
     let _ = stream.set_nodelay(true);
-    let address = peer.ip().to_canonical();
+    let mut address = peer.ip().to_canonical();
+    if policy.proxy_protocol {
+        // In a box: its buffer would otherwise be part of the connection's task for life.
+        match Box::pin(client_behind(&policy, address, &mut stream, deadline)).await {
+            Some(client) => address = client,
+            None => return worker.vitals.workers[worker.id.0].proxy_refused.add(1),
+        }
+    }
     let mut peer = Peer {
         is_trusted: policy.trusts(address),
         listener: policy,
@@ -163,7 +172,6 @@ async fn serve(
         )
         .await;
     };
-    let deadline = accepted + worker.table.load().timeouts.head;
     let handshake = certs::accept(
         stream,
         config.clone(),
@@ -194,6 +202,20 @@ async fn serve(
     } else {
         http1::connection::serve(worker.clone(), peer, Io::new(stream), accepted).await;
     }
+}
+
+/// The client that a trusted load balancer in front names; None: it is not trusted, or names nobody in time.
+async fn client_behind(
+    policy: &ListenerPolicy,
+    front: IpAddr,
+    stream: &mut TcpStream,
+    deadline: Instant,
+) -> Option<IpAddr> {
+    if !policy.trusts(front) {
+        return None;
+    }
+    let read = tokio::time::timeout_at(deadline, proxy_protocol::read(stream)).await;
+    Some(read.ok()?.ok()?.unwrap_or(front))
 }
 
 fn kind_of(session: &rustls::ServerConnection) -> Handshake {

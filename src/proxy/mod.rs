@@ -11,6 +11,7 @@ pub mod io;
 pub mod listener;
 pub mod plan;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod refusal;
 pub mod scratch;
 pub mod story;

@@ -355,7 +355,9 @@ fn write_identity(
     );
     match kept.request_id {
         Some(id) => facts.request_id.push_str(id),
-        None => push_hex(&mut facts.request_id, fastrand::u128(..), 32),
+        None => facts
+            .request_id
+            .push_str(hex(&mut [0; 32], fastrand::u128(..), 32)),
     }
     push_field(out, "X-Request-Id", facts.request_id.as_bytes());
 }
@@ -367,13 +369,15 @@ fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn push_hex(text: &mut String, value: u128, digits: u32) {
+/// `digits` lower-case hex digits of a number, the last of a buffer.
+fn hex(buffer: &mut [u8; 32], value: u128, digits: usize) -> &str {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    text.extend(
-        (0..digits)
-            .rev()
-            .map(|digit| char::from(DIGITS[(value >> (4 * digit)) as usize & 15])),
-    );
+    let mut rest = value;
+    for byte in buffer.iter_mut().rev().take(digits) {
+        *byte = DIGITS[(rest & 15) as usize];
+        rest >>= 4;
+    }
+    std::str::from_utf8(&buffer[32 - digits..]).expect("hex digits are ASCII")
 }
 
 /// A request id is kept if it is of 1 to 128 visible characters that no log has to escape.
@@ -411,13 +415,12 @@ fn write_traceparent(out: &mut Vec<u8>, kept: Option<&[u8]>) {
     if let Some(value) = kept {
         return push_field(out, "traceparent", value);
     }
-    let mut value = String::with_capacity(55);
-    value.push_str("00-");
-    push_hex(&mut value, fastrand::u128(1..), 32);
-    value.push('-');
-    push_hex(&mut value, u128::from(fastrand::u64(1..)), 16);
-    value.push_str("-01");
-    push_field(out, "traceparent", value.as_bytes());
+    let mut buffer = [0; 32];
+    out.extend_from_slice(b"traceparent: 00-");
+    out.extend_from_slice(hex(&mut buffer, fastrand::u128(1..), 32).as_bytes());
+    out.push(b'-');
+    out.extend_from_slice(hex(&mut buffer, u128::from(fastrand::u64(1..)), 16).as_bytes());
+    out.extend_from_slice(b"-01\r\n");
 }
 
 #[cfg(test)]

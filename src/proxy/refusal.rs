@@ -15,6 +15,8 @@ pub enum Refusal {
     BodyTooLarge,
     ClientTimeout,
     MethodNotAllowed,
+    /// Something else than `100-continue` is expected.
+    Expectation,
     /// A transfer coding that rota does not know.
     UnknownCoding,
     /// HTTP/2 or higher over clear text, or a version that isn't 1.x.
@@ -42,6 +44,7 @@ impl Refusal {
             Refusal::BodyTooLarge => 413,
             Refusal::ClientTimeout => 408,
             Refusal::MethodNotAllowed => 405,
+            Refusal::Expectation => 417,
             Refusal::UnknownCoding | Refusal::NoWebSocket => 501,
             Refusal::Version => 505,
             Refusal::Misdirected => 421,
@@ -55,7 +58,7 @@ impl Refusal {
 
     pub fn reason(self) -> Reason {
         match self {
-            Refusal::Malformed(_) | Refusal::Version => Reason::BadRequest,
+            Refusal::Malformed(_) | Refusal::Version | Refusal::Expectation => Reason::BadRequest,
             Refusal::HeadTooLarge | Refusal::TooManyFields => Reason::HeadTooLarge,
             Refusal::TargetTooLong => Reason::TargetTooLong,
             Refusal::BodyTooLarge => Reason::BodyTooLarge,
@@ -82,6 +85,7 @@ impl Refusal {
             Refusal::BodyTooLarge => "the request body is too large",
             Refusal::ClientTimeout => "the request came too slowly",
             Refusal::MethodNotAllowed => "this method is not forwarded",
+            Refusal::Expectation => "only 100-continue can be expected",
             Refusal::UnknownCoding => "this transfer coding is not known",
             Refusal::Version => "this version of http is not spoken here",
             Refusal::Misdirected => "the connection's certificate does not cover this host",
@@ -106,6 +110,7 @@ impl Refusal {
             | Refusal::BodyTooLarge
             | Refusal::ClientTimeout
             | Refusal::UnknownCoding
+            | Refusal::Expectation
             | Refusal::Version
             | Refusal::MethodNotAllowed
             | Refusal::Internal => true,
@@ -137,6 +142,8 @@ pub enum Fault {
     GoneAway,
     /// The server did not take the request just now (REFUSED_STREAM), and says that it did not look at it.
     StreamRefused,
+    /// Found closed by the first write: no byte was taken.
+    ClosedUnsent,
     /// Closed or reset before the answer's first byte.
     ClosedBeforeAnswer,
     /// The answer is not HTTP, ambiguous, or was cut in its head.
@@ -154,9 +161,11 @@ impl Fault {
             Fault::ConnectTimeout => Refusal::ConnectTimeout,
             Fault::Local => Refusal::Internal,
             Fault::GoneAway | Fault::StreamRefused => Refusal::NoUpstream,
-            Fault::NotHttp2 | Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) => {
-                Refusal::UpstreamBroken
-            }
+            Fault::NotHttp2
+            | Fault::ClosedUnsent
+            | Fault::ClosedBeforeAnswer
+            | Fault::BadAnswer
+            | Fault::Status(_) => Refusal::UpstreamBroken,
             Fault::Timeout => Refusal::UpstreamTimeout,
         }
     }
@@ -168,6 +177,7 @@ impl Fault {
             Fault::NotHttp2
             | Fault::GoneAway
             | Fault::StreamRefused
+            | Fault::ClosedUnsent
             | Fault::ClosedBeforeAnswer
             | Fault::BadAnswer => AttemptOutcome::Broken,
             Fault::Status(_) => AttemptOutcome::ServerError,
@@ -178,13 +188,15 @@ impl Fault {
     /// What passive health hears of it.
     pub fn passive(self) -> Option<PassiveFault> {
         match self {
-            Fault::Refused | Fault::Tls => Some(PassiveFault::Refused),
+            Fault::Refused => Some(PassiveFault::Refused),
+            Fault::Tls => Some(PassiveFault::Tls),
             Fault::ConnectTimeout => Some(PassiveFault::ConnectTimeout),
             // A server that ends a connection in good order, or has its hands full, is not sick.
             Fault::Local | Fault::GoneAway | Fault::StreamRefused => None,
-            Fault::NotHttp2 | Fault::ClosedBeforeAnswer | Fault::BadAnswer => {
-                Some(PassiveFault::Broken)
-            }
+            Fault::NotHttp2
+            | Fault::ClosedUnsent
+            | Fault::ClosedBeforeAnswer
+            | Fault::BadAnswer => Some(PassiveFault::Broken),
             Fault::Status(code) => Some(PassiveFault::Status(code)),
             Fault::Timeout => Some(PassiveFault::Timeout),
         }
@@ -201,8 +213,25 @@ impl Fault {
             | Fault::Local
             | Fault::GoneAway
             | Fault::StreamRefused
+            | Fault::ClosedUnsent
             | Fault::ClosedBeforeAnswer
             | Fault::Status(_) => false,
+        }
+    }
+
+    /// On a connection that was used before this is a race with its server's ending it, and says nothing about the server.
+    pub fn is_race(self) -> bool {
+        match self {
+            Fault::ClosedUnsent | Fault::ClosedBeforeAnswer | Fault::GoneAway => true,
+            Fault::Refused
+            | Fault::ConnectTimeout
+            | Fault::Tls
+            | Fault::NotHttp2
+            | Fault::Local
+            | Fault::StreamRefused
+            | Fault::BadAnswer
+            | Fault::Status(_)
+            | Fault::Timeout => false,
         }
     }
 
@@ -215,7 +244,8 @@ impl Fault {
             | Fault::NotHttp2
             | Fault::Local
             | Fault::GoneAway
-            | Fault::StreamRefused => true,
+            | Fault::StreamRefused
+            | Fault::ClosedUnsent => true,
             Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) | Fault::Timeout => {
                 false
             }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use super::plan::Facts;
+use super::timer::Timer;
 
 /// What one request writes into.
 #[derive(Debug, Default)]
@@ -12,6 +13,9 @@ pub struct Scratch {
     pub request: Vec<u8>,
     /// What is gathered for the client.
     pub answer: Vec<u8>,
+    /// For waiting on the server, and for writing to the client meanwhile. Armed ones are lent on: re-arming costs less.
+    pub server_timer: Timer,
+    pub client_timer: Timer,
 }
 
 /// How many a worker keeps for later.

@@ -114,14 +114,16 @@ struct Story<'p> {
     attempts: Cell<u32>,
     /// Attempts that count against the policy: connections refused at once don't.
     counted: Cell<u32>,
-    timer: Timer,
+    timer: &'p Timer,
 }
 
-/// Carries a request to a server and its answer to the client. `request` is the head that [`super::plan::prepare`] wrote.
+/// Carries a request to a server and its answer to the client. `request` is the head that [`super::plan::prepare`] wrote,
+/// `timer` for waiting on servers.
 pub async fn carry<'p, S: Source, K: Sink>(
     worker: &'p Worker,
     plan: &'p Plan,
     request: &[u8],
+    timer: &'p Timer,
     source: &mut S,
     sink: &mut K,
 ) -> End<'p> {
@@ -132,7 +134,7 @@ pub async fn carry<'p, S: Source, K: Sink>(
         tried_count: Cell::new(0),
         attempts: Cell::new(0),
         counted: Cell::new(0),
-        timer: Timer::default(),
+        timer,
     };
     plan.route
         .service

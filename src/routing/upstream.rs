@@ -38,6 +38,8 @@ pub enum Unfit {
 pub enum PassiveFault {
     /// A connection was refused or unreachable.
     Refused,
+    /// TLS could not be agreed on, or the certificate is not valid.
+    Tls,
     /// Connecting took too long.
     ConnectTimeout,
     /// No answer within the deadline.

@@ -80,6 +80,8 @@ pub struct WorkerVitals {
     pub accept_paused: Counter,
     /// Accept failed for want of descriptors or memory.
     pub accept_failed: Counter,
+    /// Connections refused since they began with no PROXY header from a trusted address.
+    pub proxy_refused: Counter,
     pub pool_idle: AtomicI64,
     /// Connections to servers taken from the pool, and those found closed in it.
     pub pool_reused: Counter,

@@ -78,6 +78,49 @@ fn a_file_that_is_no_toml_is_named_with_its_line() {
     assert!(text.contains("rota.toml") && text.contains('2'), "{text}");
 }
 
+/// Files that are named and cannot be used: the key, the file, a word of why.
+const UNUSABLE: &[(&str, &str, &str)] = &[
+    ("admin.token_file", "absent-admin", "No such file"),
+    ("consul.token_file", "absent-consul", "No such file"),
+    ("consul", "absent-ca.pem", "No such file"),
+    ("service app", "empty.pem", "no certificate"),
+];
+
+#[test]
+fn a_token_or_ca_file_that_cannot_be_used_is_named() {
+    let directory = Directory::new();
+    let path = directory.path().join("rota.toml");
+    fs::write(directory.path().join("empty.pem"), "").unwrap();
+    let text = r#"
+[[listener]]
+address = "127.0.0.1:8080"
+protocol = "http"
+[admin]
+token_file = "absent-admin"
+[consul]
+address = "https://127.0.0.1:1"
+token_file = "absent-consul"
+ca_file = "absent-ca.pem"
+[[service]]
+name = "app"
+servers = ["127.0.0.1:1"]
+protocol = "https"
+tls = { ca = "empty.pem" }
+"#;
+    fs::write(&path, text).unwrap();
+    for form in [&["check"][..], &["check", "--json"]] {
+        let output = run(&[form, &[path.to_str().unwrap()]].concat());
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        for (key, file, why) in UNUSABLE {
+            let is_named = text
+                .split(['\n', ','])
+                .any(|part| part.contains(key) && part.contains(file) && part.contains(why));
+            assert!(is_named, "{key}, {file}, {why}: {text}");
+        }
+    }
+}
+
 #[test]
 fn a_good_file_is_said_to_be_good() {
     let good = "[[listener]]\naddress = \"127.0.0.1:8080\"\nprotocol = \"http\"\n[[service]]\nname = \"app\"\nservers = [\"127.0.0.1:1\"]\n[[route]]\nhost = \"*\"\nservice = \"app\"\n";

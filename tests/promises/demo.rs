@@ -9,9 +9,6 @@ use crate::support::client::{self};
 use crate::support::eventually;
 use crate::support::rota::{Directory, Signal, binary};
 
-/// Two tests that look for free ports at the same moment would find the same ones.
-static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
 struct Demo {
     child: Child,
     directory: Directory,
@@ -82,7 +79,6 @@ fn port_of(word: &str) -> Option<(String, u16)> {
 
 #[test]
 fn the_demo_serves_explains_itself_and_ends_cleanly_also_beside_another() {
-    let _alone = ALONE.lock().unwrap_or_else(|failed| failed.into_inner());
     let mut first = Demo::start();
     let [http, https, admin] = first.ports();
     let mut second = Demo::start();
@@ -113,7 +109,6 @@ fn the_demo_serves_explains_itself_and_ends_cleanly_also_beside_another() {
 
 #[test]
 fn one_of_the_demos_servers_leaves_the_rota_and_rejoins_it() {
-    let _alone = ALONE.lock().unwrap_or_else(|failed| failed.into_inner());
     let demo = Demo::start();
     let [_, _, admin] = demo.ports();
     let admin = std::net::SocketAddr::from(([127, 0, 0, 1], admin));
@@ -131,4 +126,30 @@ fn one_of_the_demos_servers_leaves_the_rota_and_rejoins_it() {
     within("all three are on the rota", &|up| up == 3.0);
     within("one leaves", &|up| up == 2.0);
     within("it comes back", &|up| up == 3.0);
+}
+
+#[test]
+fn demos_started_at_the_same_moment_each_get_ports_of_their_own() {
+    let mut demos: Vec<Demo> = (0..6).map(|_| Demo::start()).collect();
+    let ports: BTreeSet<u16> = demos.iter().flat_map(Demo::ports).collect();
+    assert_eq!(ports.len(), 3 * demos.len(), "{ports:?}");
+    for demo in &mut demos {
+        demo.end(Signal::INT);
+    }
+}
+
+#[test]
+fn each_way_to_end_the_demo_removes_its_ca_file() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut demo = Demo::start();
+        demo.ports();
+        let text = demo.text();
+        let mut words = text.split_whitespace();
+        words.find(|word| *word == "--cacert").unwrap();
+        let ca = std::path::PathBuf::from(words.next().unwrap());
+        assert!(ca.exists());
+        // At once: also when it has only just said that it runs.
+        demo.end(signal);
+        assert!(!ca.exists(), "{}", ca.display());
+    }
 }

@@ -14,6 +14,7 @@ mod framing;
 mod grpc;
 mod headers;
 mod health;
+mod identity;
 mod operation;
 mod retry;
 mod routing;

@@ -140,6 +140,53 @@ fn hup_applies_the_file_and_a_bad_file_changes_nothing() {
 }
 
 #[test]
+fn what_hup_cannot_change_is_named_and_stays() {
+    let origin = Origin::fixed("one");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    for name in ["other", "third"] {
+        rota.reload(&format!(
+            "[node]\nname = \"{name}\"\n{}",
+            edge(&[origin.address()])
+        ));
+    }
+    eventually("what stays is named", || {
+        let log = rota.log();
+        let is_named = |line: &&str| line.contains("[node]") && line.contains("restart");
+        log.lines().any(|line| is_named(&line))
+    });
+    rota.assert_running();
+}
+
+#[test]
+fn many_hups_at_once_are_few_reloads_and_term_ends_it_after_them() {
+    let origin = Origin::fixed("one");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    for _ in 0..500 {
+        rota.signal(Signal::HUP);
+    }
+    assert_eq!(rota.get("a", "/").text(), "one");
+    assert!(rota.metric("rota_reloads_total", &[("outcome", "ok")]) < 500.0);
+    assert!(rota.stop().success());
+}
+
+#[test]
+fn an_access_log_that_cannot_be_opened_at_hup_is_named_and_the_old_one_stays() {
+    let origin = Origin::fixed("one");
+    let log = "[access_log]\npath = \"{dir}/access.log\"\n";
+    let rota = Rota::start(&format!("{log}{}", edge(&[origin.address()])));
+    let wrong = log.replace("access.log", "absent/access.log");
+    rota.reload(&format!("{wrong}{}", edge(&[origin.address()])));
+    eventually("the path is named", || {
+        rota.log().contains("absent/access.log")
+    });
+    assert_eq!(rota.get("a", "/kept").text(), "one");
+    let file = rota.directory().join("access.log");
+    eventually("the line is in the old log", || {
+        std::fs::read_to_string(&file).is_ok_and(|text| text.contains("/kept"))
+    });
+}
+
+#[test]
 fn a_listener_can_be_added_and_removed_by_hup() {
     let origin = Origin::fixed("ok");
     let rota = Rota::start(&edge(&[origin.address()]));

@@ -277,7 +277,7 @@ fn new_directory() -> PathBuf {
 }
 
 /// What `scripts/consul` says, asked once.
-fn binary() -> &'static PathBuf {
+pub fn binary() -> &'static PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         let root = env!("CARGO_MANIFEST_DIR");

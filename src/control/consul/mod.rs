@@ -6,7 +6,7 @@ mod error;
 mod follow;
 mod middleware;
 pub mod observation;
-mod parse;
+pub mod parse;
 mod subject;
 mod sweep;
 mod transport;

@@ -108,6 +108,28 @@ async fn tls_settings_that_cannot_be_had_leave_the_last_good_ones_in_force() {
 }
 
 #[tokio::test]
+async fn services_of_one_ca_share_its_settings_also_after_the_file_was_read_again() {
+    let (address, ca) = https_server().await;
+    let tls = format!("tls = {{ ca = \"{}\" }}", ca.0.display());
+    let one = text(address, "https", &tls);
+    let both = format!(
+        "{one}[[service]]\nname = \"other\"\nservers = [\"{address}\"]\nprotocol = \"https\"\n{tls}\n"
+    );
+    let mut world = World::of(&both);
+    let settings = |world: &mut World| {
+        ["app", "other"].map(|name| match &world.service(name).protocol {
+            Protocol::Https(tls) => tls.config.clone(),
+            other => panic!("{other:?}"),
+        })
+    };
+    let [before, _] = settings(&mut world);
+    world.apply(Event::File(file(&both)));
+    let [app, other] = settings(&mut world);
+    assert!(!Arc::ptr_eq(&before, &app), "the CA's file was read again");
+    assert!(Arc::ptr_eq(&app, &other), "once for both");
+}
+
+#[tokio::test]
 async fn a_probe_of_an_h2c_service_speaks_http2() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -221,19 +221,28 @@ impl Connection<'_> {
             facts,
             request,
             answer,
+            server_timer,
+            client_timer,
         } = scratch;
-        let client_timer = Timer::default();
         let mut source = BodySource::new(&self.io, &mut self.buf, &self.timer, plan, &answered);
         let patience = plan.timeouts.body;
         let mut sink = AnswerSink::new(
             &self.io,
             answer,
-            &client_timer,
+            client_timer,
             patience,
             plan.version,
             &answered,
         );
-        let end = story::carry(self.worker, plan, request, &mut source, &mut sink).await;
+        let end = story::carry(
+            self.worker,
+            plan,
+            request,
+            server_timer,
+            &mut source,
+            &mut sink,
+        )
+        .await;
         let (received, sent) = (source.received(), sink.sent());
         let is_read = source.finish();
         let mut outcome = self.peer.outcome(plan.version, facts, began);

@@ -236,7 +236,7 @@ impl<'a> Seen<'a> {
             Known::TransferEncoding => self.coding(field.value),
             Known::Expect => {
                 if !field.value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Refusal::Malformed("the expectation is not known"));
+                    return Err(Refusal::Expectation);
                 }
                 self.expects_continue = true;
             }

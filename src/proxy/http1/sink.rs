@@ -72,9 +72,12 @@ impl Sink for AnswerSink<'_> {
         if self.version != Version::Http11 {
             return Ok(());
         }
-        let mut space = field_space();
-        if let Ok(interim) = head::answer(raw, &mut space) {
-            answer::write_interim(self.out, &interim);
+        {
+            // Gone before the write: the space would otherwise be part of the task.
+            let mut space = field_space();
+            if let Ok(interim) = head::answer(raw, &mut space) {
+                answer::write_interim(self.out, &interim);
+            }
         }
         self.write(&[]).await
     }

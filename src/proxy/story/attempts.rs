@@ -39,8 +39,7 @@ impl Story<'_> {
         sendable: Sendable,
     ) -> Exchanged {
         // A pooled connection that its server closed while we wrote says nothing about the server: it may be asked again.
-        let is_race =
-            fault == Fault::GoneAway || (past == Past::Used && fault == Fault::ClosedBeforeAnswer);
+        let is_race = fault == Fault::GoneAway || (past == Past::Used && fault.is_race());
         let next = if is_race {
             self.again(member, fault, sendable)
         } else {
@@ -149,9 +148,10 @@ impl Story<'_> {
     pub(super) fn blame(&self, member: &Member, fault: Fault, past: Past) {
         self.record(member, fault.outcome());
         match fault.passive() {
-            Some(passive @ PassiveFault::Refused) => self.eject(member, Unfit::Refused, passive),
-            Some(PassiveFault::Broken)
-                if past == Past::Used && fault == Fault::ClosedBeforeAnswer => {}
+            Some(passive @ (PassiveFault::Refused | PassiveFault::Tls)) => {
+                self.eject(member, Unfit::Refused, passive)
+            }
+            Some(PassiveFault::Broken) if past == Past::Used && fault.is_race() => {}
             Some(passive) => self.failed(member, passive),
             None => {}
         }

@@ -1,5 +1,6 @@
 //! One exchange with one server over HTTP/1: the request up, the answer down, both at once where they overlap. Hot path.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -95,13 +96,19 @@ impl Story<'_> {
         sink: &mut K,
     ) -> Exchanged {
         let deadline = flow.progress.get() + self.plan.timeouts.response;
-        let sent = self
-            .timer
-            .within(deadline, connection.io.write_all(request))
-            .await;
-        match sent {
+        let written = Cell::new(0);
+        let write = connection.io.write_counting(request, &written);
+        match self.timer.within(deadline, write).await {
             Ok(Ok(())) => {}
-            // The server may have answered and closed without reading: what it said is read below; nothing is a fault there.
+            Ok(Err(_)) if written.get() == 0 => {
+                return self.retry_or(
+                    member,
+                    Fault::ClosedUnsent,
+                    connection.past,
+                    Sendable::Again,
+                );
+            }
+            // The server may have answered and closed without reading it all: what it said is read below.
             Ok(Err(_)) => {}
             Err(_) => return Exchanged::Faulted(Fault::Timeout),
         }

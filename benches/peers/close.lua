@@ -1,0 +1,2 @@
+-- wrk: a connection, and with TLS a handshake, for each request.
+wrk.headers["Connection"] = "close"

@@ -1,0 +1,55 @@
+//! Token and CA files that the configuration names: whether they can be used, asked before anybody needs them. Blocking.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::admin::Token;
+use crate::config::{Config, ConsulToken, ServiceProtocol};
+use crate::control::consul::Client;
+use crate::dial;
+
+/// A line for each token file that cannot be used. No reason not to start: they are read anew at each use.
+pub fn unusable_tokens(config: &Config) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    if let Some(path) = &config.admin.token_file
+        && let Err(error) = Token::in_file(path).read()
+    {
+        mistakes.push(format!("admin.token_file: {error}"));
+    }
+    let token = config
+        .consul
+        .as_ref()
+        .and_then(|consul| consul.token.as_ref());
+    if let Some(ConsulToken::File(path)) = token {
+        let problem = match fs::read_to_string(path) {
+            Ok(text) if text.trim().is_empty() => Some("it is empty".to_owned()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        mistakes.extend(problem.map(|why| format!("consul.token_file: {}: {why}", path.display())));
+    }
+    mistakes
+}
+
+/// A line for each CA or client certificate that cannot be used to speak to Consul or to servers.
+pub fn unusable_authorities(config: &Config) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    if let Some(Err(error)) = config.consul.as_ref().map(Client::new) {
+        mistakes.push(format!("consul: {error}"));
+    }
+    let mut fine = BTreeSet::new();
+    for service in &config.services {
+        let ca = match service.protocol {
+            ServiceProtocol::Http | ServiceProtocol::H2c => None,
+            ServiceProtocol::Https | ServiceProtocol::H2 => service.tls.ca.as_ref(),
+        };
+        let Some(ca) = ca.filter(|ca| !fine.contains(*ca)) else {
+            continue;
+        };
+        match dial::tls::client_config(Some(ca), None, &[]) {
+            Ok(_) => drop(fine.insert(ca)),
+            Err(error) => mistakes.push(format!("service {}: tls.ca: {error}", service.name)),
+        }
+    }
+    mistakes
+}

@@ -3,6 +3,8 @@
 mod server;
 
 use std::future::Future;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -465,6 +467,49 @@ fn a_connection_that_its_server_ends_in_good_order_costs_nobody_anything() {
         assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
     });
     assert!(server.connections() >= 2, "{}", server.connections());
+}
+
+/// Reads frames (RFC 9113 section 4.1) until one of `kind`; false: the connection ended first.
+fn read_until(stream: &mut TcpStream, kind: u8) -> bool {
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        stream.read_exact(&mut payload).unwrap();
+        if head[3] == kind {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_request_that_crossed_its_servers_goodbye_is_sent_again_to_the_same_server() {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+    // "I looked at no stream", and a 200 without a body on stream 1.
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const OK: [u8; 10] = [0, 0, 1, HEADERS, 5, 0, 0, 0, 1, 0x88];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let mut asked = 0;
+        for answer in [&GOAWAY[..], &OK[..]] {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.read_exact(&mut [0; 24]).unwrap();
+            stream.write_all(&SETTINGS).unwrap();
+            asked += usize::from(read_until(&mut stream, HEADERS));
+            stream.write_all(answer).unwrap();
+            std::thread::spawn(move || read_until(&mut stream, u8::MAX));
+        }
+        asked
+    });
+    let service = edge_with(&format!("servers = [\"{address}\"]\n{H2C}"));
+    let rota = Rota::start(&format!("[node]\nworkers = 1\n{service}"));
+    let answer = rota.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(server.join().unwrap(), 2);
 }
 
 #[test]

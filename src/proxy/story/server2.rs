@@ -19,7 +19,6 @@ use super::{Exchanged, Flow, Sendable, Story};
 use crate::proxy::dialling;
 use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault};
 use crate::proxy::fields::is_trailer;
-use crate::proxy::http1::body::Framing;
 use crate::proxy::http1::head;
 use crate::proxy::http2::upstream::{self, Lease};
 use crate::proxy::refusal::Fault;
@@ -314,7 +313,6 @@ impl Story<'_> {
         flow: &Flow,
         sink: &mut K,
     ) -> Exchanged {
-        let mut received = 0;
         loop {
             let ready = poll_fn(|cx| match body.poll_data(cx) {
                 Poll::Ready(next) => Poll::Ready(Some(next)),
@@ -338,15 +336,11 @@ impl Story<'_> {
             flow.progress.set(Instant::now());
             match next {
                 Some(Ok(bytes)) => {
-                    received += bytes.len() as u64;
                     if sink.data(&bytes).await.is_err() {
                         return Exchanged::ClientGone;
                     }
                     // Fails only on a stream that is gone, which the next read finds.
                     let _ = body.flow_control().release_capacity(bytes.len());
-                }
-                Some(Err(error)) if is_whole(&error, relay.framing, received) => {
-                    return self.end_relay(&relay, &[], sink).await;
                 }
                 Some(Err(_)) => return Exchanged::Truncated,
                 None => return self.relay_trailers(body, relay, sink).await,
@@ -369,16 +363,7 @@ impl Story<'_> {
         };
         let mut fields = upstream::headers_of(&trailers);
         fields.retain(|field| is_trailer(field.name));
-        self.end_relay(&relay, &fields, sink).await
-    }
-
-    async fn end_relay<K: Sink>(
-        &self,
-        relay: &Relay,
-        trailers: &[httparse::Header<'_>],
-        sink: &mut K,
-    ) -> Exchanged {
-        match sink.end(trailers).await {
+        match sink.end(&fields).await {
             Ok(()) => Exchanged::Answered {
                 keeps_alive: false,
                 then: relay.then,
@@ -410,18 +395,6 @@ impl Story<'_> {
 fn is_grpc(fields: &HeaderMap) -> bool {
     let kind = fields.get(http::header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// A server that has answered may ask for no more of the request with RST_STREAM and NO_ERROR, which h2 tells instead of the
-/// answer's end (RFC 9113 section 8.1).
-fn is_whole(error: &h2::Error, framing: Framing, received: u64) -> bool {
-    let is_no_error =
-        error.is_remote() && error.is_reset() && error.reason() == Some(Reason::NO_ERROR);
-    let is_complete = match framing {
-        Framing::Length(length) => received == length,
-        Framing::None | Framing::Chunked | Framing::UntilClose => true,
-    };
-    is_no_error && is_complete
 }
 
 /// What the end of a stream before its answer means. RFC 9113 section 8.7: a stream above GOAWAY's last one, and one reset with

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -615,6 +616,47 @@ fn an_answer_that_comes_before_the_request_was_read_is_whole() {
             assert_eq!(body, b"early");
         }
     });
+}
+
+#[test]
+fn clients_that_take_nothing_hold_up_their_own_streams_alone() {
+    const PIECE: usize = 64 << 10;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = sent.clone();
+    let server = Server::start(move |mut call: Call| {
+        let counted = counted.clone();
+        async move {
+            if call.read_all().await.is_empty() {
+                return call.answer("small").await;
+            }
+            let mut stream = call.begin("text/plain");
+            loop {
+                send(&mut stream, vec![b'x'; PIECE].into()).await;
+                counted.fetch_add(PIECE, SeqCst);
+            }
+        }
+    });
+    let rota = plain(&[&server]);
+    let stuck: Vec<_> = (0..10)
+        .map(|_| {
+            let mut client = Client::connect(rota.http());
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nbig");
+            assert_eq!(client.answer_head().status, 200);
+            client
+        })
+        .collect();
+    let mut before = usize::MAX;
+    eventually("the server is held back", || {
+        let is_still = sent.load(SeqCst) == before;
+        before = sent.load(SeqCst);
+        std::thread::sleep(Duration::from_millis(300));
+        is_still
+    });
+    for _ in 0..10 {
+        assert_eq!(rota.get("a", "/").text(), "small");
+    }
+    assert_eq!(server.connections(), 1, "one connection carries them all");
+    drop(stuck);
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn documents_and_drains_of_the_pod_take_effect_live() {
         target: target.clone(),
         reach: Reach::Pod,
         by: "alice".into(),
-        until: None,
+        lasting: None,
     };
     control
         .runtime

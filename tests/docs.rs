@@ -225,7 +225,9 @@ fn every_link_leads_somewhere() {
 /// Files of the project that are named without a link.
 #[test]
 fn every_path_that_is_named_exists() {
-    let rooms = ["src/", "tests/", "scripts/", "config/", "docker/", "fuzz/"];
+    let rooms = [
+        "src/", "tests/", "scripts/", "config/", "docker/", "fuzz/", "benches/",
+    ];
     let mut faults = Vec::new();
     for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
         let markdown = text(document);

@@ -1,7 +1,7 @@
 //! An operator's orders: from JSON to an [`Order`], carried out by whoever implements [`Control`].
 
 use std::pin::Pin;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ pub enum Verb {
 
 impl Request {
     /// The order, with every part checked but whether its target exists. The error is a message.
-    pub fn into_order(self, verb: Verb, now: SystemTime) -> Result<Order, String> {
+    pub fn into_order(self, verb: Verb) -> Result<Order, String> {
         let target = parse_target(&self.target)?;
         let by = self.by.trim().to_owned();
         if by.is_empty() || by.len() > MAX_BY_LEN || by.chars().any(char::is_control) {
@@ -73,7 +73,7 @@ impl Request {
                 target,
                 reach,
                 by,
-                until: span.map(|span| now + span),
+                lasting: span,
             }),
             (Verb::Undrain, None) => Ok(Order::Undrain { target, reach, by }),
             (Verb::Undrain, Some(_)) => Err("\"for\" is a drain's".into()),
@@ -178,19 +178,18 @@ mod tests {
 
     #[test]
     fn a_drain_ends_when_it_says_and_an_undrain_has_no_end() {
-        let now = SystemTime::now();
-        let order = request("shop", Some("10m")).into_order(Verb::Drain, now);
+        let order = request("shop", Some("10m")).into_order(Verb::Drain);
         match order.unwrap() {
-            Order::Drain { until, .. } => assert_eq!(until, Some(now + Duration::from_secs(600))),
+            Order::Drain { lasting, .. } => assert_eq!(lasting, Some(Duration::from_secs(600))),
             Order::Undrain { .. } => panic!("a drain"),
         }
         assert!(
             request("shop", Some("10m"))
-                .into_order(Verb::Undrain, now)
+                .into_order(Verb::Undrain)
                 .is_err()
         );
         let mut nobody = request("shop", None);
         nobody.by = " \t".into();
-        assert!(nobody.into_order(Verb::Drain, now).is_err());
+        assert!(nobody.into_order(Verb::Drain).is_err());
     }
 }

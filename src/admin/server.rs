@@ -269,7 +269,7 @@ async fn change(
     let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
     let request: orders::Request =
         serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-    let order = request.into_order(verb, SystemTime::now()).map_err(bad)?;
+    let order = request.into_order(verb).map_err(bad)?;
     let said = describe(&order, via);
     let carried = tokio::time::timeout(ORDER_TIMEOUT, state.control.order(order)).await;
     match carried {
@@ -328,14 +328,15 @@ fn describe(order: &Order, via: &Via) -> String {
         } => ("drain", target, reach, by),
         Order::Undrain { target, reach, by } => ("undrain", target, reach, by),
     };
-    let until = match order {
+    let lasting = match order {
         Order::Drain {
-            until: Some(until), ..
-        } => format!(" until {}", crate::telemetry::rfc3339::text(*until)),
+            lasting: Some(span),
+            ..
+        } => format!(" for {} s", span.as_secs()),
         _ => String::new(),
     };
     let from = caller(via);
-    format!("{verb} {target:?} ({reach:?}){until} by {by:?} from {from}")
+    format!("{verb} {target:?} ({reach:?}){lasting} by {by:?} from {from}")
 }
 
 fn caller(via: &Via) -> String {

@@ -54,14 +54,19 @@ fn read<T: DeserializeOwned>(
     parsed(&body).map(for_people)
 }
 
-/// A name that nobody has is an error, with the nearest ones.
+/// A name that nobody has is an error, with the nearest ones; programs get the answer all the same.
 fn explained(to: &Running, what: &str) -> Result<String, String> {
     let path = format!("/v1/why?q={}", client::escaped(what));
     let body = body_of(client::send(&to.address()?, &Question::get(&path))?)?;
     let answer: why::Answer = parsed(&body)?;
     let text = why::for_people(&answer);
     match (&answer, to.form.json) {
-        (why::Answer::Unknown { .. }, false) => Err(text.trim_end().to_owned()),
+        (why::Answer::Unknown { .. }, is_json) => {
+            if is_json {
+                print::to_stdout(&body);
+            }
+            Err(text.trim_end().to_owned())
+        }
         (_, true) => Ok(body),
         (_, false) => Ok(text),
     }

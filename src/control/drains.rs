@@ -29,6 +29,15 @@ struct Written {
 }
 
 impl Drained {
+    /// From `now` on; an end beyond what time can be told is none.
+    pub fn begun(by: String, now: SystemTime, lasting: Option<Duration>) -> Drained {
+        Drained {
+            by,
+            at: now,
+            until: lasting.and_then(|span| now.checked_add(span)),
+        }
+    }
+
     /// The document that says so for the whole pod.
     pub fn to_json(&self) -> Vec<u8> {
         let seconds = |time: SystemTime| {

@@ -301,11 +301,13 @@ impl Model {
     fn ordered(&mut self, order: Order, now: SystemTime) {
         match order {
             Order::Drain {
-                target, by, until, ..
-            } => {
-                let word = Drained { by, at: now, until };
-                self.drains.drain_here(target, word);
-            }
+                target,
+                by,
+                lasting,
+                ..
+            } => self
+                .drains
+                .drain_here(target, Drained::begun(by, now, lasting)),
             Order::Undrain { target, .. } => self.drains.undrain_here(&target),
         }
         self.settle_drains(now);

@@ -36,21 +36,19 @@ pub fn plan(model: &Model, order: Order, now: SystemTime) -> Result<Plan, OrderE
         Target::Service(_) | Target::Server(..) => reach,
     };
     let target = target::canonical(model.services(), target.clone());
-    let (verb, extent) = (
-        if is_undrain { "undrained" } else { "drained" },
-        match reach {
-            Reach::Here => "on this load balancer",
-            Reach::Pod => "in the whole pod",
-        },
-    );
+    let verb = if is_undrain { "undrained" } else { "drained" };
     let key = key_of(&target);
-    let name = key.clone().unwrap_or_else(|| "this load balancer".into());
-    let mut done = format!("{verb} {name} {extent}");
+    let mut done = match (&key, reach) {
+        (None, _) => format!("{verb} this load balancer"),
+        (Some(name), Reach::Here) => format!("{verb} {name} on this load balancer"),
+        (Some(name), Reach::Pod) => format!("{verb} {name} in the whole pod"),
+    };
     let drains = model.drains();
     if is_undrain {
         done += match reach {
             Reach::Here if drains.is_in_pod(&target) => "; the whole pod's drain of it stays",
             Reach::Pod if drains.is_here(&target) => "; this load balancer's own drain of it stays",
+            Reach::Here | Reach::Pod if !drains.has(&target) => "; it was not drained",
             Reach::Here | Reach::Pod => "",
         };
     }
@@ -61,7 +59,9 @@ pub fn plan(model: &Model, order: Order, now: SystemTime) -> Result<Plan, OrderE
                 OrderError::NoConsul("there is no [consul]: drain it here instead".into())
             })?;
             let value = match order {
-                Order::Drain { by, until, .. } => Some(Drained { by, at: now, until }.to_json()),
+                Order::Drain { by, lasting, .. } => {
+                    Some(Drained::begun(by, now, lasting).to_json())
+                }
                 Order::Undrain { .. } => None,
             };
             let key = format!("{prefix}/operator/drain/{name}");
@@ -73,11 +73,11 @@ pub fn plan(model: &Model, order: Order, now: SystemTime) -> Result<Plan, OrderE
 fn here(order: Order, target: Target) -> Event {
     let reach = Reach::Here;
     Event::Ordered(match order {
-        Order::Drain { by, until, .. } => Order::Drain {
+        Order::Drain { by, lasting, .. } => Order::Drain {
             target,
             reach,
             by,
-            until,
+            lasting,
         },
         Order::Undrain { by, .. } => Order::Undrain { target, reach, by },
     })

@@ -223,7 +223,6 @@ impl Task {
                 self.waiting.push(answer);
             }
             Request::Order(order, answer) => {
-                tracing::info!(?order, "an operator's order");
                 match order::plan(&self.model, order, self.clock.now()) {
                     Err(error) => {
                         let _ = answer.send(Err(error));
@@ -373,7 +372,8 @@ fn tell(news: &News) {
         tracing::warn!(
             entry = %mistake.entry,
             in_force = mistake.in_force,
-            "{}", mistake.message
+            // Several mistakes of one document are a line each: one line of the log.
+            "{}", mistake.message.trim_end().replace('\n', "; ")
         );
     }
     for mistake in &news.mended {

@@ -1,6 +1,6 @@
 //! What an operator can ask of a running LB, as data: admin takes it in, control carries it out.
 
-use std::time::SystemTime;
+use std::time::Duration;
 
 use super::service::ServiceName;
 
@@ -30,7 +30,8 @@ pub enum Order {
         target: Target,
         reach: Reach,
         by: String,
-        until: Option<SystemTime>,
+        /// From when it is carried out; None: until undrained. A span, since whoever counts it has a clock of his own.
+        lasting: Option<Duration>,
     },
     Undrain {
         target: Target,

@@ -250,6 +250,10 @@ fn worker_samples(page: &mut Page, vitals: &Vitals) {
     page.add(families::POOL_IDLE, &[], idle as f64);
     let sums = [
         (
+            families::PROXY_REFUSED,
+            workers.iter().map(|w| w.proxy_refused.value()).sum(),
+        ),
+        (
             families::POOL_REUSED,
             workers.iter().map(|w| w.pool_reused.value()).sum(),
         ),

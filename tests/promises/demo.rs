@@ -109,7 +109,7 @@ fn the_demo_serves_explains_itself_and_ends_cleanly_also_beside_another() {
 
 #[test]
 fn one_of_the_demos_servers_leaves_the_rota_and_rejoins_it() {
-    let demo = Demo::start();
+    let mut demo = Demo::start();
     let [_, _, admin] = demo.ports();
     let admin = std::net::SocketAddr::from(([127, 0, 0, 1], admin));
     let up = || {
@@ -126,6 +126,7 @@ fn one_of_the_demos_servers_leaves_the_rota_and_rejoins_it() {
     within("all three are on the rota", &|up| up == 3.0);
     within("one leaves", &|up| up == 2.0);
     within("it comes back", &|up| up == 3.0);
+    demo.end(Signal::INT);
 }
 
 #[test]

@@ -373,6 +373,10 @@ fn status_and_why_explain_to_people() {
         rota.command(&["why", "no-such-thing"]).status.code(),
         Some(1)
     );
+    let unknown = rota.command(&["why", "no-such-thing", "--json"]);
+    assert_eq!(unknown.status.code(), Some(1), "also for programs");
+    let answer: serde_json::Value = serde_json::from_slice(&unknown.stdout).unwrap();
+    assert_eq!(answer["kind"], "unknown");
 }
 
 #[test]

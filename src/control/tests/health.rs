@@ -178,8 +178,9 @@ fn signals_never_overwrite_one_another() {
 fn a_drained_service_has_nobody_and_a_drain_ends_by_itself() {
     let mut world = World::with_consul("");
     world.answer(passing(&[A, B]));
-    let until = world.now + seconds(60);
-    drain(&mut world, Target::Service("app".into()), Some(until));
+    drain(&mut world, Target::Service("app".into()), Some(seconds(60)));
+    let evidence = world.standing(A).operator.evidence.clone();
+    assert_eq!(&*evidence, "by alice for 60 s");
     let service = world.service("app");
     assert!(service.turn.is_empty() && service.reserve.is_empty());
     assert_eq!(service.members.len(), 2);
@@ -217,7 +218,7 @@ fn an_order_for_an_unknown_name_is_answered_with_the_nearest_known_one() {
             target,
             reach: Reach::Here,
             by: "alice".into(),
-            until: None,
+            lasting: None,
         };
         order::plan(&world.model, order, world.now)
     };
@@ -244,7 +245,7 @@ fn an_order_for_the_pod_becomes_a_document() {
         target: Target::Server("app".into(), A.into()),
         reach: Reach::Pod,
         by: "alice".into(),
-        until: None,
+        lasting: None,
     };
     match order::plan(&world.model, order, world.now) {
         Ok(Plan::Pod { key, value, .. }) => {
@@ -256,13 +257,36 @@ fn an_order_for_the_pod_becomes_a_document() {
     }
 }
 
-fn drain(world: &mut World, target: Target, until: Option<SystemTime>) {
+fn drain(world: &mut World, target: Target, lasting: Option<Duration>) {
     world.apply(Event::Ordered(Order::Drain {
         target,
         reach: Reach::Here,
         by: "alice".into(),
-        until,
+        lasting,
     }));
+}
+
+#[test]
+fn undraining_what_was_not_drained_says_so() {
+    let mut world = World::with_consul("");
+    world.answer(passing(&[A, B]));
+    drain(&mut world, Target::Server("app".into(), A.into()), None);
+    for (target, is_drained) in [
+        (Target::Service("app".into()), false),
+        (Target::Server("app".into(), A.into()), true),
+    ] {
+        let order = Order::Undrain {
+            target,
+            reach: Reach::Here,
+            by: "alice".into(),
+        };
+        match order::plan(&world.model, order, world.now) {
+            Ok(Plan::Here(_, done)) => {
+                assert_eq!(!done.contains("was not drained"), is_drained, "{done}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -71,6 +71,8 @@ families! {
         "Accepts that failed for want of descriptors or memory.";
     TLS_HANDSHAKES = Counter "rota_tls_handshakes_total" ["listener", "version", "resumed", "outcome"]
         "TLS handshakes with clients; version is empty where none was agreed on.";
+    PROXY_REFUSED = Counter "rota_proxy_protocol_refused_total" []
+        "Connections closed since they began with no PROXY header from a trusted address.";
     POOL_IDLE = Gauge "rota_pool_idle_connections" []
         "Idle connections to servers.";
     POOL_REUSED = Counter "rota_pool_reused_total" []

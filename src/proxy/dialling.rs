@@ -5,20 +5,50 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use tokio::time::Instant;
 
+use super::http2::upstream::{self, NotHttp2, Sender};
 use super::io::Io;
 use super::pool::ServerConnection;
 use super::refusal::Fault;
 use super::worker::Worker;
-use crate::dial::{self, DialError};
+use crate::dial::{self, DialError, Stream};
 use crate::routing::{Member, Protocol, TlsToServer};
 
-/// Connects to a member by `deadline`.
+/// An HTTP/1 connection to a member, by `deadline`.
 pub async fn open(
     worker: &Worker,
     member: &Member,
     protocol: &Protocol,
     deadline: Instant,
 ) -> Result<ServerConnection, Fault> {
+    let stream = connect(member, protocol, deadline).await?;
+    Ok(ServerConnection::new(
+        Io::new(stream),
+        worker.buffers.empty(),
+        Instant::now(),
+    ))
+}
+
+/// An HTTP/2 connection to a member, whose server has agreed on it by `deadline`.
+pub async fn open_http2(
+    worker: &Worker,
+    member: &Member,
+    protocol: &Protocol,
+    deadline: Instant,
+) -> Result<Sender, Fault> {
+    let stream = connect(member, protocol, deadline).await?;
+    if let Stream::Dialled(tls) = &stream
+        && tls.get_ref().1.alpn_protocol() != Some(b"h2")
+    {
+        return Err(Fault::NotHttp2);
+    }
+    let agreed = upstream::open(stream, worker.head_bytes.get());
+    match tokio::time::timeout_at(deadline, agreed).await {
+        Ok(agreed) => agreed.map_err(|NotHttp2| Fault::NotHttp2),
+        Err(_) => Err(Fault::ConnectTimeout),
+    }
+}
+
+async fn connect(member: &Member, protocol: &Protocol, deadline: Instant) -> Result<Stream, Fault> {
     let address = member.upstream.address();
     let stream = match protocol {
         Protocol::Http | Protocol::H2c => dial::connect(address, None, deadline).await,
@@ -27,14 +57,7 @@ pub async fn open(
             dial::connect(address, Some((&tls.config, name)), deadline).await
         }
     };
-    match stream {
-        Ok(stream) => Ok(ServerConnection::new(
-            Io::new(stream),
-            worker.buffers.empty(),
-            Instant::now(),
-        )),
-        Err(error) => Err(fault(&error)),
-    }
+    stream.map_err(|error| fault(&error))
 }
 
 /// What the server's certificate has to be valid for: as configured, else the host name it was given as, else its address.

@@ -32,6 +32,7 @@ use crate::telemetry::Reason;
 
 mod sink;
 mod source;
+pub mod upstream;
 
 /// Streams that a client may have open at once.
 const STREAMS: u32 = 128;

@@ -11,14 +11,20 @@ use super::buffer::Buf;
 use super::io::Io;
 use crate::routing::Timeouts;
 
+/// Whether a connection carried a request before: then its server may have been ending it while it was lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Past {
+    New,
+    Used,
+}
+
 /// An HTTP/1 connection to a server.
 pub struct ServerConnection {
     pub io: Io,
     pub buf: RefCell<Buf>,
     opened: Instant,
     idle_since: Instant,
-    /// Carried a request before.
-    pub is_reused: bool,
+    pub past: Past,
 }
 
 impl ServerConnection {
@@ -28,7 +34,7 @@ impl ServerConnection {
             buf: RefCell::new(buf),
             opened: now,
             idle_since: now,
-            is_reused: false,
+            past: Past::New,
         }
     }
 }
@@ -73,7 +79,7 @@ impl Pool {
         total: usize,
     ) {
         connection.idle_since = now;
-        connection.is_reused = true;
+        connection.past = Past::Used;
         connection.buf.get_mut().rest();
         let shelf = self.idle.entry(upstream).or_default();
         if shelf.len() >= cap || self.count >= total {

@@ -28,6 +28,8 @@ pub enum Refusal {
     ConnectFailed,
     ConnectTimeout,
     UpstreamBroken,
+    /// WebSocket for a service whose servers speak HTTP/2.
+    NoWebSocket,
     UpstreamTimeout,
     // Ours.
     Internal,
@@ -43,7 +45,7 @@ impl Refusal {
             Refusal::ClientTimeout => 408,
             Refusal::MethodNotAllowed => 405,
             Refusal::Expectation => 417,
-            Refusal::UnknownCoding => 501,
+            Refusal::UnknownCoding | Refusal::NoWebSocket => 501,
             Refusal::Version => 505,
             Refusal::Misdirected => 421,
             Refusal::NoRoute => 404,
@@ -62,7 +64,7 @@ impl Refusal {
             Refusal::BodyTooLarge => Reason::BodyTooLarge,
             Refusal::ClientTimeout => Reason::ClientTimeout,
             Refusal::MethodNotAllowed => Reason::MethodNotAllowed,
-            Refusal::UnknownCoding => Reason::NotImplemented,
+            Refusal::UnknownCoding | Refusal::NoWebSocket => Reason::NotImplemented,
             Refusal::Misdirected => Reason::Misdirected,
             Refusal::NoRoute => Reason::NoRoute,
             Refusal::NoUpstream => Reason::NoUpstream,
@@ -92,6 +94,7 @@ impl Refusal {
             Refusal::ConnectFailed => "no server could be reached",
             Refusal::ConnectTimeout => "no server could be reached in time",
             Refusal::UpstreamBroken => "the server did not answer in http",
+            Refusal::NoWebSocket => "no websocket goes to servers that speak http/2",
             Refusal::UpstreamTimeout => "the server did not answer in time",
             Refusal::Internal => "an error of the load balancer",
         }
@@ -117,6 +120,7 @@ impl Refusal {
             | Refusal::ConnectFailed
             | Refusal::ConnectTimeout
             | Refusal::UpstreamBroken
+            | Refusal::NoWebSocket
             | Refusal::UpstreamTimeout => false,
         }
     }
@@ -130,8 +134,14 @@ pub enum Fault {
     ConnectTimeout,
     /// The certificate is not valid, or TLS could not be agreed on: no byte was taken.
     Tls,
+    /// HTTP/2 could not be agreed on: no byte of the request was sent.
+    NotHttp2,
     /// Ours: no descriptor or port; says nothing about the server.
     Local,
+    /// The server was ending its HTTP/2 connection (GOAWAY), and says that it did not look at the request.
+    GoneAway,
+    /// The server did not take the request just now (REFUSED_STREAM), and says that it did not look at it.
+    StreamRefused,
     /// Found closed by the first write: no byte was taken.
     ClosedUnsent,
     /// Closed or reset before the answer's first byte.
@@ -150,7 +160,9 @@ impl Fault {
             Fault::Refused | Fault::Tls => Refusal::ConnectFailed,
             Fault::ConnectTimeout => Refusal::ConnectTimeout,
             Fault::Local => Refusal::Internal,
-            Fault::ClosedUnsent
+            Fault::GoneAway | Fault::StreamRefused => Refusal::NoUpstream,
+            Fault::NotHttp2
+            | Fault::ClosedUnsent
             | Fault::ClosedBeforeAnswer
             | Fault::BadAnswer
             | Fault::Status(_) => Refusal::UpstreamBroken,
@@ -162,9 +174,12 @@ impl Fault {
         match self {
             Fault::Refused | Fault::Tls | Fault::Local => AttemptOutcome::ConnectRefused,
             Fault::ConnectTimeout => AttemptOutcome::ConnectTimeout,
-            Fault::ClosedUnsent | Fault::ClosedBeforeAnswer | Fault::BadAnswer => {
-                AttemptOutcome::Broken
-            }
+            Fault::NotHttp2
+            | Fault::GoneAway
+            | Fault::StreamRefused
+            | Fault::ClosedUnsent
+            | Fault::ClosedBeforeAnswer
+            | Fault::BadAnswer => AttemptOutcome::Broken,
             Fault::Status(_) => AttemptOutcome::ServerError,
             Fault::Timeout => AttemptOutcome::Timeout,
         }
@@ -176,10 +191,12 @@ impl Fault {
             Fault::Refused => Some(PassiveFault::Refused),
             Fault::Tls => Some(PassiveFault::Tls),
             Fault::ConnectTimeout => Some(PassiveFault::ConnectTimeout),
-            Fault::Local => None,
-            Fault::ClosedUnsent | Fault::ClosedBeforeAnswer | Fault::BadAnswer => {
-                Some(PassiveFault::Broken)
-            }
+            // A server that ends a connection in good order, or has its hands full, is not sick.
+            Fault::Local | Fault::GoneAway | Fault::StreamRefused => None,
+            Fault::NotHttp2
+            | Fault::ClosedUnsent
+            | Fault::ClosedBeforeAnswer
+            | Fault::BadAnswer => Some(PassiveFault::Broken),
             Fault::Status(code) => Some(PassiveFault::Status(code)),
             Fault::Timeout => Some(PassiveFault::Timeout),
         }
@@ -192,34 +209,42 @@ impl Fault {
             Fault::Refused
             | Fault::ConnectTimeout
             | Fault::Tls
+            | Fault::NotHttp2
             | Fault::Local
+            | Fault::GoneAway
+            | Fault::StreamRefused
             | Fault::ClosedUnsent
             | Fault::ClosedBeforeAnswer
             | Fault::Status(_) => false,
         }
     }
 
-    /// On a connection from the pool this is a race with the server's own idle timeout, and says nothing about the server.
+    /// On a connection that was used before this is a race with its server's ending it, and says nothing about the server.
     pub fn is_race(self) -> bool {
         match self {
-            Fault::ClosedUnsent | Fault::ClosedBeforeAnswer => true,
+            Fault::ClosedUnsent | Fault::ClosedBeforeAnswer | Fault::GoneAway => true,
             Fault::Refused
             | Fault::ConnectTimeout
             | Fault::Tls
+            | Fault::NotHttp2
             | Fault::Local
+            | Fault::StreamRefused
             | Fault::BadAnswer
             | Fault::Status(_)
             | Fault::Timeout => false,
         }
     }
 
-    /// No byte of the request was written: sending it elsewhere is always safe and needs no budget.
+    /// No byte of the request was written, or none looked at: sending it elsewhere is always safe and needs no budget.
     pub fn is_before_sending(self) -> bool {
         match self {
             Fault::Refused
             | Fault::ConnectTimeout
             | Fault::Tls
+            | Fault::NotHttp2
             | Fault::Local
+            | Fault::GoneAway
+            | Fault::StreamRefused
             | Fault::ClosedUnsent => true,
             Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) | Fault::Timeout => {
                 false

@@ -7,18 +7,20 @@ use tokio::time::Instant;
 use super::answer::Then;
 use super::exchange::{ClientGone, Sink, Source, SourceFault};
 use super::fields::is_trailer;
+use super::http2::upstream::Lease;
 use super::plan::Plan;
-use super::pool::ServerConnection;
+use super::pool::{Past, ServerConnection};
 use super::refusal::{Fault, Refusal};
 use super::timer::Timer;
 use super::worker::Worker;
 use crate::drain::Phase;
 use crate::routing::measured::AttemptOutcome;
-use crate::routing::{Member, PassiveFault, UpstreamCell};
+use crate::routing::{Member, PassiveFault, Protocol, UpstreamCell};
 use crate::telemetry::Reason;
 
 mod attempts;
 mod server;
+mod server2;
 
 /// Servers that one request may try, whatever its policy says.
 const MAX_TRIED: usize = 16;
@@ -67,6 +69,23 @@ struct Flow {
     /// Something of the answer is on its way to the client.
     answered: Cell<bool>,
     status: Cell<u16>,
+    /// Both sides stream without an end in sight (gRPC): neither is too slow for saying nothing.
+    is_stream: Cell<bool>,
+}
+
+/// What carries a request to its server.
+enum Line {
+    Http1(ServerConnection),
+    Http2(Lease),
+}
+
+impl Line {
+    fn past(&self) -> Past {
+        match self {
+            Line::Http1(connection) => connection.past,
+            Line::Http2(lease) => lease.past,
+        }
+    }
 }
 
 /// How an exchange with one server ended.
@@ -138,7 +157,11 @@ impl<'p> Story<'p> {
             uploaded: Cell::new(false),
             answered: Cell::new(false),
             status: Cell::new(0),
+            is_stream: Cell::new(false),
         };
+        if self.plan.upgrade && self.speaks_http2() {
+            return self.refuse(Refusal::NoWebSocket, None, source, sink).await;
+        }
         let Some(mut at) = self.pick() else {
             return self.refuse(Refusal::NoUpstream, None, source, sink).await;
         };
@@ -146,8 +169,8 @@ impl<'p> Story<'p> {
             let member = &self.plan.route.service.members[at];
             self.attempts.set(self.attempts.get() + 1);
             let in_flight = InFlight::begin(member.upstream.cell(self.worker.id));
-            let connection = match self.connect(member, &flow).await {
-                Ok(connection) => connection,
+            let line = match self.line_to(member, &flow).await {
+                Ok(line) => line,
                 Err(fault) => match self.after_fault(member, fault) {
                     Some(next) => {
                         at = next;
@@ -160,42 +183,54 @@ impl<'p> Story<'p> {
                     }
                 },
             };
-            let exchanged = match source.whole() {
-                Some(body) => {
+            let exchanged = match (&line, source.whole()) {
+                (Line::Http1(connection), Some(body)) => {
                     flow.uploaded.set(true);
-                    self.exchange_whole(member, &connection, &[request, body], &flow, sink)
+                    self.exchange_whole(member, connection, &[request, body], &flow, sink)
                         .await
                 }
-                None => {
-                    self.exchange_streaming(member, &connection, request, &flow, source, sink)
+                (Line::Http1(connection), None) => {
+                    self.exchange_streaming(member, connection, request, &flow, source, sink)
+                        .await
+                }
+                (Line::Http2(lease), _) => {
+                    // In a box, so that requests over HTTP/1 don't carry its size.
+                    Box::pin(self.exchange_stream(member, lease, request, &flow, source, sink))
                         .await
                 }
             };
             match exchanged {
                 Exchanged::Answered { keeps_alive, then } => {
                     self.succeeded(member, flow.status.get());
-                    if keeps_alive && flow.uploaded.get() {
+                    if let Line::Http1(connection) = line
+                        && keeps_alive
+                        && flow.uploaded.get()
+                    {
                         self.keep(member, connection);
                     }
                     return self.end(flow.status.get(), Reason::Answered, Some(member), then);
                 }
                 Exchanged::Switched => {
                     self.succeeded(member, 101);
-                    let tunnel = Some(Tunnel {
-                        connection,
-                        _in_flight: in_flight,
-                    });
+                    let tunnel = match line {
+                        Line::Http1(connection) => Some(Tunnel {
+                            connection,
+                            _in_flight: in_flight,
+                        }),
+                        // Nothing is switched there.
+                        Line::Http2(_) => None,
+                    };
                     return End {
                         tunnel,
                         ..self.end(101, Reason::Answered, Some(member), Then::Close)
                     };
                 }
                 Exchanged::Retry(fault, next) => {
-                    self.blame(member, fault, connection.is_reused);
+                    self.blame(member, fault, line.past());
                     at = next;
                 }
                 Exchanged::Faulted(fault) => {
-                    self.blame(member, fault, connection.is_reused);
+                    self.blame(member, fault, line.past());
                     return self
                         .refuse(fault.refusal(), Some(member), source, sink)
                         .await;
@@ -236,6 +271,21 @@ impl<'p> Story<'p> {
                     };
                 }
             }
+        }
+    }
+
+    fn speaks_http2(&self) -> bool {
+        match self.plan.route.service.protocol {
+            Protocol::Http | Protocol::Https(_) => false,
+            Protocol::H2c | Protocol::H2(_) => true,
+        }
+    }
+
+    async fn line_to(&self, member: &Member, flow: &Flow) -> Result<Line, Fault> {
+        if self.speaks_http2() {
+            Box::pin(self.lease(member, flow)).await.map(Line::Http2)
+        } else {
+            self.connect(member, flow).await.map(Line::Http1)
         }
     }
 

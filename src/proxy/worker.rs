@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::buffer::Buffers;
+use super::http2::upstream::Lanes;
 use super::listener;
 use super::pool::Pool;
 use super::scratch::Scratches;
@@ -69,6 +70,7 @@ pub struct Worker {
     pub vitals: Arc<Vitals>,
     pub passive: mpsc::Sender<PassiveReport>,
     pub pool: RefCell<Pool>,
+    pub lanes: RefCell<Lanes>,
     pub buffers: Buffers,
     pub scratches: Scratches,
     pub open: Arc<AtomicUsize>,
@@ -148,6 +150,7 @@ impl Worker {
             vitals: start.vitals,
             passive: start.passive,
             pool: RefCell::default(),
+            lanes: RefCell::default(),
             buffers: Buffers::default(),
             scratches: Scratches::default(),
             open: start.open,
@@ -201,10 +204,11 @@ impl Worker {
             *swept = now;
             let timeouts = self.table.load().timeouts.clone();
             self.pool.borrow_mut().sweep(now, &timeouts);
+            let total = self.pool_total.get();
+            self.lanes.borrow_mut().sweep(now, &timeouts, total);
         }
-        vitals
-            .pool_idle
-            .store(self.pool.borrow().len() as i64, Relaxed);
+        let idle = self.pool.borrow().len() + self.lanes.borrow().idle();
+        vitals.pool_idle.store(idle as i64, Relaxed);
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.flush_if_due(now.into_std());
         }
@@ -264,6 +268,7 @@ async fn run(start: Start) {
         }
     }
     worker.pool.borrow_mut().clear();
+    worker.lanes.borrow_mut().clear();
     if let Some(log) = worker.log.borrow_mut().as_mut() {
         log.flush();
     }

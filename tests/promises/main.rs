@@ -11,6 +11,7 @@ mod check;
 mod demo;
 mod forwarding;
 mod framing;
+mod grpc;
 mod headers;
 mod health;
 mod identity;

@@ -381,6 +381,34 @@ pub fn answer<'a>(
     })
 }
 
+/// The head of an answer that came over HTTP/2, held against the same rules. Its body ends with its stream, where it
+/// declares no length.
+pub fn framed_answer<'a>(
+    status: http::StatusCode,
+    fields: &'a [Header<'a>],
+) -> Result<AnswerHead<'a>, &'static str> {
+    if !(200..600).contains(&status.as_u16()) {
+        return Err("the status is malformed");
+    }
+    let mut seen = Seen::default();
+    for field in fields {
+        seen.answer_field(field)?;
+    }
+    if seen.coding != Coding::None || seen.connection != ConnectionOptions::default() {
+        return Err("a connection field in http/2");
+    }
+    Ok(AnswerHead {
+        status: status.as_u16(),
+        phrase: status.canonical_reason().unwrap_or(""),
+        version: Version::H2,
+        fields,
+        framing: Some(seen.length.map_or(Framing::Chunked, Framing::Length)),
+        connection: seen.connection,
+        upgrade: false,
+        is_stream: seen.is_stream,
+    })
+}
+
 impl AnswerHead<'_> {
     pub fn is_interim(&self) -> bool {
         self.status < 200

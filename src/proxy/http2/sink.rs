@@ -218,7 +218,7 @@ fn response_of(head: &AnswerHead<'_>) -> Response<()> {
     response
 }
 
-fn fields_of(fields: &[Header<'_>]) -> HeaderMap {
+pub(super) fn fields_of(fields: &[Header<'_>]) -> HeaderMap {
     fields.iter().filter_map(pair).collect()
 }
 

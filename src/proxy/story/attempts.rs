@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Exchanged, MAX_TRIED, Sendable, Story};
-use crate::proxy::pool::ServerConnection;
+use crate::proxy::pool::Past;
 use crate::proxy::refusal::Fault;
 use crate::routing::measured::AttemptOutcome;
 use crate::routing::{Member, PassiveFault, PassiveReport, Unfit};
@@ -35,11 +35,11 @@ impl Story<'_> {
         &self,
         member: &Member,
         fault: Fault,
-        connection: &ServerConnection,
+        past: Past,
         sendable: Sendable,
     ) -> Exchanged {
         // A pooled connection that its server closed while we wrote says nothing about the server: it may be asked again.
-        let is_race = connection.is_reused && fault.is_race();
+        let is_race = fault == Fault::GoneAway || (past == Past::Used && fault.is_race());
         let next = if is_race {
             self.again(member, fault, sendable)
         } else {
@@ -53,7 +53,7 @@ impl Story<'_> {
 
     /// Where to try after a fault before anything was sent.
     pub(super) fn after_fault(&self, member: &Member, fault: Fault) -> Option<usize> {
-        self.blame(member, fault, false);
+        self.blame(member, fault, Past::New);
         self.next_after(member, fault, Sendable::Again)
     }
 
@@ -70,6 +70,20 @@ impl Story<'_> {
         self.remember(member);
         let next = self.pick()?;
         self.spend(fault).then_some(next)
+    }
+
+    /// Where to try after an answer whose status the policy counts as a failure; None: it is relayed.
+    pub(super) fn after_status(
+        &self,
+        member: &Member,
+        status: u16,
+        sendable: Sendable,
+    ) -> Option<(Fault, usize)> {
+        if !self.plan.route.service.retry.statuses.contains(&status) {
+            return None;
+        }
+        let fault = Fault::Status(status);
+        Some((fault, self.next_after(member, fault, sendable)?))
     }
 
     /// The same upstream or another one, over another connection.
@@ -131,13 +145,13 @@ impl Story<'_> {
     }
 
     /// Counts a failed attempt and tells passive health what it has to know.
-    pub(super) fn blame(&self, member: &Member, fault: Fault, is_reused: bool) {
+    pub(super) fn blame(&self, member: &Member, fault: Fault, past: Past) {
         self.record(member, fault.outcome());
         match fault.passive() {
             Some(passive @ (PassiveFault::Refused | PassiveFault::Tls)) => {
                 self.eject(member, Unfit::Refused, passive)
             }
-            Some(PassiveFault::Broken) if is_reused && fault.is_race() => {}
+            Some(PassiveFault::Broken) if past == Past::Used && fault.is_race() => {}
             Some(passive) => self.failed(member, passive),
             None => {}
         }

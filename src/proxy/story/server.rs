@@ -21,14 +21,14 @@ use crate::proxy::timer::Timer;
 use crate::routing::Member;
 
 /// 1xx heads that a server may send before its answer.
-const MAX_INTERIMS: usize = 16;
+pub(super) const MAX_INTERIMS: usize = 16;
 
 /// The relayed part of an answer, decided with its head.
-struct Relay {
+pub(super) struct Relay {
     framing: Framing,
     is_stream: bool,
     keeps_alive: bool,
-    then: Then,
+    pub(super) then: Then,
 }
 
 enum HeadVerdict {
@@ -101,7 +101,12 @@ impl Story<'_> {
         match self.timer.within(deadline, write).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) if written.get() == 0 => {
-                return self.retry_or(member, Fault::ClosedUnsent, connection, Sendable::Again);
+                return self.retry_or(
+                    member,
+                    Fault::ClosedUnsent,
+                    connection.past,
+                    Sendable::Again,
+                );
             }
             // The server may have answered and closed without reading it all: what it said is read below.
             Ok(Err(_)) => {}
@@ -229,7 +234,7 @@ impl Story<'_> {
                 Ok(length) => length,
                 Err(AwaitFault::ClientGone) => return Exchanged::ClientGone,
                 Err(AwaitFault::Server(fault)) => {
-                    return self.retry_or(member, fault, connection, sendable);
+                    return self.retry_or(member, fault, connection.past, sendable);
                 }
             };
             let verdict = self.judge(member, connection, length, flow, sink, sendable);
@@ -346,25 +351,21 @@ impl Story<'_> {
         if answer.is_interim() {
             return HeadVerdict::Interim(length);
         }
-        if self
-            .plan
-            .route
-            .service
-            .retry
-            .statuses
-            .contains(&answer.status)
-        {
-            let fault = Fault::Status(answer.status);
-            if let Some(next) = self.next_after(member, fault, sendable) {
-                return HeadVerdict::Retry(fault, next);
-            }
+        if let Some((fault, next)) = self.after_status(member, answer.status, sendable) {
+            return HeadVerdict::Retry(fault, next);
         }
         flow.status.set(answer.status);
         flow.answered.set(true);
         HeadVerdict::Relay(self.relay_of(&answer, flow, sink))
     }
 
-    fn relay_of<K: Sink>(&self, answer: &AnswerHead<'_>, flow: &Flow, sink: &mut K) -> Relay {
+    /// Gives the head of a final answer to the sink.
+    pub(super) fn relay_of<K: Sink>(
+        &self,
+        answer: &AnswerHead<'_>,
+        flow: &Flow,
+        sink: &mut K,
+    ) -> Relay {
         let framing = answer.framing_for(self.plan.is_head);
         let body = match framing {
             Framing::None => BodyOut::None,
@@ -475,7 +476,10 @@ impl Story<'_> {
 }
 
 /// `future`, unless the client gives up first.
-async fn watch<K: Sink, T>(sink: &mut K, future: impl Future<Output = T>) -> Result<T, ClientGone> {
+pub(super) async fn watch<K: Sink, T>(
+    sink: &mut K,
+    future: impl Future<Output = T>,
+) -> Result<T, ClientGone> {
     let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(value) => Poll::Ready(Ok(value)),

@@ -25,7 +25,7 @@ pub(super) const MAX_INTERIMS: usize = 16;
 
 /// The relayed part of an answer, decided with its head.
 pub(super) struct Relay {
-    framing: Framing,
+    pub(super) framing: Framing,
     is_stream: bool,
     keeps_alive: bool,
     pub(super) then: Then,

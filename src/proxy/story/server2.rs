@@ -12,6 +12,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Response, StatusCode};
+use httparse::Header;
 use tokio::time::Instant;
 
 use super::server::{MAX_INTERIMS, Relay, watch};
@@ -19,6 +20,7 @@ use super::{Exchanged, Flow, Sendable, Story};
 use crate::proxy::dialling;
 use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault};
 use crate::proxy::fields::is_trailer;
+use crate::proxy::http1::body::Framing;
 use crate::proxy::http1::head;
 use crate::proxy::http2::upstream::{self, Lease};
 use crate::proxy::refusal::Fault;
@@ -335,6 +337,12 @@ impl Story<'_> {
             };
             flow.progress.set(Instant::now());
             match next {
+                // A frame without bytes: to a client of HTTP/1 an empty chunk is the body's end.
+                Some(Ok(bytes)) if bytes.is_empty() => {}
+                // A body where the status forbids one: a client of HTTP/1 would take it for the next answer.
+                Some(Ok(_)) if relay.framing == Framing::None => {
+                    return end(&[], relay, sink).await;
+                }
                 Some(Ok(bytes)) => {
                     if sink.data(&bytes).await.is_err() {
                         return Exchanged::ClientGone;
@@ -363,13 +371,7 @@ impl Story<'_> {
         };
         let mut fields = upstream::headers_of(&trailers);
         fields.retain(|field| is_trailer(field.name));
-        match sink.end(&fields).await {
-            Ok(()) => Exchanged::Answered {
-                keeps_alive: false,
-                then: relay.then,
-            },
-            Err(ClientGone) => Exchanged::ClientGone,
-        }
+        end(&fields, relay, sink).await
     }
 
     /// After a fault while awaiting an answer: elsewhere, if that is safe, else the fault.
@@ -389,6 +391,16 @@ impl Story<'_> {
             return Exchanged::Faulted(fault);
         }
         self.retry_or(member, fault, lease.past, sendable)
+    }
+}
+
+async fn end<K: Sink>(trailers: &[Header<'_>], relay: Relay, sink: &mut K) -> Exchanged {
+    match sink.end(trailers).await {
+        Ok(()) => Exchanged::Answered {
+            keeps_alive: false,
+            then: relay.then,
+        },
+        Err(ClientGone) => Exchanged::ClientGone,
     }
 }
 

@@ -237,6 +237,7 @@ fn prepare(
     is_end: bool,
     scratch: &mut Scratch,
 ) -> Result<Prepared, Refusal> {
+    scratch.facts.clear();
     let snapshot = worker.table.load();
     let method = parts.method.as_str();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -279,7 +280,6 @@ fn prepare(
         expects_continue: seen.expects_continue && !is_end,
         upgrade: false,
     };
-    scratch.facts.clear();
     plan::note(&mut scratch.facts, &head);
     check_limits(&head, &snapshot.limits)?;
     plan::prepare(

@@ -180,6 +180,7 @@ impl Connection<'_> {
                     let keep_alive = !head.connection.close && version == Version::Http11;
                     let has_body = head.framing != super::body::Framing::None;
                     let Scratch { facts, request, .. } = &mut scratch;
+                    plan::note(facts, &head);
                     plan::prepare(&head, self.peer, &snapshot, facts, request)
                         .map_err(|refusal| (refusal, is_head, keep_alive && !has_body, version))
                 }

@@ -24,6 +24,7 @@ use super::refusal::Refusal;
 use super::scratch::Scratch;
 use super::story;
 use super::timer::Timer;
+use super::under_way::UnderWay;
 use super::worker::Worker;
 use crate::dial::Stream;
 use crate::drain::Phase;
@@ -216,17 +217,11 @@ async fn carry(
         server_timer,
         ..
     } = scratch;
+    let mut under_way = UnderWay::begin(worker, peer, facts, plan, began);
     let mut source = StreamSource::new(body, plan).await;
     let end = story::carry(worker, plan, request, server_timer, &mut source, sink).await;
-    let mut outcome = peer.outcome(Version::H2, facts, began);
-    outcome.status = end.status;
-    outcome.reason = end.reason;
-    outcome.route = Some(&plan.route.name);
-    outcome.service = Some(plan.route.service.name.as_str());
-    outcome.upstream = end.upstream;
-    outcome.attempts = end.attempts;
-    (outcome.received, outcome.sent) = (source.received(), sink.sent());
-    worker.record(&outcome, Some((&plan.route.service, plan.method)));
+    under_way.ended(&end);
+    under_way.moved(source.received(), sink.sent());
 }
 
 /// Reads a request's pseudo-header and header fields (RFC 9113 section 8.3) as the same head that HTTP/1 gives.

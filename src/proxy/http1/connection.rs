@@ -22,6 +22,7 @@ use crate::proxy::scratch::Scratch;
 use crate::proxy::story;
 use crate::proxy::timer::Timer;
 use crate::proxy::tunnel;
+use crate::proxy::under_way::UnderWay;
 use crate::proxy::worker::Worker;
 use crate::routing::Timeouts;
 use crate::telemetry::Reason;
@@ -225,6 +226,7 @@ impl Connection<'_> {
             server_timer,
             client_timer,
         } = scratch;
+        let mut under_way = UnderWay::begin(self.worker, self.peer, facts, plan, began);
         let mut source = BodySource::new(&self.io, &mut self.buf, &self.timer, plan, &answered);
         let patience = plan.timeouts.body;
         let mut sink = AnswerSink::new(
@@ -244,16 +246,9 @@ impl Connection<'_> {
             &mut sink,
         )
         .await;
-        let (received, sent) = (source.received(), sink.sent());
+        under_way.ended(&end);
+        under_way.moved(source.received(), sink.sent());
         let is_read = source.finish();
-        let mut outcome = self.peer.outcome(plan.version, facts, began);
-        outcome.status = end.status;
-        outcome.reason = end.reason;
-        outcome.route = Some(&plan.route.name);
-        outcome.service = Some(plan.route.service.name.as_str());
-        outcome.upstream = end.upstream;
-        outcome.attempts = end.attempts;
-        (outcome.received, outcome.sent) = (received, sent);
         if let Some(tunnel) = end.tunnel {
             let moved = tunnel::run(
                 &self.io,
@@ -263,15 +258,9 @@ impl Connection<'_> {
                 &self.worker.buffers,
             )
             .await;
-            outcome.received += moved.up;
-            outcome.sent += moved.down;
-            outcome.duration = began.elapsed();
-            self.worker
-                .record(&outcome, Some((&plan.route.service, plan.method)));
+            under_way.moved(moved.up, moved.down);
             return Next::Close;
         }
-        self.worker
-            .record(&outcome, Some((&plan.route.service, plan.method)));
         match (end.reason, end.then) {
             (Reason::ClientAborted | Reason::UpstreamTruncated, _) => Next::Drop,
             (_, Then::KeepAlive) if is_read => Next::Request,

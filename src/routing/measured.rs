@@ -10,12 +10,6 @@ pub struct WorkerId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(pub u64);
 
-impl Moment {
-    pub fn saturating_since(self, earlier: Moment) -> std::time::Duration {
-        std::time::Duration::from_millis(self.0.saturating_sub(earlier.0))
-    }
-}
-
 /// A request's method as metrics count it (bounded) and as retry asks of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {

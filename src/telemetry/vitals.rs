@@ -125,7 +125,6 @@ pub struct Vitals {
     pub discovery_failing: AtomicI64,
     pub access_log_dropped: AtomicU64,
     pub access_log_failed: AtomicU64,
-    pub log_dropped: AtomicU64,
     pub reloads: AtomicU64,
     pub reloads_failed: AtomicU64,
 }
@@ -141,7 +140,6 @@ impl Vitals {
             discovery_failing: AtomicI64::new(0),
             access_log_dropped: AtomicU64::new(0),
             access_log_failed: AtomicU64::new(0),
-            log_dropped: AtomicU64::new(0),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
         }

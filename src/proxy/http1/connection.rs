@@ -118,10 +118,7 @@ impl Connection<'_> {
                     }
                     _ => return Arrival::Refused(self.oversize()),
                 }
-                if self.buf.is_full() {
-                    let most = self.worker.head_bytes.get().max(self.buf.size() + 1);
-                    self.buf.grow((self.buf.size() * 2).min(most));
-                }
+                self.buf.grow_if_full(self.worker.head_bytes.get());
             }
             match self.read_head_part(deadline).await {
                 HeadRead::Bytes => {}

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Response, StatusCode};
-use httparse::Header;
 use tokio::time::Instant;
 
 use super::server::{MAX_INTERIMS, Relay, watch};
@@ -341,7 +340,7 @@ impl Story<'_> {
                 Some(Ok(bytes)) if bytes.is_empty() => {}
                 // A body where the status forbids one: a client of HTTP/1 would take it for the next answer.
                 Some(Ok(_)) if relay.framing == Framing::None => {
-                    return end(&[], relay, sink).await;
+                    return relay.end(&[], sink).await;
                 }
                 Some(Ok(bytes)) => {
                     if sink.data(&bytes).await.is_err() {
@@ -371,7 +370,7 @@ impl Story<'_> {
         };
         let mut fields = upstream::headers_of(&trailers);
         fields.retain(|field| is_trailer(field.name));
-        end(&fields, relay, sink).await
+        relay.end(&fields, sink).await
     }
 
     /// After a fault while awaiting an answer: elsewhere, if that is safe, else the fault.
@@ -391,16 +390,6 @@ impl Story<'_> {
             return Exchanged::Faulted(fault);
         }
         self.retry_or(member, fault, lease.past, sendable)
-    }
-}
-
-async fn end<K: Sink>(trailers: &[Header<'_>], relay: Relay, sink: &mut K) -> Exchanged {
-    match sink.end(trailers).await {
-        Ok(()) => Exchanged::Answered {
-            keeps_alive: false,
-            then: relay.then,
-        },
-        Err(ClientGone) => Exchanged::ClientGone,
     }
 }
 

@@ -150,7 +150,7 @@ impl Vitals {
         crate::routing::Moment(self.started.elapsed().as_millis() as u64 + 1)
     }
 
-    pub fn discovery_contact_is_now(&self, unix_ms: i64) {
+    pub fn set_discovery_contact(&self, unix_ms: i64) {
         self.discovery_contact_ms.store(unix_ms, Relaxed);
     }
 }

@@ -243,9 +243,7 @@ fn prepare(
         match known(name.as_str()) {
             Known::Host => seen.host(value.as_bytes())?,
             Known::ContentLength => seen.length(value.as_bytes())?,
-            Known::Expect => {
-                seen.expects_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue")
-            }
+            Known::Expect => seen.expectation(value.as_bytes())?,
             Known::Connection | Known::TransferEncoding | Known::Upgrade => {
                 return Err(Refusal::Malformed("a connection field in http/2"));
             }
@@ -340,6 +338,13 @@ impl<'a> FieldsSeen<'a> {
         }
         self.length = Some(length);
         Ok(())
+    }
+
+    fn expectation(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        self.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
+        self.expects_continue
+            .then_some(())
+            .ok_or(Refusal::Expectation)
     }
 
     /// `:authority`, or Host where it is absent; both only if they are the same (RFC 9113 section 8.3.1).

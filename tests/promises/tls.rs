@@ -208,6 +208,19 @@ fn a_cookie_split_by_http_2_arrives_as_one_field() {
 }
 
 #[test]
+fn an_unknown_expectation_is_417_over_http_2_too() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let rota = start(&authority, &origin);
+    let client = http2(&rota, &authority);
+    let ask = |expected: &str| {
+        let head = http::Request::post("https://shop.test/").header("expect", expected);
+        let answer = client.ask(head.body(()).unwrap(), b"body".to_vec(), None);
+        answer.unwrap().status
+    };
+    assert_eq!((ask("a-miracle"), ask("100-continue")), (417, 200));
+}
+
+#[test]
 fn a_refused_stream_is_logged_with_nothing_of_another_request() {
     let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
     let rota = start_with(

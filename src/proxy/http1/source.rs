@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::body::{Decoder, Framing, Step, trailer_fields};
-use crate::proxy::buffer::{BODY_SIZE, Buf};
+use crate::proxy::buffer::Buf;
 use crate::proxy::exchange::{Piece, Source, SourceFault};
 use crate::proxy::io::Io;
 use crate::proxy::plan::Plan;
@@ -98,7 +98,7 @@ impl<'c> BodySource<'c> {
 
     async fn read_more(&mut self) -> Result<(), SourceFault> {
         if self.buf.is_full() {
-            self.buf.grow(BODY_SIZE);
+            self.buf.grow_for_body();
         }
         let asked = Instant::now();
         let read = self

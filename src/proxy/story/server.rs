@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::{Exchanged, Flow, Sendable, Story, trailer_section};
 use crate::drain::Phase;
 use crate::proxy::answer::{BodyOut, Then};
-use crate::proxy::buffer::BODY_SIZE;
 use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault};
 use crate::proxy::fields::is_trailer;
 use crate::proxy::http1::body::{Decoder, Framing, Step, chunk_line, trailer_fields};
@@ -448,7 +447,7 @@ impl Story<'_> {
                         break Exchanged::ClientGone;
                     }
                     if buf.is_full() {
-                        buf.grow(BODY_SIZE);
+                        buf.grow_for_body();
                     }
                     let deadline = Instant::now() + patience;
                     let read = connection.io.read_into(&mut buf);

@@ -66,6 +66,8 @@ struct Flow {
     uploaded: Cell<bool>,
     /// Something of the answer is on its way to the client.
     answered: Cell<bool>,
+    /// The server said 100.
+    continued: Cell<bool>,
     status: Cell<u16>,
 }
 
@@ -137,6 +139,7 @@ impl<'p> Story<'p> {
             progress: Cell::new(Instant::now()),
             uploaded: Cell::new(false),
             answered: Cell::new(false),
+            continued: Cell::new(false),
             status: Cell::new(0),
         };
         let Some(mut at) = self.pick() else {
@@ -277,7 +280,7 @@ impl<'p> Story<'p> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sendable {
     Again,
-    /// Its body streams through and is gone.
+    /// Its body streams through and is gone, or something of an answer has come.
     Once,
 }
 

@@ -219,7 +219,7 @@ impl Story<'_> {
         connection: &ServerConnection,
         flow: &Flow,
         sink: &mut K,
-        sendable: Sendable,
+        mut sendable: Sendable,
     ) -> Exchanged {
         let mut interims = 0;
         loop {
@@ -238,6 +238,7 @@ impl Story<'_> {
                 }
                 HeadVerdict::Interim(length) if interims < MAX_INTERIMS => {
                     interims += 1;
+                    sendable = Sendable::Once;
                     let head = connection.buf.borrow().filled()[..length].to_vec();
                     connection.buf.borrow_mut().consume(length);
                     if sink.interim(&head).await.is_err() {
@@ -342,6 +343,8 @@ impl Story<'_> {
             return HeadVerdict::Switch;
         }
         if answer.is_interim() {
+            flow.continued
+                .set(flow.continued.get() || answer.status == 100);
             return HeadVerdict::Interim(length);
         }
         if self
@@ -382,7 +385,10 @@ impl Story<'_> {
         Relay {
             framing,
             is_stream: answer.is_stream,
-            keeps_alive: answer.keeps_alive() && framing != Framing::UntilClose,
+            // A server that answers where it was asked to say 100 may take the body that follows for its next request.
+            keeps_alive: answer.keeps_alive()
+                && framing != Framing::UntilClose
+                && (!self.plan.expects_continue || flow.continued.get()),
             then,
         }
     }

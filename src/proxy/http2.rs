@@ -179,7 +179,10 @@ async fn serve_stream(
     };
     worker.scratches.give(scratch);
     match reason {
-        Reason::ClientAborted => working.conduct().abandoned(Instant::now()),
+        // What would end an HTTP/1 connection at once is borne here, but not for ever.
+        Reason::ClientAborted | Reason::BadRequest | Reason::HeadTooLarge => {
+            working.conduct().abandoned(Instant::now())
+        }
         _ => working.conduct().answered(),
     }
 }

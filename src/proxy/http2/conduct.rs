@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::STREAMS;
 
-/// Streams that may end unanswered because the client reset them or made us reset them (CVE-2023-44487, CVE-2025-8671), beyond
+/// Streams that may end because the client reset them, made us reset them (CVE-2023-44487, CVE-2025-8671) or sent no request, beyond
 /// those that an answered stream or time makes up for. Past it the connection ends with ENHANCE_YOUR_CALM.
 pub const ABANDONED: usize = 200;
 /// One abandoned stream is forgiven so often.

@@ -203,17 +203,46 @@ fn a_body_of_a_byte_now_and_then_is_too_slow_over_http_2_too() {
 }
 
 #[test]
-fn a_server_that_answers_instead_of_saying_100_is_not_sent_another_request_on_that_connection() {
+fn a_body_whose_server_answers_instead_of_saying_100_is_never_sent_as_its_next_request() {
     let origin = Origin::start(|exchange| exchange.answer(200, &[], b"no"));
     let rota = Rota::start(&edge(&[origin.address()]));
     let mut client = Client::connect(rota.http());
-    client.send(
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.answer().status, 200);
+    let _ = client.try_send(b"hello");
+    assert!(client.is_closed());
+    assert_eq!(rota.get("a", "/next").status, 200);
+    let requests = origin.requests();
+    let connections: Vec<_> = requests.iter().map(|r| r.connection).collect();
+    assert_eq!(connections, [0, 1]);
+    assert!(!requests[0].is_complete && requests[0].body.is_empty());
+}
+
+#[test]
+fn a_body_that_comes_with_its_head_needs_no_100() {
+    let origin = Origin::fixed("ok");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let answer = rota.ask(
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
     );
-    assert_eq!(client.answer().status, 200);
-    assert_eq!(rota.get("a", "/next").status, 200);
-    let connections: Vec<_> = origin.requests().iter().map(|r| r.connection).collect();
-    assert_eq!(connections, [0, 1]);
+    assert_eq!(answer.status, 200);
+    let request = origin.only_request();
+    assert_eq!(
+        (request.field("expect"), &request.body[..]),
+        (None, &b"hello"[..])
+    );
+}
+
+#[test]
+fn a_body_is_sent_after_a_moment_to_a_server_that_never_says_100() {
+    let origin = Origin::fixed("ok");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let mut client = Client::connect(rota.http());
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    std::thread::sleep(Duration::from_millis(100));
+    client.send("hello");
+    assert_eq!(client.answer().text(), "ok");
+    assert_eq!(origin.only_request().body, b"hello");
 }
 
 #[test]

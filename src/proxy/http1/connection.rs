@@ -178,7 +178,10 @@ impl Connection<'_> {
             let snapshot = self.worker.table.load();
             let mut space = field_space();
             match head::request(&self.buf.filled()[..length], &mut space, &snapshot.limits) {
-                Ok(head) => {
+                Ok(mut head) => {
+                    // Who has begun to send the body does not wait for a word; a server that was asked for one and answers
+                    // instead might take that body for its next request.
+                    head.expects_continue &= self.buf.len() == length;
                     let version = head.version;
                     let is_head = head.method == "HEAD";
                     let keep_alive = !head.connection.close && version == Version::Http11;

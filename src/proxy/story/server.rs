@@ -1,8 +1,9 @@
 //! One exchange with one server over HTTP/1: the request up, the answer down, both at once where they overlap. Hot path.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -10,7 +11,7 @@ use super::{Exchanged, Flow, Sendable, Story, trailer_section};
 use crate::drain::Phase;
 use crate::proxy::answer::{BodyOut, Then};
 use crate::proxy::buffer::BODY_SIZE;
-use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault};
+use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, watch};
 use crate::proxy::fields::is_trailer;
 use crate::proxy::http1::body::{Decoder, Framing, Step, chunk_line, trailer_fields};
 use crate::proxy::http1::head::{self, AnswerHead, Found, Version, field_space};
@@ -21,6 +22,10 @@ use crate::routing::Member;
 
 /// 1xx heads that a server may send before its answer.
 const MAX_INTERIMS: usize = 16;
+
+/// How long a body waits for its server to say 100, where the client asked for that; then it is sent unasked, as
+/// RFC 9110 section 10.1.1 allows for servers that never say it.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The relayed part of an answer, decided with its head.
 struct Relay {
@@ -123,13 +128,20 @@ impl Story<'_> {
         let mut download = pin!(self.download(member, connection, flow, sink, Sendable::Once));
         let mut is_uploading = true;
         poll_fn(|cx| {
-            if is_uploading && let Poll::Ready(outcome) = upload.as_mut().poll(cx) {
-                is_uploading = false;
-                if let Err(fault) = outcome {
-                    return Poll::Ready(Exchanged::Source(fault));
+            loop {
+                let is_continued = flow.continued.get();
+                if is_uploading && let Poll::Ready(outcome) = upload.as_mut().poll(cx) {
+                    is_uploading = false;
+                    if let Err(fault) = outcome {
+                        return Poll::Ready(Exchanged::Source(fault));
+                    }
+                }
+                let polled = download.as_mut().poll(cx);
+                // A 100 that just came lets the upload go on.
+                if polled.is_ready() || flow.continued.get() == is_continued {
+                    return polled;
                 }
             }
-            download.as_mut().poll(cx)
         })
         .await
     }
@@ -151,6 +163,14 @@ impl Story<'_> {
                 return Ok(());
             }
             first = &[];
+            let said = poll_fn(|_| match flow.continued.get() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
+            let patience = Instant::now() + CONTINUE_PATIENCE;
+            if timer.within(patience, said).await.is_err() && flow.answered.get() {
+                return Ok(());
+            }
         }
         loop {
             let (is_last, written) = match source.next().await? {
@@ -476,14 +496,4 @@ impl Story<'_> {
         *connection.buf.borrow_mut() = buf;
         exchanged
     }
-}
-
-/// `future`, unless the client gives up first.
-async fn watch<K: Sink, T>(sink: &mut K, future: impl Future<Output = T>) -> Result<T, ClientGone> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(value) => Poll::Ready(Ok(value)),
-        Poll::Pending => sink.poll_aborted(cx).map(|()| Err(ClientGone)),
-    })
-    .await
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::signals::{Signal, Signals};
-use super::sockets::Opened;
+use super::sockets::{Group, Opened};
 use crate::admin::AdminListener;
 use crate::certs::CertStore;
 use crate::config::Config;
@@ -63,7 +63,9 @@ struct Process {
     certificates: Publisher<CertStore>,
     certificate_reader: Reader<CertStore>,
     admin: Option<AdminListener>,
-    /// Listeners that are open.
+    /// Listeners that were opened and that no worker has yet: their connections queue.
+    queued: Vec<Group>,
+    /// Listeners that workers accept from.
     doors: BTreeMap<Arc<str>, Arc<ListenerPolicy>>,
     workers: Vec<JoinHandle<()>>,
     orders: Vec<mpsc::Sender<WorkerOrder>>,
@@ -73,7 +75,7 @@ struct Process {
 
 impl Process {
     async fn serve(mut self, mut signals: Signals) -> ExitCode {
-        let handle = match self.start_planes() {
+        let handle = match self.start_planes().await {
             Ok(handle) => handle,
             Err(error) => {
                 eprintln!("rota: {error}");

@@ -99,7 +99,13 @@ impl Stream {
 
     /// Whether an idle connection has anything to read: an end, an error, or bytes nobody asked for. No system call.
     pub fn has_news(&self, cx: &mut Context<'_>) -> bool {
-        self.tcp().poll_read_ready(cx).is_ready()
+        let holds_more = match self {
+            Stream::Plain(_) => false,
+            // What came in one record with bytes that were read waits in the session, where the socket knows nothing of it.
+            Stream::Accepted(stream) => !stream.get_ref().1.wants_read(),
+            Stream::Dialled(stream) => !stream.get_ref().1.wants_read(),
+        };
+        holds_more || self.tcp().poll_read_ready(cx).is_ready()
     }
 }
 

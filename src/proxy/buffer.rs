@@ -5,10 +5,15 @@ use std::rc::Rc;
 
 /// What a connection gets first; a head larger than this makes it grow up to `limits.head_bytes`.
 pub const BASE_SIZE: usize = 16 * 1024;
-/// What a body that keeps filling its buffer gets.
-pub const BODY_SIZE: usize = 64 * 1024;
-/// How many buffers of each size a worker keeps for later.
+/// What a body that keeps filling its buffer gets: large enough that a system call moves much, small enough for the cache.
+pub const BODY_SIZE: usize = 256 * 1024;
+/// How many buffers of the base size a worker keeps for later.
 const KEPT: usize = 256;
+/// How many of the body size a worker keeps.
+const BODY_KEPT: usize = 8;
+/// How many of the body size a worker lends at once (32 MiB); bodies beyond that go on in the base size, so that ten thousand
+/// slow clients don't hold more than ten thousand small buffers.
+pub const BODY_LENT: usize = 128;
 
 /// A worker's free buffers.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +23,7 @@ pub struct Buffers(Rc<RefCell<Free>>);
 struct Free {
     base: Vec<Box<[u8]>>,
     body: Vec<Box<[u8]>>,
+    body_lent: usize,
 }
 
 /// Bytes between a read and a write. Holds no memory until something is to be read into it.
@@ -43,7 +49,10 @@ impl Buffers {
         let mut free = self.0.borrow_mut();
         let kept = match size {
             BASE_SIZE => free.base.pop(),
-            BODY_SIZE => free.body.pop(),
+            BODY_SIZE => {
+                free.body_lent += 1;
+                free.body.pop()
+            }
             _ => None,
         };
         kept.unwrap_or_else(|| vec![0; size].into_boxed_slice())
@@ -51,12 +60,15 @@ impl Buffers {
 
     fn give(&self, bytes: Box<[u8]>) {
         let mut free = self.0.borrow_mut();
-        let shelf = match bytes.len() {
-            BASE_SIZE => &mut free.base,
-            BODY_SIZE => &mut free.body,
+        let (shelf, kept) = match bytes.len() {
+            BASE_SIZE => (&mut free.base, KEPT),
+            BODY_SIZE => {
+                free.body_lent -= 1;
+                (&mut free.body, BODY_KEPT)
+            }
             _ => return,
         };
-        if shelf.len() < KEPT {
+        if shelf.len() < kept {
             shelf.push(bytes);
         }
     }
@@ -105,6 +117,14 @@ impl Buf {
     /// Whether the last read filled everything: there is probably more.
     pub fn is_full(&self) -> bool {
         self.end == self.bytes.len() && !self.bytes.is_empty()
+    }
+
+    /// Grows for a body that keeps filling it, unless the worker has lent too many of that size already.
+    pub fn grow_for_body(&mut self) {
+        let may_lend = self.home.0.borrow().body_lent < BODY_LENT;
+        if may_lend {
+            self.grow(BODY_SIZE);
+        }
     }
 
     /// Grows to hold `size` bytes, keeping what is filled.

@@ -3,6 +3,8 @@
 // Both traits are for this crate's own single-threaded workers: their futures need no Send bound.
 #![expect(async_fn_in_trait)]
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::task::{Context, Poll};
 
 use httparse::Header;
@@ -78,4 +80,17 @@ pub trait Sink {
     fn poll_aborted(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// Body bytes that were sent so far.
     fn sent(&self) -> u64;
+}
+
+/// `future`, unless the client gives up first.
+pub async fn watch<K: Sink, T>(
+    sink: &mut K,
+    future: impl Future<Output = T>,
+) -> Result<T, ClientGone> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Ok(value)),
+        Poll::Pending => sink.poll_aborted(cx).map(|()| Err(ClientGone)),
+    })
+    .await
 }

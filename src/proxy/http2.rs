@@ -1,6 +1,5 @@
 //! HTTP/2 from clients: framing by h2, one task a stream, the same story as HTTP/1. Hot path.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -12,6 +11,7 @@ use http::Request;
 use httparse::Header;
 use tokio::time::Instant;
 
+use self::conduct::{ABANDONED, Conduct, Working};
 use self::sink::StreamSink;
 use self::source::StreamSource;
 use super::answer::{Then, refusal_fields};
@@ -31,6 +31,7 @@ use crate::drain::Phase;
 use crate::routing::Limits;
 use crate::telemetry::Reason;
 
+mod conduct;
 mod sink;
 mod source;
 pub mod upstream;
@@ -43,6 +44,9 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of an answer that may wait in h2 for the client, for one stream.
 const SEND_BUFFER: usize = 64 * 1024;
 
+/// Fields that a client may split its cookies into; browsers keep at most 180 for a host. 431 beyond.
+const COOKIE_CRUMBS: usize = 256;
+
 /// Serves a connection until it ends. `deadline`: for the client's preface.
 pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Instant) {
     let peer = Rc::new(peer);
@@ -51,7 +55,7 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
     let Ok(Ok(mut connection)) = timer.within(deadline, handshake).await else {
         return;
     };
-    let active = Rc::new(Cell::new(0usize));
+    let conduct = Conduct::new(Instant::now());
     let mut idle_since = Instant::now();
     let mut is_leaving = false;
     loop {
@@ -74,13 +78,17 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
                     peer.clone(),
                     *request,
                     respond,
-                    Active::begin(&active),
+                    Working::begin(&conduct),
                 );
                 tokio::task::spawn_local(task);
+                if conduct.is_abusive() {
+                    is_leaving = true;
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                }
             }
             Ok(Event::Drain) => {}
             Ok(Event::End) => return,
-            Err(_) if active.get() > 0 => idle_since = Instant::now(),
+            Err(_) if !conduct.is_idle() => idle_since = Instant::now(),
             Err(_) if is_leaving => return,
             Err(_) => {
                 is_leaving = true;
@@ -98,7 +106,8 @@ fn builder(limits: &Limits) -> Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(ABANDONED));
     builder
 }
 
@@ -127,28 +136,12 @@ async fn next(
     .await
 }
 
-/// Counts a stream until its work has ended.
-struct Active(Rc<Cell<usize>>);
-
-impl Active {
-    fn begin(count: &Rc<Cell<usize>>) -> Active {
-        count.set(count.get() + 1);
-        Active(count.clone())
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
 async fn serve_stream(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    active: Active,
+    working: Working,
 ) {
     let began = Instant::now();
     let mut scratch = worker.scratches.take();
@@ -156,7 +149,7 @@ async fn serve_stream(
     let is_head = parts.method == http::Method::HEAD;
     let mut sink = StreamSink::new(respond, worker.table.load().timeouts.body);
     let prepared = prepare(&worker, &peer, &parts, body.is_end_stream(), &mut scratch);
-    match prepared {
+    let reason = match prepared {
         Ok(Prepared::Carry(plan)) => {
             carry(&worker, &peer, &plan, &mut scratch, body, &mut sink, began).await
         }
@@ -170,6 +163,7 @@ async fn serve_stream(
                 Reason::Redirected,
                 began,
             );
+            Reason::Redirected
         }
         Err(refusal) => {
             // Nobody to tell if the client is gone.
@@ -182,10 +176,17 @@ async fn serve_stream(
                 refusal.reason(),
                 began,
             );
+            refusal.reason()
         }
-    }
+    };
     worker.scratches.give(scratch);
-    drop(active);
+    match reason {
+        // What would end an HTTP/1 connection at once is borne here, but not for ever.
+        Reason::ClientAborted | Reason::BadRequest | Reason::HeadTooLarge => {
+            working.conduct().abandoned(Instant::now())
+        }
+        _ => working.conduct().answered(),
+    }
 }
 
 fn record(
@@ -210,7 +211,7 @@ async fn carry(
     body: RecvStream,
     sink: &mut StreamSink,
     began: Instant,
-) {
+) -> Reason {
     let Scratch {
         facts,
         request,
@@ -218,10 +219,11 @@ async fn carry(
         ..
     } = scratch;
     let mut under_way = UnderWay::begin(worker, peer, facts, plan, began);
-    let mut source = StreamSource::new(body, plan).await;
+    let mut source = StreamSource::new(body, plan, sink.answered()).await;
     let end = story::carry(worker, plan, request, server_timer, &mut source, sink).await;
     under_way.ended(&end);
     under_way.moved(source.received(), sink.sent());
+    end.reason
 }
 
 /// Reads a request's pseudo-header and header fields (RFC 9113 section 8.3) as the same head that HTTP/1 gives.
@@ -236,14 +238,28 @@ fn prepare(
     let snapshot = worker.table.load();
     let method = parts.method.as_str();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let cookies = joined_cookies(parts);
+    let cookies = joined_cookies(parts)?;
     let mut list: Vec<Header<'_>> = Vec::with_capacity(parts.headers.len() + 1);
     let mut seen = FieldsSeen::default();
+    if let Some(scheme) = parts.uri.scheme_str()
+        && !matches!(scheme, "http" | "https")
+    {
+        return Err(Refusal::Malformed("a scheme that is not http or https"));
+    }
     for (name, value) in &parts.headers {
+        // RFC 9113 section 8.2.1: over HTTP/1 it would be taken for padding.
+        if value.as_bytes().trim_ascii().len() != value.len() {
+            return Err(Refusal::Malformed(
+                "a field's value begins or ends with white space",
+            ));
+        }
         match known(name.as_str()) {
             Known::Host => seen.host(value.as_bytes())?,
             Known::ContentLength => seen.length(value.as_bytes())?,
-            Known::Expect => seen.expectation(value.as_bytes())?,
+            Known::Expect if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+                seen.expects_continue = true;
+            }
+            Known::Expect => return Err(Refusal::Expectation),
             Known::Connection | Known::TransferEncoding | Known::Upgrade => {
                 return Err(Refusal::Malformed("a connection field in http/2"));
             }
@@ -302,14 +318,17 @@ fn check_limits(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refusal> 
 }
 
 /// Cookie crumbs become one field again (RFC 9113 section 8.2.3).
-fn joined_cookies(parts: &http::request::Parts) -> Vec<u8> {
+fn joined_cookies(parts: &http::request::Parts) -> Result<Vec<u8>, Refusal> {
     let crumbs: Vec<&[u8]> = parts
         .headers
         .get_all(http::header::COOKIE)
         .iter()
         .map(|crumb| crumb.as_bytes())
         .collect();
-    crumbs.join(&b"; "[..])
+    if crumbs.len() > COOKIE_CRUMBS {
+        return Err(Refusal::TooManyFields);
+    }
+    Ok(crumbs.join(&b"; "[..]))
 }
 
 #[derive(Default)]
@@ -340,13 +359,6 @@ impl<'a> FieldsSeen<'a> {
         Ok(())
     }
 
-    fn expectation(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        self.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
-        self.expects_continue
-            .then_some(())
-            .ok_or(Refusal::Expectation)
-    }
-
     /// `:authority`, or Host where it is absent; both only if they are the same (RFC 9113 section 8.3.1).
     fn authority(&self, authority: Option<&'a str>) -> Result<&'a str, Refusal> {
         match (authority, self.host) {
@@ -360,7 +372,7 @@ impl<'a> FieldsSeen<'a> {
 
     fn framing(&self, is_end: bool) -> Result<Framing, Refusal> {
         match (is_end, self.length) {
-            (true, None | Some(0)) | (false, Some(0)) => Ok(Framing::None),
+            (true, None | Some(0)) => Ok(Framing::None),
             (true, Some(_)) => Err(Refusal::Malformed("a content-length without a body")),
             (false, Some(length)) => Ok(Framing::Length(length)),
             (false, None) => Ok(Framing::Chunked),

@@ -9,6 +9,7 @@ pub mod http1;
 pub mod http2;
 pub mod io;
 pub mod listener;
+pub mod pace;
 pub mod plan;
 pub mod pool;
 pub mod proxy_protocol;

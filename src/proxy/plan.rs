@@ -354,9 +354,12 @@ fn write_identity(
     );
     match kept.request_id {
         Some(id) => facts.request_id.push_str(id),
-        None => facts
-            .request_id
-            .push_str(hex(&mut [0; 32], fastrand::u128(..), 32)),
+        None => {
+            let id = hex(fastrand::u128(..));
+            facts
+                .request_id
+                .push_str(std::str::from_utf8(&id).expect("hex digits are ASCII"));
+        }
     }
     push_field(out, "X-Request-Id", facts.request_id.as_bytes());
 }
@@ -368,15 +371,15 @@ fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// `digits` lower-case hex digits of a number, the last of a buffer.
-fn hex(buffer: &mut [u8; 32], value: u128, digits: usize) -> &str {
+/// A number of 16 bytes as 32 lower-case hex digits.
+fn hex(value: u128) -> [u8; 32] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut rest = value;
-    for byte in buffer.iter_mut().rev().take(digits) {
-        *byte = DIGITS[(rest & 15) as usize];
-        rest >>= 4;
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(value.to_be_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
-    std::str::from_utf8(&buffer[32 - digits..]).expect("hex digits are ASCII")
+    text
 }
 
 /// A request id is kept if it is of 1 to 128 visible characters that no log has to escape.
@@ -414,11 +417,10 @@ fn write_traceparent(out: &mut Vec<u8>, kept: Option<&[u8]>) {
     if let Some(value) = kept {
         return push_field(out, "traceparent", value);
     }
-    let mut buffer = [0; 32];
     out.extend_from_slice(b"traceparent: 00-");
-    out.extend_from_slice(hex(&mut buffer, fastrand::u128(1..), 32).as_bytes());
+    out.extend_from_slice(&hex(fastrand::u128(1..)));
     out.push(b'-');
-    out.extend_from_slice(hex(&mut buffer, u128::from(fastrand::u64(1..)), 16).as_bytes());
+    out.extend_from_slice(&hex(u128::from(fastrand::u64(1..)))[16..]);
     out.extend_from_slice(b"-01\r\n");
 }
 

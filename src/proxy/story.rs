@@ -19,6 +19,7 @@ use crate::routing::{Member, PassiveFault, Protocol, UpstreamCell};
 use crate::telemetry::Reason;
 
 mod attempts;
+mod pooled;
 mod server;
 mod server2;
 
@@ -68,6 +69,8 @@ struct Flow {
     uploaded: Cell<bool>,
     /// Something of the answer is on its way to the client.
     answered: Cell<bool>,
+    /// The server said 100.
+    continued: Cell<bool>,
     status: Cell<u16>,
     /// Both sides stream without an end in sight (gRPC): neither is too slow for saying nothing.
     is_stream: Cell<bool>,
@@ -79,6 +82,7 @@ impl Flow {
             progress: Cell::new(Instant::now()),
             uploaded: Cell::new(false),
             answered: Cell::new(false),
+            continued: Cell::new(false),
             status: Cell::new(0),
             is_stream: Cell::new(false),
         }
@@ -338,7 +342,7 @@ impl<'p> Story<'p> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sendable {
     Again,
-    /// Its body streams through and is gone.
+    /// Its body streams through and is gone, or something of an answer has come.
     Once,
 }
 

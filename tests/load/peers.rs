@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::alone;
-use crate::figures::median;
+use crate::figures::{median, spread};
 use crate::support::client;
 use crate::support::eventually;
 use crate::support::rota::{Directory, Place, cpu_time, edge, free_port};
@@ -158,12 +158,6 @@ fn against_nginx_on_one_core_each() {
         ours.push(own);
         theirs.push(peer);
     }
-    let spread = |values: &[f64]| {
-        let (low, high) = values
-            .iter()
-            .fold((f64::MAX, 0_f64), |(l, h), &v| (l.min(v), h.max(v)));
-        format!("{:.2} ({low:.2} to {high:.2})", median(values.to_vec()))
-    };
     let middle = |rounds: &[(f64, f64)]| {
         let (rate, cost) = rounds.iter().copied().unzip();
         format!("{:.0} rps, {:.1} µs a request", median(rate), median(cost))

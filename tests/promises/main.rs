@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attack;
 mod check;
 mod demo;
 mod forwarding;

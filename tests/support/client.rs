@@ -137,9 +137,13 @@ impl Client {
 
     /// Exactly `count` bytes as they come.
     pub fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        self.try_read_exactly(count).unwrap()
+    }
+
+    pub fn try_read_exactly(&mut self, count: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; count];
-        self.reader.read_exact(&mut bytes).unwrap();
-        bytes
+        self.reader.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Everything up to the end; also when that is a reset.

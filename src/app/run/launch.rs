@@ -72,6 +72,7 @@ impl Process {
             certificates,
             certificate_reader,
             admin: Some(launch.opened.admin),
+            queued: launch.opened.groups,
             doors: BTreeMap::new(),
             workers: Vec::new(),
             orders: Vec::new(),
@@ -79,9 +80,6 @@ impl Process {
             written,
         };
         process.start_workers(workers, &passive_sender)?;
-        for group in launch.opened.groups {
-            runtime.block_on(process.open_door(group))?;
-        }
         Ok((process, signals, runtime))
     }
 

@@ -11,11 +11,15 @@ use crate::control;
 use crate::routing::operator::Order;
 
 impl Process {
-    /// Starts control plane and admin on this thread's runtime.
-    pub(super) fn start_planes(&mut self) -> Result<control::Handle, String> {
+    /// Starts control plane and admin on this thread's runtime. Workers accept only once the file's table is published: a
+    /// connection of the first moment waits in its queue rather than finding no route.
+    pub(super) async fn start_planes(&mut self) -> Result<control::Handle, String> {
         let taken = "taken once, at the start";
-        let mut own_addresses: Vec<SocketAddr> =
-            self.doors.values().map(|door| door.address).collect();
+        let mut own_addresses: Vec<SocketAddr> = self
+            .queued
+            .iter()
+            .map(|(policy, _)| policy.address)
+            .collect();
         if let AdminAddress::Tcp(address) = self.config.admin.address {
             own_addresses.push(address);
         }
@@ -26,6 +30,9 @@ impl Process {
             vitals: self.vitals.clone(),
             own_addresses,
         })?;
+        for group in std::mem::take(&mut self.queued) {
+            self.open_door(group).await?;
+        }
         let certificates = self.certificate_reader.clone();
         let state = admin::State {
             node: self.config.node.name.clone(),

@@ -7,7 +7,7 @@ use httparse::Header;
 pub enum Framing {
     /// No body.
     None,
-    /// So many bytes, at least one.
+    /// So many bytes; at least one, but for an HTTP/2 stream whose end has yet to come.
     Length(u64),
     Chunked,
     /// Answers only: ends with the connection.

@@ -104,7 +104,7 @@ impl Connection<'_> {
                 }
                 if seen == 0 {
                     self.buf
-                        .consume(head::leading_empty_line(self.buf.filled()));
+                        .consume(head::leading_empty_lines(self.buf.filled()));
                     if let Err(refusal) = head::check_beginning(self.buf.filled()) {
                         return Arrival::Refused(refusal);
                     }
@@ -114,7 +114,11 @@ impl Connection<'_> {
                         return Arrival::Head(length);
                     }
                     Found::Part if self.buf.len() < self.worker.head_bytes.get() => {
-                        seen = self.buf.len()
+                        // A lone CR may be half of an empty line, which is skipped when it is whole.
+                        seen = match self.buf.filled() {
+                            [b'\r'] => 0,
+                            begun => begun.len(),
+                        };
                     }
                     _ => return Arrival::Refused(self.oversize()),
                 }
@@ -172,7 +176,10 @@ impl Connection<'_> {
             let snapshot = self.worker.table.load();
             let mut space = field_space();
             match head::request(&self.buf.filled()[..length], &mut space, &snapshot.limits) {
-                Ok(head) => {
+                Ok(mut head) => {
+                    // Who has begun to send the body does not wait for a word; a server that was asked for one and answers
+                    // instead might take that body for its next request.
+                    head.expects_continue &= self.buf.len() == length;
                     let version = head.version;
                     let is_head = head.method == "HEAD";
                     let keep_alive = !head.connection.close && version == Version::Http11;

@@ -50,7 +50,7 @@ pub struct RequestHead<'a> {
     pub framing: Framing,
     pub connection: ConnectionOptions,
     pub expects_continue: bool,
-    /// Asks for WebSocket.
+    /// Asks for WebSocket (RFC 6455 section 4.1: a GET without a body).
     pub upgrade: bool,
 }
 
@@ -93,9 +93,12 @@ pub fn find_end(bytes: &[u8], seen: usize) -> Found {
     Found::Part
 }
 
-/// How many bytes of empty lines stand before a request line: RFC 9112 section 2.2 lets a server skip one.
-pub fn leading_empty_line(bytes: &[u8]) -> usize {
-    if bytes.starts_with(b"\r\n") { 2 } else { 0 }
+/// How many bytes of empty lines stand before a request line: RFC 9112 section 2.2 lets a server skip them.
+pub fn leading_empty_lines(bytes: &[u8]) -> usize {
+    2 * bytes
+        .chunks_exact(2)
+        .take_while(|pair| pair == b"\r\n")
+        .count()
 }
 
 /// Refuses what can't become a request line, before its end has come.
@@ -177,6 +180,7 @@ pub fn request<'a>(
         upgrade: seen.websocket
             && seen.connection.upgrade
             && version == Version::Http11
+            && method == "GET"
             && framing == Framing::None,
     })
 }
@@ -195,7 +199,12 @@ fn parse_refusal(error: httparse::Error, head: &[u8]) -> Refusal {
 /// Whether the request line ends in `HTTP/d.d` that isn't 1.0 or 1.1.
 fn is_other_version(head: &[u8]) -> bool {
     let line = head.split(|&b| b == b'\r').next().unwrap_or_default();
-    let last = line.rsplit(|&b| b == b' ').next().unwrap_or_default();
+    let mut words = line.split(|&b| b == b' ');
+    let (Some(_), Some(_), Some(last), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return false;
+    };
     matches!(last, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 

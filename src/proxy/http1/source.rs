@@ -1,14 +1,14 @@
 //! A request's body as it comes over HTTP/1. Hot path.
 
 use std::cell::Cell;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::body::{Decoder, Framing, Step, trailer_fields};
-use crate::proxy::buffer::{BODY_SIZE, Buf};
+use crate::proxy::buffer::Buf;
 use crate::proxy::exchange::{Piece, Source, SourceFault};
 use crate::proxy::io::Io;
+use crate::proxy::pace::Pace;
 use crate::proxy::plan::Plan;
 use crate::proxy::timer::Timer;
 
@@ -29,29 +29,6 @@ pub struct BodySource<'c> {
     answered: &'c Cell<bool>,
 }
 
-/// Holds a client's body against `limits.body_rate`, averaged over `timeouts.body` of waiting for it.
-struct Pace {
-    window: Duration,
-    bytes_a_window: u64,
-    waited: Duration,
-    bytes: u64,
-}
-
-impl Pace {
-    /// Whether so many bytes after so long a wait are still fast enough.
-    fn allows(&mut self, waited: Duration, bytes: u64) -> bool {
-        self.waited += waited;
-        self.bytes += bytes;
-        if self.waited < self.window {
-            return true;
-        }
-        let is_enough = self.bytes >= self.bytes_a_window;
-        self.waited = Duration::ZERO;
-        self.bytes = 0;
-        is_enough
-    }
-}
-
 impl<'c> BodySource<'c> {
     pub fn new(
         io: &'c Io,
@@ -65,8 +42,6 @@ impl<'c> BodySource<'c> {
             Framing::Length(length) if length <= buf.len() as u64 => Some(length as usize),
             Framing::Length(_) | Framing::Chunked | Framing::UntilClose => None,
         };
-        let window = plan.timeouts.body;
-        let bytes_a_window = plan.body_rate.saturating_mul(window.as_secs().max(1));
         BodySource {
             io,
             buf,
@@ -76,12 +51,7 @@ impl<'c> BodySource<'c> {
             lent: 0,
             received: whole.unwrap_or(0) as u64,
             limit: plan.body_limit,
-            pace: Pace {
-                window,
-                bytes_a_window,
-                waited: Duration::ZERO,
-                bytes: 0,
-            },
+            pace: Pace::new(plan.timeouts.body, plan.body_rate),
             answered,
         }
     }
@@ -98,12 +68,12 @@ impl<'c> BodySource<'c> {
 
     async fn read_more(&mut self) -> Result<(), SourceFault> {
         if self.buf.is_full() {
-            self.buf.grow(BODY_SIZE);
+            self.buf.grow_for_body();
         }
         let asked = Instant::now();
         let read = self
             .timer
-            .within(asked + self.pace.window, self.io.read_into(self.buf))
+            .within(asked + self.pace.window(), self.io.read_into(self.buf))
             .await;
         let count = match read {
             Ok(Ok(count)) if count > 0 => count,

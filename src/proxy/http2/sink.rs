@@ -1,6 +1,8 @@
 //! An answer on its way to an HTTP/2 stream. Hot path.
 
+use std::cell::Cell;
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ pub struct StreamSink {
     timer: Timer,
     patience: Duration,
     sent: u64,
+    answered: Rc<Cell<bool>>,
 }
 
 impl StreamSink {
@@ -43,7 +46,13 @@ impl StreamSink {
             timer: Timer::default(),
             patience,
             sent: 0,
+            answered: Rc::default(),
         }
+    }
+
+    /// Whether the head of an answer came, for the source of the same stream.
+    pub fn answered(&self) -> Rc<Cell<bool>> {
+        self.answered.clone()
     }
 
     /// Sends a whole answer of rota's own.
@@ -130,6 +139,7 @@ impl Sink for StreamSink {
     }
 
     fn head(&mut self, head: &AnswerHead<'_>, body: BodyOut, _then: Then) {
+        self.answered.set(true);
         let mut response = response_of(head);
         let length = match body {
             BodyOut::Length(length) => Some(length),

@@ -1,8 +1,9 @@
 //! A request's body as it comes over an HTTP/2 stream. Hot path.
 
+use std::cell::Cell;
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::proxy::exchange::{Piece, Source, SourceFault};
 use crate::proxy::http1::body::Framing;
+use crate::proxy::pace::Pace;
 use crate::proxy::plan::Plan;
 use crate::proxy::timer::Timer;
 
@@ -24,7 +26,9 @@ pub struct StreamSource {
     current: Bytes,
     trailers: Option<HeaderMap>,
     timer: Timer,
-    patience: Duration,
+    pace: Pace,
+    /// The answer has begun: a slow client is not cut any more for its pace.
+    answered: Rc<Cell<bool>>,
     expected: Option<u64>,
     received: u64,
     limit: u64,
@@ -32,7 +36,8 @@ pub struct StreamSource {
 
 impl StreamSource {
     /// Takes what is there already: a small body that came with its head can be sent again.
-    pub async fn new(body: RecvStream, plan: &Plan) -> StreamSource {
+    /// `answered`: as the sink of the same stream says it.
+    pub async fn new(body: RecvStream, plan: &Plan, answered: Rc<Cell<bool>>) -> StreamSource {
         let expected = match plan.framing {
             Framing::Length(length) => Some(length),
             Framing::None | Framing::Chunked | Framing::UntilClose => None,
@@ -44,7 +49,8 @@ impl StreamSource {
             current: Bytes::new(),
             trailers: None,
             timer: Timer::default(),
-            patience: plan.timeouts.body,
+            pace: Pace::new(plan.timeouts.body, plan.body_rate),
+            answered,
             expected,
             received: 0,
             limit: plan.body_limit,
@@ -82,15 +88,17 @@ impl StreamSource {
         if let Some(bytes) = self.early.take() {
             return Ok(Some(bytes));
         }
+        let asked = Instant::now();
         let read = poll_fn(|cx| self.body.poll_data(cx));
-        match self
-            .timer
-            .within(Instant::now() + self.patience, read)
-            .await
-        {
+        match self.timer.within(asked + self.pace.window(), read).await {
             Ok(Some(Ok(bytes))) => {
                 self.release(bytes.len());
-                Ok(Some(bytes))
+                let is_fast = self.pace.allows(asked.elapsed(), bytes.len() as u64);
+                if is_fast || self.answered.get() {
+                    Ok(Some(bytes))
+                } else {
+                    Err(SourceFault::TooSlow)
+                }
             }
             Ok(Some(Err(_))) => Err(SourceFault::Gone),
             Ok(None) => Ok(None),
@@ -98,11 +106,24 @@ impl StreamSource {
         }
     }
 
+    /// Waits for the end of a body that has reached its content-length: the last of it is lent out only when no more follows, so
+    /// that no server takes a request for complete which isn't.
+    async fn await_end(&mut self) -> Result<(), SourceFault> {
+        while let Some(bytes) = self.read().await? {
+            if !bytes.is_empty() {
+                return Err(SourceFault::Malformed(
+                    "the body is longer than its content-length",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     async fn read_trailers(&mut self) -> Result<(), SourceFault> {
         let read = poll_fn(|cx| self.body.poll_trailers(cx));
         match self
             .timer
-            .within(Instant::now() + self.patience, read)
+            .within(Instant::now() + self.pace.window(), read)
             .await
         {
             Ok(Ok(trailers)) => self.trailers = trailers,
@@ -134,6 +155,9 @@ impl Source for StreamSource {
                 return Err(SourceFault::Malformed(
                     "the body is longer than its content-length",
                 ));
+            }
+            if self.expected == Some(self.received) {
+                self.await_end().await?;
             }
             self.current = bytes;
             return Ok(Piece::Data(&self.current));

@@ -1,9 +1,10 @@
 //! One exchange with one server over HTTP/1: the request up, the answer down, both at once where they overlap. Hot path.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use httparse::Header;
 use tokio::time::Instant;
@@ -11,18 +12,21 @@ use tokio::time::Instant;
 use super::{Exchanged, Flow, Sendable, Story, trailer_section};
 use crate::drain::Phase;
 use crate::proxy::answer::{BodyOut, Then};
-use crate::proxy::buffer::BODY_SIZE;
-use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault};
+use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, watch};
 use crate::proxy::fields::is_trailer;
 use crate::proxy::http1::body::{Decoder, Framing, Step, chunk_line, trailer_fields};
 use crate::proxy::http1::head::{self, AnswerHead, Found, Version, field_space};
-use crate::proxy::pool::{self, ServerConnection};
+use crate::proxy::pool::ServerConnection;
 use crate::proxy::refusal::Fault;
 use crate::proxy::timer::Timer;
 use crate::routing::Member;
 
 /// 1xx heads that a server may send before its answer.
 pub(super) const MAX_INTERIMS: usize = 16;
+
+/// How long a body waits for its server to say 100, where the client asked for that; then it is sent unasked, as
+/// RFC 9110 section 10.1.1 allows for servers that never say it.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The relayed part of an answer, decided with its head.
 pub(super) struct Relay {
@@ -59,47 +63,6 @@ enum AwaitFault {
 }
 
 impl Story<'_> {
-    pub(super) async fn connect(
-        &self,
-        member: &Member,
-        flow: &Flow,
-    ) -> Result<ServerConnection, Fault> {
-        let now = Instant::now();
-        let timeouts = &self.plan.timeouts;
-        let vitals = &self.worker.vitals.workers[self.worker.id.0];
-        let taken = pool::take(&self.worker.pool, member.upstream.number(), now, timeouts).await;
-        if taken.stale > 0 {
-            vitals.pool_stale.add(taken.stale);
-        }
-        if let Some(connection) = taken.connection {
-            vitals.pool_reused.add(1);
-            return Ok(connection);
-        }
-        let response_deadline = flow.progress.get() + timeouts.response;
-        if now >= response_deadline {
-            return Err(Fault::Timeout);
-        }
-        member.upstream.cell(self.worker.id).connects.add(1);
-        let deadline = (now + timeouts.connect).min(response_deadline);
-        let protocol = &self.plan.route.service.protocol;
-        crate::proxy::dialling::open(self.worker, member, protocol, deadline).await
-    }
-
-    pub(super) fn keep(&self, member: &Member, connection: ServerConnection) {
-        let worker = self.worker;
-        let cap = self.plan.route.service.pool.div_ceil(worker.workers);
-        if cap == 0 || !connection.buf.borrow().is_empty() || !member.upstream.is_fit_in_panic() {
-            return;
-        }
-        worker.pool.borrow_mut().put(
-            member.upstream.number(),
-            connection,
-            Instant::now(),
-            cap,
-            worker.pool_total.get(),
-        );
-    }
-
     /// Sends a request that is here whole, reads the head of the answer, relays the rest.
     pub(super) async fn exchange_whole<K: Sink>(
         &self,
@@ -144,13 +107,20 @@ impl Story<'_> {
         let mut download = pin!(self.download(member, connection, flow, sink, Sendable::Once));
         let mut is_uploading = true;
         poll_fn(|cx| {
-            if is_uploading && let Poll::Ready(outcome) = upload.as_mut().poll(cx) {
-                is_uploading = false;
-                if let Err(fault) = outcome {
-                    return Poll::Ready(Exchanged::Source(fault));
+            loop {
+                let is_continued = flow.continued.get();
+                if is_uploading && let Poll::Ready(outcome) = upload.as_mut().poll(cx) {
+                    is_uploading = false;
+                    if let Err(fault) = outcome {
+                        return Poll::Ready(Exchanged::Source(fault));
+                    }
+                }
+                let polled = download.as_mut().poll(cx);
+                // A 100 that just came lets the upload go on.
+                if polled.is_ready() || flow.continued.get() == is_continued {
+                    return polled;
                 }
             }
-            download.as_mut().poll(cx)
         })
         .await
     }
@@ -172,6 +142,14 @@ impl Story<'_> {
                 return Ok(());
             }
             first = &[];
+            let said = poll_fn(|_| match flow.continued.get() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
+            let patience = Instant::now() + CONTINUE_PATIENCE;
+            if timer.within(patience, said).await.is_err() && flow.answered.get() {
+                return Ok(());
+            }
         }
         loop {
             let (is_last, written) = match source.next().await? {
@@ -240,7 +218,7 @@ impl Story<'_> {
         connection: &ServerConnection,
         flow: &Flow,
         sink: &mut K,
-        sendable: Sendable,
+        mut sendable: Sendable,
     ) -> Exchanged {
         let mut interims = 0;
         loop {
@@ -259,6 +237,7 @@ impl Story<'_> {
                 }
                 HeadVerdict::Interim(length) if interims < MAX_INTERIMS => {
                     interims += 1;
+                    sendable = Sendable::Once;
                     let head = connection.buf.borrow().filled()[..length].to_vec();
                     connection.buf.borrow_mut().consume(length);
                     if sink.interim(&head).await.is_err() {
@@ -359,6 +338,8 @@ impl Story<'_> {
             return HeadVerdict::Switch;
         }
         if answer.is_interim() {
+            flow.continued
+                .set(flow.continued.get() || answer.status == 100);
             return HeadVerdict::Interim(length);
         }
         if let Some((fault, next)) = self.after_status(member, answer.status, sendable) {
@@ -395,7 +376,10 @@ impl Story<'_> {
         Relay {
             framing,
             is_stream: answer.is_stream,
-            keeps_alive: answer.keeps_alive() && framing != Framing::UntilClose,
+            // A server that answers where it was asked to say 100 may take the body that follows for its next request.
+            keeps_alive: answer.keeps_alive()
+                && framing != Framing::UntilClose
+                && (!self.plan.expects_continue || flow.continued.get()),
             then,
         }
     }
@@ -445,7 +429,7 @@ impl Story<'_> {
                         break Exchanged::ClientGone;
                     }
                     if buf.is_full() {
-                        buf.grow(BODY_SIZE);
+                        buf.grow_for_body();
                     }
                     let deadline = Instant::now() + patience;
                     let read = connection.io.read_into(&mut buf);
@@ -463,17 +447,4 @@ impl Story<'_> {
         *connection.buf.borrow_mut() = buf;
         exchanged
     }
-}
-
-/// `future`, unless the client gives up first.
-pub(super) async fn watch<K: Sink, T>(
-    sink: &mut K,
-    future: impl Future<Output = T>,
-) -> Result<T, ClientGone> {
-    let mut future = pin!(future);
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(value) => Poll::Ready(Ok(value)),
-        Poll::Pending => sink.poll_aborted(cx).map(|()| Err(ClientGone)),
-    })
-    .await
 }

@@ -14,10 +14,10 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::server::{MAX_INTERIMS, Relay, watch};
+use super::server::{MAX_INTERIMS, Relay};
 use super::{Exchanged, Flow, Sendable, Story};
 use crate::proxy::dialling;
-use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault};
+use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, watch};
 use crate::proxy::fields::is_trailer;
 use crate::proxy::http1::body::Framing;
 use crate::proxy::http1::head;

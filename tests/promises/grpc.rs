@@ -277,6 +277,31 @@ fn both_sides_of_a_call_speak_in_turn_even_after_a_silence_longer_than_a_body_ma
 }
 
 #[test]
+fn a_call_whose_client_speaks_slowly_loses_no_message() {
+    let authority = Authority::new();
+    let server = Server::start(echo);
+    let text = "[timeouts]\nbody = \"200ms\"\n";
+    let rota = start_with(
+        &authority,
+        Place::new(),
+        &[&server],
+        &format!("{H2C}{text}"),
+    );
+    within(async {
+        let client = connect(&rota, &authority).await;
+        let (answer, mut stream) = call(&client, "/pkg.Service/Collect");
+        let messages: Vec<Bytes> = (0..6).map(|n| message(&format!("note {n}"))).collect();
+        for message in &messages {
+            send(&mut stream, message.clone()).await;
+            tokio::time::sleep(Duration::from_millis(110)).await;
+        }
+        stream.send_data(Bytes::new(), true).unwrap();
+        let (body, _) = rest(answer.await.unwrap()).await;
+        assert_eq!(body, messages.concat());
+    });
+}
+
+#[test]
 fn an_http1_client_is_served_by_an_h2c_server() {
     let server = Server::start(|mut call: Call| async move {
         let body = call.read_all().await;

@@ -21,7 +21,7 @@ pub struct StreamSource {
     body: RecvStream,
     /// The whole body, if it came with the head.
     whole: Option<Bytes>,
-    /// What came with the head, not yet lent out.
+    /// What came (with the head, or too slowly) and was not lent out yet.
     early: Option<Bytes>,
     current: Bytes,
     trailers: Option<HeaderMap>,
@@ -95,10 +95,11 @@ impl StreamSource {
                 self.release(bytes.len());
                 let is_fast = self.pace.allows(asked.elapsed(), bytes.len() as u64);
                 if is_fast || self.answered.get() {
-                    Ok(Some(bytes))
-                } else {
-                    Err(SourceFault::TooSlow)
+                    return Ok(Some(bytes));
                 }
+                // A call that streams may go on nevertheless, and must not miss these.
+                self.early = Some(bytes);
+                Err(SourceFault::TooSlow)
             }
             Ok(Some(Err(_))) => Err(SourceFault::Gone),
             Ok(None) => Ok(None),
@@ -156,8 +157,12 @@ impl Source for StreamSource {
                     "the body is longer than its content-length",
                 ));
             }
-            if self.expected == Some(self.received) {
-                self.await_end().await?;
+            if self.expected == Some(self.received)
+                && let Err(fault) = self.await_end().await
+            {
+                self.received -= bytes.len() as u64;
+                self.early = Some(bytes);
+                return Err(fault);
             }
             self.current = bytes;
             return Ok(Piece::Data(&self.current));

@@ -1,5 +1,7 @@
 //! The known names nearest to one that nobody has: what the asker may have meant.
 
+use crate::routing::likeness::distance;
+
 /// How many are offered.
 const OFFERED: usize = 3;
 /// Names compared at most, and the longest that is: an answer to a typing mistake has to stay cheap.
@@ -27,32 +29,10 @@ fn distance_if_near(asked: &str, name: &str) -> Option<usize> {
     if asked.len() > MAX_LEN || lower.len() > MAX_LEN {
         return None;
     }
-    let distance = edits(asked, &lower);
+    let distance = distance(asked, &lower);
     let limit = (lower.len() / 3).max(2);
     let is_part = asked.len() >= 3 && lower.contains(asked);
     (distance <= limit && distance < lower.len() || is_part).then_some(distance)
-}
-
-/// Edits from one to the other: insert, delete, replace, swap two neighbours (optimal string alignment).
-fn edits(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut before_last = vec![0; to.len() + 1];
-    let mut last: Vec<usize> = (0..=to.len()).collect();
-    let mut previous = None;
-    for (row, a) in from.chars().enumerate() {
-        let mut this = vec![row + 1; to.len() + 1];
-        for (column, &b) in to.iter().enumerate() {
-            let replaced = last[column] + usize::from(a != b);
-            this[column + 1] = replaced.min(last[column + 1] + 1).min(this[column] + 1);
-            let is_swap = column > 0 && previous == Some(b) && to[column - 1] == a;
-            if is_swap {
-                this[column + 1] = this[column + 1].min(before_last[column - 1] + 1);
-            }
-        }
-        before_last = std::mem::replace(&mut last, this);
-        previous = Some(a);
-    }
-    last[to.len()]
 }
 
 #[cfg(test)]
@@ -66,17 +46,5 @@ mod tests {
         assert_eq!(nearest("Blgo", known.into_iter()), ["blog"]);
         assert_eq!(nearest("admin", known.into_iter()), ["shop-admin"]);
         assert!(nearest("payments", known.into_iter()).is_empty());
-    }
-
-    #[test]
-    fn edits_are_counted_as_people_make_them() {
-        for (from, to, count) in [
-            ("", "abc", 3),
-            ("abc", "abc", 0),
-            ("abdc", "abcd", 1),
-            ("a", "bc", 2),
-        ] {
-            assert_eq!(edits(from, to), count, "{from} {to}");
-        }
     }
 }

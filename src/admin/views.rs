@@ -18,7 +18,7 @@ use crate::telemetry::rfc3339;
 pub struct CertificateRow {
     pub domain: String,
     pub listener: String,
-    /// Where it is from: `file:PATH`, `demo`, ….
+    /// The file that it was read from, or what it is where there is none.
     pub source: String,
     /// Unix seconds.
     pub not_after: i64,

@@ -11,7 +11,7 @@ pub mod sockets;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use self::cli::{Command, CommandLine};
+use self::cli::{Command, CommandLine, Form};
 use self::run::Launch;
 use crate::certs::{self, CertStore};
 use crate::config::{self, Config};
@@ -26,7 +26,7 @@ pub fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Command::Check { file, form } => check(&file, form.json),
+        Command::Check { file, form } => check(&file, &form),
         Command::Demo => demonstrate(),
         Command::Version { form } => {
             let version = env!("CARGO_PKG_VERSION");
@@ -70,7 +70,7 @@ fn read(file: &Path) -> Result<(Config, CertStore), Vec<String>> {
     Ok((config, certificates))
 }
 
-fn check(file: &Path, json: bool) -> ExitCode {
+fn check(file: &Path, form: &Form) -> ExitCode {
     let (mistakes, warnings) = match read(file) {
         Ok((config, certificates)) => (
             [
@@ -86,7 +86,7 @@ fn check(file: &Path, json: bool) -> ExitCode {
         ),
         Err(mistakes) => (mistakes, Vec::new()),
     };
-    if json {
+    if form.json {
         println!(
             "{}",
             serde_json::json!({ "file": file, "mistakes": mistakes, "warnings": warnings })

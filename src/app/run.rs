@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::signals::{Signal, Signals};
 use super::sockets::{Group, Opened};
@@ -84,44 +84,41 @@ impl Process {
             }
         };
         tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %self.config.node.name, "serving");
-        loop {
+        let are_well = loop {
             match signals.next().await {
                 Signal::Reload => self.reload(&handle).await,
                 Signal::ReopenLogs => self.log.iter().for_each(access_log::AccessLog::reopen),
                 Signal::Upgrade => {
                     tracing::warn!("USR2: upgrading in place is not in this version")
                 }
-                Signal::Drain => {
-                    self.drain(&mut signals).await;
-                    break;
-                }
-                Signal::Stop => break,
+                Signal::Drain => break self.drain(&mut signals).await,
+                Signal::Stop => break self.cut().await,
             }
+        };
+        self.stop(handle).await;
+        if are_well {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
         }
-        self.stop(handle).await
     }
 
-    /// Readiness first, then no more connections, then what is in flight; a second signal cuts it short.
-    async fn drain(&mut self, signals: &mut Signals) {
+    /// Readiness first, then no more connections, then what is in flight; a second signal cuts it short. False: a worker
+    /// panicked.
+    async fn drain(&mut self, signals: &mut Signals) -> bool {
         let timeouts = self.table.load().timeouts.clone();
         tracing::info!(delay = ?timeouts.drain_delay, at_most = ?timeouts.drain, "draining");
         self.drain.advance(Phase::Announced);
         if signals.is_stopped_within(timeouts.drain_delay).await {
-            return;
+            return self.cut().await;
         }
         self.drain.advance(Phase::Draining);
-        let workers = std::mem::take(&mut self.workers);
-        let (sender, finished) = oneshot::channel();
-        let joiner = std::thread::spawn(move || {
-            let unfinished: Vec<_> = workers
-                .into_iter()
-                .map(JoinHandle::join)
-                .filter(Result::is_err)
-                .collect();
-            let _ = sender.send(unfinished.len());
-        });
+        let mut ended = self.workers_end();
         tokio::select! {
-            _ = finished => tracing::info!("drained"),
+            all_well = &mut ended => {
+                tracing::info!("drained");
+                return all_well.unwrap_or(false);
+            }
             stopped = signals.is_stopped_within(timeouts.drain) => {
                 let why = if stopped { "by a second signal" } else { "at its time limit" };
                 tracing::warn!("the drain was cut short {why}");
@@ -129,16 +126,26 @@ impl Process {
         }
         self.drain.advance(Phase::Stopped);
         // The workers end at once now; this waits for their last words.
-        let _ = tokio::task::spawn_blocking(move || joiner.join()).await;
+        ended.await.unwrap_or(false)
     }
 
-    async fn stop(mut self, handle: control::Handle) -> ExitCode {
-        self.drain.advance(Phase::Stopped);
+    /// Waits for all workers; false: one of them panicked.
+    fn workers_end(&mut self) -> tokio::task::JoinHandle<bool> {
         let workers = std::mem::take(&mut self.workers);
-        let joined = tokio::task::spawn_blocking(move || {
-            workers.into_iter().all(|worker| worker.join().is_ok())
+        tokio::task::spawn_blocking(move || {
+            let ends: Vec<_> = workers.into_iter().map(JoinHandle::join).collect();
+            ends.iter().all(Result::is_ok)
         })
-        .await;
+    }
+
+    /// Cuts what is in flight. False: a worker panicked.
+    async fn cut(&mut self) -> bool {
+        self.drain.advance(Phase::Stopped);
+        self.workers_end().await.unwrap_or(false)
+    }
+
+    async fn stop(mut self, handle: control::Handle) {
+        self.drain.advance(Phase::Stopped);
         drop(handle);
         drop(self.log.take());
         if let Some(written) = self.written.take()
@@ -147,10 +154,5 @@ impl Process {
             tracing::warn!("the access log was not written to its end");
         }
         tracing::info!("stopped");
-        if joined.unwrap_or(false) {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
     }
 }

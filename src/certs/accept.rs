@@ -41,17 +41,6 @@ impl fmt::Display for AcceptError {
 
 impl std::error::Error for AcceptError {}
 
-impl AcceptError {
-    /// The metric label.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            AcceptError::UnknownName => "unknown_name",
-            AcceptError::NoCertificate => "no_certificate",
-            AcceptError::Failed(_) => "failed",
-        }
-    }
-}
-
 /// A fatal alert in a record of its own, in the clear: type 21, version 3.3, two bytes, level 2.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];

@@ -11,9 +11,8 @@ use crate::routing::{HostPattern, Prefix, ServiceName};
 /// Looks at what was written, part by part, so that each mistake names its place. Parts that are wrong by themselves are passed over.
 pub(super) fn check(root: &Section<'_>, config: &Config) {
     check_listeners(root, &config.admin.address);
-    let has_consul = root.has("consul");
-    let services = check_services(root, has_consul);
-    check_routes(root, (!has_consul).then_some(&services));
+    let services = check_services(root);
+    check_routes(root, (!root.has("consul")).then_some(&services));
 }
 
 fn check_listeners(root: &Section<'_>, admin: &AdminAddress) {
@@ -47,7 +46,8 @@ fn check_listeners(root: &Section<'_>, admin: &AdminAddress) {
 }
 
 /// Gives the names of all services that have one, right or wrong in all else.
-fn check_services<'a>(root: &Section<'a>, has_consul: bool) -> Vec<&'a str> {
+fn check_services<'a>(root: &Section<'a>) -> Vec<&'a str> {
+    let has_consul = root.has("consul");
     let mut names = Once::new("name");
     let mut all = Vec::new();
     for service in root.quiet_tables("service") {

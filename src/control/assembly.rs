@@ -107,7 +107,7 @@ impl Assembly {
         self.generation += 1;
         self.tls_read.clear();
         self.build_services(model);
-        let routes = self.build_routes(&model.routes().0.clone());
+        let routes = self.build_routes(model.routes());
         let mut found = model.mistakes();
         found.extend(
             self.services
@@ -148,7 +148,7 @@ impl Assembly {
             .collect();
         for name in gone {
             if let Some(built) = self.services.remove(&name) {
-                built.upstreams.values().for_each(|old| is_gone(old));
+                built.upstreams.values().for_each(|old| mark_gone(old));
             }
             self.measured.remove(&name);
         }
@@ -194,7 +194,7 @@ impl Assembly {
                 standing: member.standing.clone(),
             });
         }
-        old.values().for_each(|gone| is_gone(gone));
+        old.values().for_each(|old| mark_gone(old));
         if protocol.is_none() {
             // Nothing can be spoken to them without TLS settings.
             members.clear();
@@ -396,7 +396,7 @@ impl Built {
     }
 }
 
-fn is_gone(upstream: &Upstream) {
+fn mark_gone(upstream: &Upstream) {
     upstream.set(Unfit::Gone);
 }
 

@@ -136,7 +136,7 @@ impl Member {
     }
 
     /// Nobody probes it any more.
-    pub fn is_not_probed(&mut self, now: SystemTime) -> Change {
+    pub fn forget_probes(&mut self, now: SystemTime) -> Change {
         (self.failed, self.succeeded) = (0, 0);
         self.says(Which::Probe, Verdict::Unknown, "not_probed", "", now)
     }

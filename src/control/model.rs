@@ -37,8 +37,7 @@ pub struct Model {
     answers: BTreeMap<ConsulService, Arc<[Instance]>>,
     names: BTreeMap<String, Resolution>,
     services: BTreeMap<ServiceName, ServiceState>,
-    routes: Arc<[RouteEntry]>,
-    routes_revision: u64,
+    routes: Vec<RouteEntry>,
     claims: Vec<Mistake>,
     /// When to look at a service again; None: at the drains. Entries that time overtook are harmless.
     timers: BTreeSet<(SystemTime, Option<ServiceName>)>,
@@ -60,8 +59,7 @@ impl Model {
             answers: BTreeMap::new(),
             names: BTreeMap::new(),
             services: BTreeMap::new(),
-            routes: Arc::from([]),
-            routes_revision: 0,
+            routes: Vec::new(),
             claims: Vec::new(),
             timers: BTreeSet::new(),
             failing: BTreeMap::new(),
@@ -80,20 +78,24 @@ impl Model {
             Event::File(file) => self.take_file(file, now),
             Event::Consul(observation) => self.observe(observation, now),
             Event::Resolved { name, answer } => self.resolved(name, answer, now),
-            Event::Probed { key, result } => self.with_member(&key, now, |service, world| {
-                service.probed(key.address, &result, world)
-            }),
+            Event::Probed { key, result } => {
+                self.with_service(&key.service, now, |service, world| {
+                    service.probed(key.address, &result, world)
+                })
+            }
             Event::Ejected {
                 key,
                 unfit,
                 fault,
                 failures,
-            } => self.with_member(&key, now, |service, world| {
+            } => self.with_service(&key.service, now, |service, world| {
                 service.ejected(key.address, unfit, fault, failures, world)
             }),
-            Event::Tried { key, result } => self.with_member(&key, now, |service, world| {
-                service.tried(key.address, &result, world)
-            }),
+            Event::Tried { key, result } => {
+                self.with_service(&key.service, now, |service, world| {
+                    service.tried(key.address, &result, world)
+                })
+            }
             Event::Ordered(order) => self.ordered(order, now),
             Event::Tick => {}
         }
@@ -128,9 +130,9 @@ impl Model {
     pub fn services(&self) -> &BTreeMap<ServiceName, ServiceState> {
         &self.services
     }
-    /// Each host and path once, with a number that moves on when any of them changes.
-    pub fn routes(&self) -> (&Arc<[RouteEntry]>, u64) {
-        (&self.routes, self.routes_revision)
+    /// Each host and path once.
+    pub fn routes(&self) -> &[RouteEntry] {
+        &self.routes
     }
     pub fn is_node_drained(&self, now: SystemTime) -> bool {
         self.drains.is_node_drained(now)
@@ -329,7 +331,7 @@ impl Model {
         for (name, service) in services {
             if service.settle_drains(name, drains, now) == Change::Seen {
                 *revision += 1;
-                service.is_changed(*revision);
+                service.mark_changed(*revision);
             }
         }
     }
@@ -342,7 +344,7 @@ impl Model {
         if tuning != self.tuning {
             for service in self.services.values_mut() {
                 self.revision += 1;
-                service.is_changed(self.revision);
+                service.mark_changed(self.revision);
             }
             self.tuning = tuning;
         }
@@ -387,7 +389,7 @@ impl Model {
         for name in &changed {
             self.revision += 1;
             if let Some(service) = self.services.get_mut(name) {
-                service.is_changed(self.revision);
+                service.mark_changed(self.revision);
             }
         }
         self.settle_those(now, |service| changed.contains(&service.entry().name));
@@ -421,23 +423,13 @@ impl Model {
             }
             routes.push((*entry).clone());
         }
-        if routes[..] != self.routes[..] {
-            self.routes = routes.into();
-            self.routes_revision += 1;
+        if routes != self.routes {
+            self.routes = routes;
             self.revision += 1;
         }
     }
 
     /// Runs one change on a service, and notes what came of it.
-    fn with_member(
-        &mut self,
-        key: &UpstreamKey,
-        now: SystemTime,
-        change: impl FnOnce(&mut ServiceState, &mut World<'_>) -> Change,
-    ) {
-        self.with_service(&key.service, now, change);
-    }
-
     fn with_service(
         &mut self,
         name: &ServiceName,
@@ -458,7 +450,7 @@ impl Model {
         };
         if change(service, &mut world) == Change::Seen {
             self.revision += 1;
-            service.is_changed(self.revision);
+            service.mark_changed(self.revision);
         }
         if let Some(at) = service.next_look(&self.tuning.guard) {
             self.timers.insert((at, Some(name.clone())));

@@ -79,7 +79,7 @@ impl ServiceState {
     pub fn revision(&self) -> u64 {
         self.revision
     }
-    pub fn is_changed(&mut self, revision: u64) {
+    pub fn mark_changed(&mut self, revision: u64) {
         self.revision = revision;
     }
     /// Moves on when files that the TLS settings come from have to be read again.
@@ -215,7 +215,7 @@ impl ServiceState {
                 }
                 change = member.doubt(is_doubted, world.now).or(change);
                 if !is_probed && !is_doubted {
-                    change = member.is_not_probed(world.now).or(change);
+                    change = member.forget_probes(world.now).or(change);
                 }
             }
         }

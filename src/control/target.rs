@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::service_state::ServiceState;
 use crate::routing::ServiceName;
+use crate::routing::likeness::distance;
 use crate::routing::operator::Target;
 
 type Services = BTreeMap<ServiceName, ServiceState>;
@@ -53,19 +54,4 @@ fn unknown<'a>(what: &str, asked: &str, known: impl Iterator<Item = &'a str>) ->
         Some(nearest) => format!("there is no {what}; the nearest known name is {nearest}"),
         None => format!("there is no {what}; none is known"),
     }
-}
-
-/// Edits between two names (Levenshtein 1966, two rows).
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, wanted) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
-        for (column, &found) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(wanted != found);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[to.len()]
 }

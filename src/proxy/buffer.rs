@@ -141,6 +141,13 @@ impl Buf {
         self.home.give(old);
     }
 
+    /// Makes room for more of a head of at most `most` bytes: twice as much as before, until there is enough for all of it.
+    pub fn grow_if_full(&mut self, most: usize) {
+        if self.is_full() {
+            self.grow((self.size() * 2).min(most.max(self.size() + 1)));
+        }
+    }
+
     pub fn size(&self) -> usize {
         self.bytes.len()
     }

@@ -24,6 +24,7 @@ use super::refusal::Refusal;
 use super::scratch::Scratch;
 use super::story;
 use super::timer::Timer;
+use super::under_way::UnderWay;
 use super::worker::Worker;
 use crate::dial::Stream;
 use crate::drain::Phase;
@@ -217,17 +218,11 @@ async fn carry(
         server_timer,
         ..
     } = scratch;
+    let mut under_way = UnderWay::begin(worker, peer, facts, plan, began);
     let mut source = StreamSource::new(body, plan, sink.answered()).await;
     let end = story::carry(worker, plan, request, server_timer, &mut source, sink).await;
-    let mut outcome = peer.outcome(Version::H2, facts, began);
-    outcome.status = end.status;
-    outcome.reason = end.reason;
-    outcome.route = Some(&plan.route.name);
-    outcome.service = Some(plan.route.service.name.as_str());
-    outcome.upstream = end.upstream;
-    outcome.attempts = end.attempts;
-    (outcome.received, outcome.sent) = (source.received(), sink.sent());
-    worker.record(&outcome, Some((&plan.route.service, plan.method)));
+    under_way.ended(&end);
+    under_way.moved(source.received(), sink.sent());
     end.reason
 }
 
@@ -239,6 +234,7 @@ fn prepare(
     is_end: bool,
     scratch: &mut Scratch,
 ) -> Result<Prepared, Refusal> {
+    scratch.facts.clear();
     let snapshot = worker.table.load();
     let method = parts.method.as_str();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -293,7 +289,6 @@ fn prepare(
         expects_continue: seen.expects_continue && !is_end,
         upgrade: false,
     };
-    scratch.facts.clear();
     plan::note(&mut scratch.facts, &head);
     check_limits(&head, &snapshot.limits)?;
     plan::prepare(

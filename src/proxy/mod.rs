@@ -18,6 +18,7 @@ pub mod scratch;
 pub mod story;
 pub mod timer;
 pub mod tunnel;
+pub mod under_way;
 pub mod worker;
 
 pub use worker::{Start, WorkerOrder, start};

@@ -109,7 +109,7 @@ pub enum Prepared {
     Redirect(String),
 }
 
-/// Keeps what the log needs of a head.
+/// Keeps what the log needs of a head: to be called before anything can refuse it.
 pub fn note(facts: &mut Facts, head: &RequestHead<'_>) {
     let keep = |slot: &mut String, text: &str| {
         slot.clear();
@@ -121,7 +121,7 @@ pub fn note(facts: &mut Facts, head: &RequestHead<'_>) {
     facts.request_id.clear();
 }
 
-/// Decides about a request and writes the head that the server gets to `out`.
+/// Decides about a request that was [`note`]d, and writes the head that the server gets to `out`.
 pub fn prepare(
     head: &RequestHead<'_>,
     peer: &Peer,
@@ -129,7 +129,6 @@ pub fn prepare(
     facts: &mut Facts,
     out: &mut Vec<u8>,
 ) -> Result<Prepared, Refusal> {
-    note(facts, head);
     let mut buffer = HostBuffer::new();
     let host = match head.host {
         "" => "",

@@ -76,6 +76,19 @@ struct Flow {
     is_stream: Cell<bool>,
 }
 
+impl Flow {
+    fn begin() -> Flow {
+        Flow {
+            progress: Cell::new(Instant::now()),
+            uploaded: Cell::new(false),
+            answered: Cell::new(false),
+            continued: Cell::new(false),
+            status: Cell::new(0),
+            is_stream: Cell::new(false),
+        }
+    }
+}
+
 /// What carries a request to its server.
 enum Line {
     Http1(ServerConnection),
@@ -149,20 +162,14 @@ pub async fn carry<'p, S: Source, K: Sink>(
 }
 
 impl<'p> Story<'p> {
+    /// Long because each way in which an attempt can end has its arm here, and nowhere else.
     async fn run<S: Source, K: Sink>(
         &self,
         request: &[u8],
         source: &mut S,
         sink: &mut K,
     ) -> End<'p> {
-        let flow = Flow {
-            progress: Cell::new(Instant::now()),
-            uploaded: Cell::new(false),
-            answered: Cell::new(false),
-            continued: Cell::new(false),
-            status: Cell::new(0),
-            is_stream: Cell::new(false),
-        };
+        let flow = Flow::begin();
         if self.plan.upgrade && self.speaks_http2() {
             return self.refuse(Refusal::NoWebSocket, None, source, sink).await;
         }
@@ -187,23 +194,8 @@ impl<'p> Story<'p> {
                     }
                 },
             };
-            let exchanged = match (&line, source.whole()) {
-                (Line::Http1(connection), Some(body)) => {
-                    flow.uploaded.set(true);
-                    self.exchange_whole(member, connection, &[request, body], &flow, sink)
-                        .await
-                }
-                (Line::Http1(connection), None) => {
-                    self.exchange_streaming(member, connection, request, &flow, source, sink)
-                        .await
-                }
-                (Line::Http2(lease), _) => {
-                    // In a box, so that requests over HTTP/1 don't carry its size.
-                    Box::pin(self.exchange_stream(member, lease, request, &flow, source, sink))
-                        .await
-                }
-            };
-            match exchanged {
+            let exchanged = self.exchange(member, &line, request, &flow, source, sink);
+            match exchanged.await {
                 Exchanged::Answered { keeps_alive, then } => {
                     self.succeeded(member, flow.status.get());
                     if let Line::Http1(connection) = line
@@ -214,21 +206,7 @@ impl<'p> Story<'p> {
                     }
                     return self.end(flow.status.get(), Reason::Answered, Some(member), then);
                 }
-                Exchanged::Switched => {
-                    self.succeeded(member, 101);
-                    let tunnel = match line {
-                        Line::Http1(connection) => Some(Tunnel {
-                            connection,
-                            _in_flight: in_flight,
-                        }),
-                        // Nothing is switched there.
-                        Line::Http2(_) => None,
-                    };
-                    return End {
-                        tunnel,
-                        ..self.end(101, Reason::Answered, Some(member), Then::Close)
-                    };
-                }
+                Exchanged::Switched => return self.switched(member, line, in_flight),
                 Exchanged::Retry(fault, next) => {
                     self.blame(member, fault, line.past());
                     at = next;
@@ -243,39 +221,72 @@ impl<'p> Story<'p> {
                     self.record(member, AttemptOutcome::Truncated);
                     self.failed(member, PassiveFault::Broken);
                     sink.cut();
-                    return self.end(
-                        flow.status.get(),
-                        Reason::UpstreamTruncated,
-                        Some(member),
-                        Then::Close,
-                    );
+                    return self.broken_off(member, &flow, Reason::UpstreamTruncated);
                 }
                 Exchanged::ClientGone => {
                     self.record(member, AttemptOutcome::Aborted);
-                    return self.end(
-                        flow.status.get(),
-                        Reason::ClientAborted,
-                        Some(member),
-                        Then::Close,
-                    );
+                    return self.broken_off(member, &flow, Reason::ClientAborted);
                 }
                 Exchanged::Source(fault) => {
                     self.record(member, AttemptOutcome::Aborted);
-                    return match (fault.refusal(), flow.answered.get()) {
-                        (Some(refusal), false) => {
-                            self.refuse(refusal, Some(member), source, sink).await
-                        }
-                        (refusal, answered) => {
-                            if answered {
-                                sink.cut();
-                            }
-                            let reason = refusal.map_or(Reason::ClientAborted, Refusal::reason);
-                            self.end(flow.status.get(), reason, Some(member), Then::Close)
-                        }
-                    };
+                    let refusal = fault.refusal();
+                    if let (Some(refusal), false) = (refusal, flow.answered.get()) {
+                        return self.refuse(refusal, Some(member), source, sink).await;
+                    }
+                    if flow.answered.get() {
+                        sink.cut();
+                    }
+                    let reason = refusal.map_or(Reason::ClientAborted, Refusal::reason);
+                    return self.broken_off(member, &flow, reason);
                 }
             }
         }
+    }
+
+    async fn exchange<S: Source, K: Sink>(
+        &self,
+        member: &Member,
+        line: &Line,
+        request: &[u8],
+        flow: &Flow,
+        source: &mut S,
+        sink: &mut K,
+    ) -> Exchanged {
+        match (line, source.whole()) {
+            (Line::Http1(connection), Some(body)) => {
+                flow.uploaded.set(true);
+                self.exchange_whole(member, connection, &[request, body], flow, sink)
+                    .await
+            }
+            (Line::Http1(connection), None) => {
+                self.exchange_streaming(member, connection, request, flow, source, sink)
+                    .await
+            }
+            (Line::Http2(lease), _) => {
+                // In a box, so that requests over HTTP/1 don't carry its size.
+                Box::pin(self.exchange_stream(member, lease, request, flow, source, sink)).await
+            }
+        }
+    }
+
+    fn switched(&self, member: &'p Member, line: Line, in_flight: InFlight<'p>) -> End<'p> {
+        self.succeeded(member, 101);
+        let tunnel = match line {
+            Line::Http1(connection) => Some(Tunnel {
+                connection,
+                _in_flight: in_flight,
+            }),
+            // Nothing is switched there.
+            Line::Http2(_) => None,
+        };
+        End {
+            tunnel,
+            ..self.end(101, Reason::Answered, Some(member), Then::Close)
+        }
+    }
+
+    fn broken_off(&self, member: &'p Member, flow: &Flow, reason: Reason) -> End<'p> {
+        self.end(flow.status.get(), reason, Some(member), Then::Close)
     }
 
     fn speaks_http2(&self) -> bool {

@@ -1,7 +1,7 @@
 //! Host names as routes and requests mean them: lower case, no port, no trailing dot. Hot path.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 /// The longest name DNS can carry (RFC 1035 section 2.3.4), in octets.
 pub const MAX_HOST_LEN: usize = 253;
@@ -192,11 +192,6 @@ fn check_port(port: &[u8]) -> Result<(), HostError> {
     } else {
         Ok(())
     }
-}
-
-/// Whether a host is an IP address literal: such a one has no certificate name and no wildcard above it.
-pub fn is_address_literal(host: &str) -> bool {
-    host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok()
 }
 
 #[cfg(test)]

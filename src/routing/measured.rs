@@ -10,12 +10,6 @@ pub struct WorkerId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(pub u64);
 
-impl Moment {
-    pub fn saturating_since(self, earlier: Moment) -> std::time::Duration {
-        std::time::Duration::from_millis(self.0.saturating_sub(earlier.0))
-    }
-}
-
 /// A request's method as metrics count it (bounded) and as retry asks of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -96,7 +90,7 @@ pub const DURATION_BOUNDS_US: [u64; 14] = [
     2_500_000, 10_000_000, 60_000_000,
 ];
 
-/// How many `(method, code)` pairs a worker counts for one service; more fall into code 0.
+/// How many `(method, code)` pairs a worker counts for one service; more are counted as other methods with code 0.
 const CODE_SLOTS: usize = 64;
 
 /// One worker's counts of one service.
@@ -104,6 +98,7 @@ const CODE_SLOTS: usize = 64;
 #[derive(Debug)]
 pub struct ServiceCell {
     codes: [(AtomicU32, Counter); CODE_SLOTS],
+    surplus: Counter,
     durations: [Counter; DURATION_BOUNDS_US.len() + 1],
     pub duration_sum_us: Counter,
     pub retries: Counter,
@@ -116,6 +111,7 @@ impl ServiceCell {
     fn new(retry_start_tenths: u64) -> ServiceCell {
         ServiceCell {
             codes: std::array::from_fn(|_| (AtomicU32::new(0), Counter::default())),
+            surplus: Counter::default(),
             durations: std::array::from_fn(|_| Counter::default()),
             duration_sum_us: Counter::default(),
             retries: Counter::default(),
@@ -132,9 +128,12 @@ impl ServiceCell {
         let slot = (0..CODE_SLOTS)
             .map(|step| &self.codes[(home + step) % CODE_SLOTS])
             .find(|(taken, _)| matches!(taken.load(Relaxed), other if other == key || other == 0));
-        if let Some((taken, count)) = slot {
-            taken.store(key, Relaxed);
-            count.add(1);
+        match slot {
+            Some((taken, count)) => {
+                taken.store(key, Relaxed);
+                count.add(1);
+            }
+            None => self.surplus.add(1),
         }
         let bucket = DURATION_BOUNDS_US
             .iter()
@@ -144,16 +143,19 @@ impl ServiceCell {
         self.duration_sum_us.add(duration_us);
     }
 
-    /// `(method, code, count)` of what was recorded.
+    /// `(method, code, count)` of what was recorded; a pair may come twice.
     pub fn codes(&self) -> impl Iterator<Item = (Method, u16, u64)> + '_ {
-        self.codes.iter().filter_map(|(taken, count)| {
+        let surplus = self.surplus.value();
+        let surplus = (surplus > 0).then_some((Method::Other, 0, surplus));
+        let counted = self.codes.iter().filter_map(|(taken, count)| {
             let key = taken.load(Relaxed).checked_sub(1)?;
             Some((
                 Method::ALL[(key & 0xff) as usize],
                 (key >> 8) as u16,
                 count.value(),
             ))
-        })
+        });
+        counted.chain(surplus)
     }
 
     /// Counts per bucket of [`DURATION_BOUNDS_US`], the last one beyond them; not cumulative.
@@ -345,6 +347,14 @@ mod tests {
         codes.sort();
         assert_eq!(codes, [("GET", 200, 2), ("POST", 503, 1)]);
         assert_eq!(cell.durations().sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn no_request_is_lost_whatever_codes_its_servers_invent() {
+        let measured = ServiceMeasured::new(1);
+        let cell = measured.of(WorkerId(0));
+        (100..600).for_each(|code| cell.record(Method::Get, code, 1));
+        assert_eq!(cell.codes().map(|(_, _, count)| count).sum::<u64>(), 500);
     }
 
     #[test]

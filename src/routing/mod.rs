@@ -4,6 +4,7 @@
 //! [`ServiceMeasured`], carried from snapshot to snapshot by identity.
 
 pub mod host;
+pub mod likeness;
 pub mod measured;
 pub mod operator;
 pub mod path;

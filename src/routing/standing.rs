@@ -40,11 +40,6 @@ impl Signal {
             since,
         }
     }
-
-    /// The same but for the time: no change worth a new `since`.
-    pub fn says_the_same(&self, other: &Signal) -> bool {
-        self.verdict == other.verdict && self.reason == other.reason
-    }
 }
 
 /// One step in a server's history.

@@ -125,7 +125,6 @@ pub struct Vitals {
     pub discovery_failing: AtomicI64,
     pub access_log_dropped: AtomicU64,
     pub access_log_failed: AtomicU64,
-    pub log_dropped: AtomicU64,
     pub reloads: AtomicU64,
     pub reloads_failed: AtomicU64,
 }
@@ -141,7 +140,6 @@ impl Vitals {
             discovery_failing: AtomicI64::new(0),
             access_log_dropped: AtomicU64::new(0),
             access_log_failed: AtomicU64::new(0),
-            log_dropped: AtomicU64::new(0),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
         }
@@ -152,7 +150,7 @@ impl Vitals {
         crate::routing::Moment(self.started.elapsed().as_millis() as u64 + 1)
     }
 
-    pub fn discovery_contact_is_now(&self, unix_ms: i64) {
+    pub fn set_discovery_contact(&self, unix_ms: i64) {
         self.discovery_contact_ms.store(unix_ms, Relaxed);
     }
 }

@@ -311,6 +311,36 @@ fn an_http1_client_is_served_by_an_h2c_server() {
 }
 
 #[test]
+fn an_empty_piece_of_a_servers_body_is_not_taken_for_its_end() {
+    let server = Server::start(|mut call: Call| async move {
+        let mut stream = call.begin("text/plain");
+        for piece in ["", "hel", "", "lo"] {
+            stream.send_data(piece.into(), false).unwrap();
+        }
+        stream.send_data(Bytes::new(), true).unwrap();
+    });
+    let rota = plain(&[&server]);
+    let mut client = Client::connect(rota.http());
+    for _ in 0..3 {
+        assert_eq!(client.get("a.test", "/").text(), "hello");
+    }
+}
+
+#[test]
+fn a_body_that_the_status_forbids_is_not_taken_for_the_next_answer() {
+    let server = Server::start(|mut call: Call| async move {
+        let head = Response::builder().status(204).body(()).unwrap();
+        let mut stream = call.respond.send_response(head, false).unwrap();
+        let _ = stream.send_data("HTTP/1.1 200 OK\r\n\r\n".into(), true);
+    });
+    let rota = plain(&[&server]);
+    let mut client = Client::connect(rota.http());
+    for _ in 0..3 {
+        assert_eq!(client.get("a.test", "/").status, 204);
+    }
+}
+
+#[test]
 fn large_bodies_go_both_ways_whole() {
     let (authority, server) = (Authority::new(), Server::start(echo));
     let rota = start(&authority, &[&server]);

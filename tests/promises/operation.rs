@@ -68,17 +68,24 @@ fn readiness_goes_first_and_connections_are_accepted_until_the_delay_is_over() {
 }
 
 #[test]
-fn what_is_not_finished_in_time_is_cut() {
+fn what_is_not_finished_in_time_is_cut_and_logged_as_stopped() {
     let (origin, _go) = gated();
     let rota = Place::new().start(&format!(
-        "[timeouts]\ndrain = \"300ms\"\n{}",
+        "[access_log]\npath = \"{{dir}}/access.log\"\n[timeouts]\ndrain = \"300ms\"\n{}",
         edge(&[origin.address()])
     ));
+    let log = rota.directory().join("access.log");
     let mut busy = Client::connect(rota.http());
     busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("the server has it", || origin.count() == 1);
     rota.stop();
     busy.read_to_end();
+    let lines = fs::read_to_string(log).unwrap();
+    let line: serde_json::Value = serde_json::from_str(lines.trim()).unwrap();
+    assert_eq!(
+        (&line["target"], &line["reason"]),
+        (&"/slow".into(), &"stopped".into())
+    );
 }
 
 #[test]

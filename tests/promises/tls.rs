@@ -32,6 +32,11 @@ fn to(origin: &Origin) -> String {
 
 /// A rota with certificates for shop.test, *.wild.test and last.test, in this order.
 fn start(authority: &Authority, origin: &Origin) -> Rota {
+    start_with(authority, origin, "")
+}
+
+/// The same, with `more` at the beginning of its file.
+fn start_with(authority: &Authority, origin: &Origin, more: &str) -> Rota {
     let place = Place::new();
     for (file, name) in [
         ("shop", "shop.test"),
@@ -41,7 +46,7 @@ fn start(authority: &Authority, origin: &Origin) -> Rota {
         authority.leaf(&[name]).write(place.path(), file);
     }
     place.start(&format!(
-        "{PLAIN}{}{}",
+        "{more}{PLAIN}{}{}",
         secure(&["shop", "wild", "last"]),
         to(origin)
     ))
@@ -200,6 +205,30 @@ fn a_cookie_split_by_http_2_arrives_as_one_field() {
     let answer = http2(&rota, &authority).ask(head.body(()).unwrap(), Vec::new(), None);
     assert_eq!(answer.unwrap().status, 200);
     assert_eq!(origin.only_request().fields("cookie"), ["a=1; b=2"]);
+}
+
+#[test]
+fn a_refused_stream_is_logged_with_nothing_of_another_request() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let rota = start_with(
+        &authority,
+        &origin,
+        "[access_log]\npath = \"{dir}/access.log\"\n[node]\nworkers = 1\n",
+    );
+    let client = http2(&rota, &authority);
+    assert_eq!(client.get("shop.test", "/secret").unwrap().status, 200);
+    let head = http::Request::get("https://shop.test/").header("host", "a");
+    let head = head.header("host", "b").body(()).unwrap();
+    assert_eq!(client.ask(head, Vec::new(), None).unwrap().status, 400);
+    let path = rota.directory().join("access.log");
+    let lines = || std::fs::read_to_string(&path).unwrap_or_default();
+    eventually("both are logged", || lines().lines().count() == 2);
+    let lines = lines();
+    let [first, refused] = lines.lines().collect::<Vec<_>>()[..] else {
+        panic!("{lines}");
+    };
+    assert!(first.contains("/secret") && refused.contains("bad_request"));
+    assert!(!refused.contains("/secret"), "{refused}");
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Outlet {
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = since.map_or(0, |since| since.as_millis() as i64);
-        self.vitals.discovery_contact_is_now(now);
+        self.vitals.set_discovery_contact(now);
     }
 }
 

@@ -22,6 +22,7 @@ use crate::proxy::scratch::Scratch;
 use crate::proxy::story;
 use crate::proxy::timer::Timer;
 use crate::proxy::tunnel;
+use crate::proxy::under_way::UnderWay;
 use crate::proxy::worker::Worker;
 use crate::routing::Timeouts;
 use crate::telemetry::Reason;
@@ -121,10 +122,7 @@ impl Connection<'_> {
                     }
                     _ => return Arrival::Refused(self.oversize()),
                 }
-                if self.buf.is_full() {
-                    let most = self.worker.head_bytes.get().max(self.buf.size() + 1);
-                    self.buf.grow((self.buf.size() * 2).min(most));
-                }
+                self.buf.grow_if_full(self.worker.head_bytes.get());
             }
             match self.read_head_part(deadline).await {
                 HeadRead::Bytes => {}
@@ -187,6 +185,7 @@ impl Connection<'_> {
                     let keep_alive = !head.connection.close && version == Version::Http11;
                     let has_body = head.framing != super::body::Framing::None;
                     let Scratch { facts, request, .. } = &mut scratch;
+                    plan::note(facts, &head);
                     plan::prepare(&head, self.peer, &snapshot, facts, request)
                         .map_err(|refusal| (refusal, is_head, keep_alive && !has_body, version))
                 }
@@ -231,6 +230,7 @@ impl Connection<'_> {
             server_timer,
             client_timer,
         } = scratch;
+        let mut under_way = UnderWay::begin(self.worker, self.peer, facts, plan, began);
         let mut source = BodySource::new(&self.io, &mut self.buf, &self.timer, plan, &answered);
         let patience = plan.timeouts.body;
         let mut sink = AnswerSink::new(
@@ -250,16 +250,9 @@ impl Connection<'_> {
             &mut sink,
         )
         .await;
-        let (received, sent) = (source.received(), sink.sent());
+        under_way.ended(&end);
+        under_way.moved(source.received(), sink.sent());
         let is_read = source.finish();
-        let mut outcome = self.peer.outcome(plan.version, facts, began);
-        outcome.status = end.status;
-        outcome.reason = end.reason;
-        outcome.route = Some(&plan.route.name);
-        outcome.service = Some(plan.route.service.name.as_str());
-        outcome.upstream = end.upstream;
-        outcome.attempts = end.attempts;
-        (outcome.received, outcome.sent) = (received, sent);
         if let Some(tunnel) = end.tunnel {
             let moved = tunnel::run(
                 &self.io,
@@ -269,15 +262,9 @@ impl Connection<'_> {
                 &self.worker.buffers,
             )
             .await;
-            outcome.received += moved.up;
-            outcome.sent += moved.down;
-            outcome.duration = began.elapsed();
-            self.worker
-                .record(&outcome, Some((&plan.route.service, plan.method)));
+            under_way.moved(moved.up, moved.down);
             return Next::Close;
         }
-        self.worker
-            .record(&outcome, Some((&plan.route.service, plan.method)));
         match (end.reason, end.then) {
             (Reason::ClientAborted | Reason::UpstreamTruncated, _) => Next::Drop,
             (_, Then::KeepAlive) if is_read => Next::Request,

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use httparse::Header;
 use tokio::time::Instant;
 
 use super::{Exchanged, Flow, Sendable, Story, trailer_section};
@@ -29,10 +30,23 @@ const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The relayed part of an answer, decided with its head.
 pub(super) struct Relay {
-    framing: Framing,
+    pub(super) framing: Framing,
     is_stream: bool,
     keeps_alive: bool,
-    pub(super) then: Then,
+    then: Then,
+}
+
+impl Relay {
+    /// The answer has ended, and so has what the client gets.
+    pub(super) async fn end<K: Sink>(&self, trailers: &[Header<'_>], sink: &mut K) -> Exchanged {
+        match sink.end(trailers).await {
+            Ok(()) => Exchanged::Answered {
+                keeps_alive: self.keeps_alive,
+                then: self.then,
+            },
+            Err(ClientGone) => Exchanged::ClientGone,
+        }
+    }
 }
 
 enum HeadVerdict {
@@ -264,11 +278,7 @@ impl Story<'_> {
                 if seen >= self.worker.head_bytes.get() {
                     return Err(AwaitFault::Server(Fault::BadAnswer));
                 }
-                if buf.is_full() {
-                    let larger =
-                        (buf.size() * 2).min(self.worker.head_bytes.get().max(buf.size() + 1));
-                    buf.grow(larger);
-                }
+                buf.grow_if_full(self.worker.head_bytes.get());
             }
             match self.read_from_server(connection, flow, sink).await? {
                 0 if seen == 0 => return Err(AwaitFault::Server(Fault::ClosedBeforeAnswer)),
@@ -409,24 +419,11 @@ impl Story<'_> {
                         break Exchanged::Truncated;
                     };
                     fields.retain(|field| is_trailer(field.name));
-                    if sink.end(&fields).await.is_err() {
-                        break Exchanged::ClientGone;
-                    }
+                    let ended = relay.end(&fields, sink).await;
                     buf.consume(count);
-                    break Exchanged::Answered {
-                        keeps_alive: relay.keeps_alive,
-                        then: relay.then,
-                    };
+                    break ended;
                 }
-                Step::End => {
-                    if sink.end(&[]).await.is_err() {
-                        break Exchanged::ClientGone;
-                    }
-                    break Exchanged::Answered {
-                        keeps_alive: relay.keeps_alive,
-                        then: relay.then,
-                    };
-                }
+                Step::End => break relay.end(&[], sink).await,
                 Step::Read => {
                     if sink.flush().await.is_err() {
                         break Exchanged::ClientGone;
@@ -438,14 +435,7 @@ impl Story<'_> {
                     let read = connection.io.read_into(&mut buf);
                     match self.timer.within(deadline, watch(sink, read)).await {
                         Ok(Ok(Ok(0))) if decoder.ends_with_connection() => {
-                            let ended = sink.end(&[]).await;
-                            break match ended {
-                                Ok(()) => Exchanged::Answered {
-                                    keeps_alive: false,
-                                    then: relay.then,
-                                },
-                                Err(ClientGone) => Exchanged::ClientGone,
-                            };
+                            break relay.end(&[], sink).await;
                         }
                         Ok(Ok(Ok(0) | Err(_))) | Err(_) => break Exchanged::Truncated,
                         Ok(Ok(Ok(_))) => flow.progress.set(Instant::now()),

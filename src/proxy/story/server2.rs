@@ -19,6 +19,7 @@ use super::{Exchanged, Flow, Sendable, Story};
 use crate::proxy::dialling;
 use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, watch};
 use crate::proxy::fields::is_trailer;
+use crate::proxy::http1::body::Framing;
 use crate::proxy::http1::head;
 use crate::proxy::http2::upstream::{self, Lease};
 use crate::proxy::refusal::Fault;
@@ -335,6 +336,12 @@ impl Story<'_> {
             };
             flow.progress.set(Instant::now());
             match next {
+                // A frame without bytes: to a client of HTTP/1 an empty chunk is the body's end.
+                Some(Ok(bytes)) if bytes.is_empty() => {}
+                // A body where the status forbids one: a client of HTTP/1 would take it for the next answer.
+                Some(Ok(_)) if relay.framing == Framing::None => {
+                    return relay.end(&[], sink).await;
+                }
                 Some(Ok(bytes)) => {
                     if sink.data(&bytes).await.is_err() {
                         return Exchanged::ClientGone;
@@ -363,13 +370,7 @@ impl Story<'_> {
         };
         let mut fields = upstream::headers_of(&trailers);
         fields.retain(|field| is_trailer(field.name));
-        match sink.end(&fields).await {
-            Ok(()) => Exchanged::Answered {
-                keeps_alive: false,
-                then: relay.then,
-            },
-            Err(ClientGone) => Exchanged::ClientGone,
-        }
+        relay.end(&fields, sink).await
     }
 
     /// After a fault while awaiting an answer: elsewhere, if that is safe, else the fault.

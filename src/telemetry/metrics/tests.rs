@@ -160,7 +160,7 @@ fn discovery_has_no_age_without_consul_and_one_from_the_start_with_it() {
     assert_eq!(discovery_age_seconds(&vitals, now), None);
     let contact = now - Duration::from_secs(5);
     let contact_ms = contact.duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
-    vitals.discovery_contact_is_now(contact_ms);
+    vitals.set_discovery_contact(contact_ms);
     let age = discovery_age_seconds(&vitals, now).unwrap();
     assert!((4.9..5.1).contains(&age), "{age}");
 }

@@ -1,0 +1,82 @@
+//! A request on its way to a server and back: accounted for once, however its task ends. Hot path.
+
+use tokio::time::Instant;
+
+use super::plan::{Facts, Peer, Plan};
+use super::story::End;
+use super::worker::Worker;
+use crate::telemetry::Reason;
+
+/// Recorded when dropped: as it ended, or as cut where its task ends before it (by the end of a drain, by a panic of ours).
+#[must_use]
+pub struct UnderWay<'a> {
+    worker: &'a Worker,
+    peer: &'a Peer,
+    facts: &'a Facts,
+    plan: &'a Plan,
+    began: Instant,
+    status: u16,
+    /// None: it is under way.
+    ended: Option<Reason>,
+    upstream: Option<&'a str>,
+    attempts: u32,
+    received: u64,
+    sent: u64,
+}
+
+impl<'a> UnderWay<'a> {
+    pub fn begin(
+        worker: &'a Worker,
+        peer: &'a Peer,
+        facts: &'a Facts,
+        plan: &'a Plan,
+        began: Instant,
+    ) -> UnderWay<'a> {
+        UnderWay {
+            worker,
+            peer,
+            facts,
+            plan,
+            began,
+            status: 0,
+            ended: None,
+            upstream: None,
+            attempts: 0,
+            received: 0,
+            sent: 0,
+        }
+    }
+
+    pub fn ended(&mut self, end: &End<'a>) {
+        self.status = end.status;
+        self.ended = Some(end.reason);
+        self.upstream = end.upstream;
+        self.attempts = end.attempts;
+    }
+
+    /// Body bytes that came from the client and went to it.
+    pub fn moved(&mut self, received: u64, sent: u64) {
+        self.received += received;
+        self.sent += sent;
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let cut = || match std::thread::panicking() {
+            true => Reason::Internal,
+            false => Reason::Stopped,
+        };
+        let service = &self.plan.route.service;
+        let mut outcome = self.peer.outcome(self.plan.version, self.facts, self.began);
+        outcome.status = self.status;
+        outcome.reason = self.ended.unwrap_or_else(cut);
+        outcome.route = Some(&self.plan.route.name);
+        outcome.service = Some(service.name.as_str());
+        outcome.upstream = self.upstream;
+        outcome.attempts = self.attempts;
+        (outcome.received, outcome.sent) = (self.received, self.sent);
+        self.worker
+            .record(&outcome, Some((service, self.plan.method)));
+    }
+}

@@ -86,6 +86,8 @@ impl Process {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %self.config.node.name, "serving");
         let are_well = loop {
             match signals.next().await {
+                // The demo has no file: its terminal was closed.
+                Signal::Reload if self.file.is_none() => break self.cut().await,
                 Signal::Reload => self.reload(&handle).await,
                 Signal::ReopenLogs => self.log.iter().for_each(access_log::AccessLog::reopen),
                 Signal::Upgrade => {

@@ -13,7 +13,6 @@ use super::pool::{Past, ServerConnection};
 use super::refusal::{Fault, Refusal};
 use super::timer::Timer;
 use super::worker::Worker;
-use crate::drain::Phase;
 use crate::routing::measured::AttemptOutcome;
 use crate::routing::{Member, PassiveFault, Protocol, UpstreamCell};
 use crate::telemetry::Reason;
@@ -313,7 +312,7 @@ impl<'p> Story<'p> {
     ) -> End<'p> {
         // What was not read of the body would be taken for the next request.
         let is_clean = source.whole().is_some() && !refusal.ends_connection();
-        let is_serving = self.worker.phase.get() < Phase::Draining;
+        let is_serving = self.worker.keeps_connections();
         let then = if is_clean && self.plan.keep_alive && is_serving {
             Then::KeepAlive
         } else {

@@ -76,6 +76,8 @@ pub struct Worker {
     pub open: Arc<AtomicUsize>,
     /// The drain phase as of the worker's own last look: read on each request.
     pub phase: Cell<Phase>,
+    /// When it began to drain.
+    pub leaving_since: Cell<Option<Instant>>,
     // Limits that are read where no snapshot is at hand; as of the last tick.
     pub head_bytes: Cell<usize>,
     pub target_bytes: Cell<usize>,
@@ -155,6 +157,7 @@ impl Worker {
             scratches: Scratches::default(),
             open: start.open,
             phase: Cell::new(Phase::Serving),
+            leaving_since: Cell::new(None),
             head_bytes: Cell::new(limits.head_bytes),
             target_bytes: Cell::new(limits.target_bytes),
             connections: Cell::new(limits.connections),
@@ -214,8 +217,17 @@ impl Worker {
         }
     }
 
+    /// Whether an answer over HTTP/1 leaves its connection open: from the first word of a drain on, none does.
+    pub fn keeps_connections(&self) -> bool {
+        self.phase.get() == Phase::Serving
+    }
+
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
+        if phase < Phase::Draining {
+            return;
+        }
+        self.leaving_since.set(Some(Instant::now()));
         let sleepers: Vec<Waker> = self.sleepers.borrow().values().cloned().collect();
         sleepers.into_iter().for_each(Waker::wake);
     }
@@ -245,7 +257,8 @@ async fn run(start: Start) {
     loop {
         let phase = worker.phase.get();
         let next = match phase {
-            Phase::Serving | Phase::Announced => Phase::Draining,
+            Phase::Serving => Phase::Announced,
+            Phase::Announced => Phase::Draining,
             Phase::Draining | Phase::Stopped => Phase::Stopped,
         };
         tokio::select! {
@@ -254,7 +267,9 @@ async fn run(start: Start) {
                 if next == Phase::Stopped {
                     break;
                 }
-                listeners.clear();
+                if gate.phase() >= Phase::Draining {
+                    listeners.clear();
+                }
                 worker.enter(gate.phase());
             }
             Some(order) = orders.recv() => obey(&worker, order, &mut listeners),

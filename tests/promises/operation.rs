@@ -55,6 +55,37 @@ fn term_finishes_what_is_in_flight_and_ends_well() {
 }
 
 #[test]
+fn who_keeps_a_connection_busy_is_told_that_it_ends_and_loses_no_request() {
+    for delay in ["0s", "300ms"] {
+        let origin = Origin::fixed("ok");
+        let rota = Place::new().start(&format!(
+            "[timeouts]\ndrain_delay = \"{delay}\"\n{}",
+            edge(&[origin.address()])
+        ));
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                let mut client = Client::connect(rota.http());
+                std::thread::spawn(move || {
+                    loop {
+                        let answer = client.get("a", "/");
+                        assert_eq!(answer.status, 200);
+                        if answer.field("connection") == Some("close") {
+                            return;
+                        }
+                    }
+                })
+            })
+            .collect();
+        eventually("they are busy", || origin.count() > 100);
+        rota.signal(Signal::TERM);
+        clients
+            .into_iter()
+            .for_each(|client| client.join().unwrap());
+        assert!(rota.wait().success());
+    }
+}
+
+#[test]
 fn readiness_goes_first_and_connections_are_accepted_until_the_delay_is_over() {
     let origin = Origin::fixed("ok");
     let rota = Place::new().start(&format!(

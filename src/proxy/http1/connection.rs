@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::head::{self, Found, Version, field_space};
 use super::sink::AnswerSink;
 use super::source::BodySource;
-use crate::drain::Phase;
 use crate::proxy::answer::{self, Then};
 use crate::proxy::buffer::Buf;
 use crate::proxy::exchange::{Sink, Source};
@@ -31,6 +30,10 @@ use crate::telemetry::Reason;
 const LINGER: Duration = Duration::from_secs(2);
 /// How much is read and dropped meanwhile.
 const LINGER_BYTES: usize = 256 * 1024;
+
+/// How long an idle connection may still send a last request once the LB drains: it may be on its way already, and whoever keeps a
+/// connection busy learns from its answer that it ends.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A connection between requests.
 struct Connection<'w> {
@@ -125,7 +128,7 @@ impl Connection<'_> {
                 self.buf.grow_if_full(self.worker.head_bytes.get());
             }
             match self.read_head_part(deadline).await {
-                HeadRead::Bytes => {}
+                HeadRead::Bytes | HeadRead::Leaving => {}
                 HeadRead::Ended => return Arrival::Nothing,
                 HeadRead::TooLate if self.buf.is_empty() => return Arrival::Nothing,
                 HeadRead::TooLate => return Arrival::Refused(Refusal::ClientTimeout),
@@ -141,13 +144,18 @@ impl Connection<'_> {
             timer,
             ..
         } = self;
+        let leaving = worker.leaving_since.get();
+        let deadline = match leaving {
+            Some(since) if buf.is_empty() => deadline.min(since + LAST_REQUEST),
+            _ => deadline,
+        };
         let read = poll_fn(|cx| {
             if let Poll::Ready(result) = io.poll_read(cx, buf) {
                 return Poll::Ready(Some(result));
             }
             buf.rest();
-            // The worker wakes its connections when it begins to drain: one without a request has nothing to finish.
-            if buf.is_empty() && worker.phase.get() >= Phase::Draining {
+            // The worker wakes its connections when it begins to drain.
+            if leaving.is_none() && worker.leaving_since.get().is_some() {
                 Poll::Ready(None)
             } else {
                 Poll::Pending
@@ -155,7 +163,8 @@ impl Connection<'_> {
         });
         match timer.within(deadline, read).await {
             Ok(Some(Ok(count))) if count > 0 => HeadRead::Bytes,
-            Ok(_) => HeadRead::Ended,
+            Ok(Some(_)) => HeadRead::Ended,
+            Ok(None) => HeadRead::Leaving,
             Err(_) => HeadRead::TooLate,
         }
     }
@@ -200,9 +209,7 @@ impl Connection<'_> {
             Ok(Prepared::Carry(plan)) => self.carry(&plan, &mut scratch, began).await,
             Ok(Prepared::Redirect(location)) => self.redirect(&location, &mut scratch, began).await,
             Err((refusal, is_head, keeps, version)) => {
-                let keeps = keeps
-                    && !refusal.ends_connection()
-                    && self.worker.phase.get() < Phase::Draining;
+                let keeps = keeps && !refusal.ends_connection() && self.worker.keeps_connections();
                 let then = if keeps { Then::KeepAlive } else { Then::Close };
                 scratch.answer.clear();
                 answer::write_refusal(&mut scratch.answer, refusal, is_head, then);
@@ -375,5 +382,7 @@ impl Connection<'_> {
 enum HeadRead {
     Bytes,
     Ended,
+    /// The LB began to drain: there is another deadline now.
+    Leaving,
     TooLate,
 }

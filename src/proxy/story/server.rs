@@ -10,7 +10,6 @@ use httparse::Header;
 use tokio::time::Instant;
 
 use super::{Exchanged, Flow, Sendable, Story, trailer_section};
-use crate::drain::Phase;
 use crate::proxy::answer::{BodyOut, Then};
 use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, watch};
 use crate::proxy::fields::is_trailer;
@@ -366,7 +365,7 @@ impl Story<'_> {
             }
             Framing::Chunked | Framing::UntilClose => BodyOut::Chunked,
         };
-        let is_serving = self.worker.phase.get() < Phase::Draining;
+        let is_serving = self.worker.keeps_connections();
         let keeps = self.plan.keep_alive
             && flow.uploaded.get()
             && body != BodyOut::UntilClose

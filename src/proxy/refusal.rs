@@ -150,6 +150,8 @@ pub enum Fault {
     BadAnswer,
     /// Its status is one that the service's policy counts as a failure.
     Status(u16),
+    /// The deadline of all attempts had passed before this server was asked.
+    TooLate,
     /// No answer within the deadline of all attempts.
     Timeout,
 }
@@ -166,7 +168,7 @@ impl Fault {
             | Fault::ClosedBeforeAnswer
             | Fault::BadAnswer
             | Fault::Status(_) => Refusal::UpstreamBroken,
-            Fault::Timeout => Refusal::UpstreamTimeout,
+            Fault::TooLate | Fault::Timeout => Refusal::UpstreamTimeout,
         }
     }
 
@@ -181,7 +183,7 @@ impl Fault {
             | Fault::ClosedBeforeAnswer
             | Fault::BadAnswer => AttemptOutcome::Broken,
             Fault::Status(_) => AttemptOutcome::ServerError,
-            Fault::Timeout => AttemptOutcome::Timeout,
+            Fault::TooLate | Fault::Timeout => AttemptOutcome::Timeout,
         }
     }
 
@@ -191,8 +193,8 @@ impl Fault {
             Fault::Refused => Some(PassiveFault::Refused),
             Fault::Tls => Some(PassiveFault::Tls),
             Fault::ConnectTimeout => Some(PassiveFault::ConnectTimeout),
-            // A server that ends a connection in good order, or has its hands full, is not sick.
-            Fault::Local | Fault::GoneAway | Fault::StreamRefused => None,
+            // A server that ends a connection in good order, has its hands full or was never asked is not sick.
+            Fault::Local | Fault::TooLate | Fault::GoneAway | Fault::StreamRefused => None,
             Fault::NotHttp2
             | Fault::ClosedUnsent
             | Fault::ClosedBeforeAnswer
@@ -205,7 +207,7 @@ impl Fault {
     /// The server may have begun its answer, or used up all the time: sending it again is never right.
     pub fn is_final(self) -> bool {
         match self {
-            Fault::BadAnswer | Fault::Timeout => true,
+            Fault::BadAnswer | Fault::TooLate | Fault::Timeout => true,
             Fault::Refused
             | Fault::ConnectTimeout
             | Fault::Tls
@@ -231,6 +233,7 @@ impl Fault {
             | Fault::StreamRefused
             | Fault::BadAnswer
             | Fault::Status(_)
+            | Fault::TooLate
             | Fault::Timeout => false,
         }
     }
@@ -246,9 +249,11 @@ impl Fault {
             | Fault::GoneAway
             | Fault::StreamRefused
             | Fault::ClosedUnsent => true,
-            Fault::ClosedBeforeAnswer | Fault::BadAnswer | Fault::Status(_) | Fault::Timeout => {
-                false
-            }
+            Fault::ClosedBeforeAnswer
+            | Fault::BadAnswer
+            | Fault::Status(_)
+            | Fault::TooLate
+            | Fault::Timeout => false,
         }
     }
 }

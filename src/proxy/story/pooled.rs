@@ -28,7 +28,7 @@ impl Story<'_> {
         }
         let response_deadline = flow.progress.get() + timeouts.response;
         if now >= response_deadline {
-            return Err(Fault::Timeout);
+            return Err(Fault::TooLate);
         }
         member.upstream.cell(self.worker.id).connects.add(1);
         let deadline = (now + timeouts.connect).min(response_deadline);

@@ -52,7 +52,7 @@ impl Story<'_> {
         let began = Instant::now();
         let response_deadline = flow.progress.get() + timeouts.response;
         if began >= response_deadline {
-            return Err(Fault::Timeout);
+            return Err(Fault::TooLate);
         }
         if let Some(lease) = self.take_lease(number) {
             return Ok(lease);

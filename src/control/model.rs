@@ -178,9 +178,11 @@ impl Model {
         if self.terms.consul_prefix.is_some() {
             missing.extend(self.documents.missing());
         }
+        let is_consul_there = missing.is_empty();
         for service in self.services.values() {
             if let Some(watch) = service.watch()
                 && !self.answers.contains_key(watch)
+                && !(is_consul_there && self.is_elsewhere_and_failing(watch))
             {
                 missing.push(format!("consul:{}: not read yet", watch.service));
             }
@@ -195,6 +197,15 @@ impl Model {
             missing.extend(failing.map(|(watch, error)| format!("{watch}: {error}")));
         }
         missing
+    }
+
+    /// Another datacenter that does not answer, or does not exist, is no reason to keep this pod from serving all else.
+    fn is_elsewhere_and_failing(&self, watch: &ConsulService) -> bool {
+        let fails_in = |datacenter: &String| {
+            let end = format!(" in {datacenter}");
+            self.failing.keys().any(|watch| watch.ends_with(&end))
+        };
+        watch.datacenter.as_ref().is_some_and(fails_in)
     }
 
     /// Everything that could not be taken, not yet dated.

@@ -158,6 +158,35 @@ fn readiness_says_what_is_missing_and_never_goes_back() {
 }
 
 #[test]
+fn a_datacenter_that_fails_does_not_hold_readiness_once_consul_answers() {
+    let mut world = World::with_consul("");
+    let elsewhere = "consul = { service = \"far\", datacenter = \"dc9\" }";
+    world.documents(Subtree::Services, &[("far", elsewhere, 1)]);
+    world.apply(Event::Consul(Observation::Failing {
+        watch: "service far in dc9".into(),
+        error: "no path to datacenter".into(),
+    }));
+    assert!(
+        world
+            .build()
+            .missing
+            .iter()
+            .any(|what| what == "consul:far: not read yet")
+    );
+    for subtree in [
+        Subtree::Routes,
+        Subtree::Tuning,
+        Subtree::OperatorDrain,
+        Subtree::Pod,
+    ] {
+        world.documents(subtree, &[]);
+    }
+    assert_eq!(world.build().missing[0], "consul:app: not read yet");
+    world.answer(vec![]);
+    assert!(world.build().missing.is_empty());
+}
+
+#[test]
 fn a_name_is_a_server_for_each_of_its_addresses_and_failure_keeps_the_last_answer() {
     let mut world = World::of(
         "[[service]]\nname = \"app\"\nservers = [\"app.internal:80\"]\n[[route]]\nhost = \"*\"\nservice = \"app\"\n",

@@ -1,5 +1,5 @@
-//! Who left the rota and who came back: what two tables differ in, as lines of the log, each change once. Pure but for
-//! [`Line::tell`].
+//! Who left the rota and who came back: what two tables differ in, as lines of the log, each change once.
+//! Pure but for [`Line::tell`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -150,7 +150,9 @@ fn maintenance_is_told_from_critical() {
         b"",
     );
     watching.wait_for_instances("app", |instances| {
-        instances[0].status() == CheckStatus::Maintenance
+        let checks = &instances[0].checks;
+        let says_why = checks.iter().any(|check| check.output == "disk");
+        instances[0].status() == CheckStatus::Maintenance && says_why
     });
 }
 

@@ -299,7 +299,10 @@ fn word_of(instance: &Instance) -> Word {
         CheckStatus::Maintenance => (Verdict::Unfit, MAINTENANCE),
     };
     let evidence = worst.map_or_else(String::new, |check| {
-        format!("{}: {}", check.name, check.output.trim())
+        match (check.name.trim(), check.output.trim()) {
+            ("", words) | (words, "") => words.to_owned(),
+            (name, output) => format!("{name}: {output}"),
+        }
     });
     Word {
         verdict,

@@ -8,6 +8,7 @@ use crate::routing::snapshot::EntryMistake;
 /// What is in force instead of a wrong entry.
 pub const LAST_GOOD: &str = "last good version";
 pub const IGNORED: &str = "ignored";
+pub const UNAVAILABLE: &str = "503";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {

@@ -16,6 +16,7 @@ pub mod order;
 pub mod passive;
 pub mod probe;
 pub mod resolve;
+pub mod rota;
 pub mod service_state;
 pub mod target;
 pub mod task;

@@ -14,7 +14,7 @@ use super::documents::{Documents, Follow};
 use super::drains::{Drained, Drains};
 use super::event::{Effect, Event};
 use super::member::Change;
-use super::mistake::{IGNORED, Mistake};
+use super::mistake::{IGNORED, Mistake, UNAVAILABLE};
 use super::service_state::{ServiceState, World};
 use crate::config::{Config, ConsulService, RouteEntry, ServiceEntry, Tuning};
 use crate::routing::operator::Order;
@@ -430,7 +430,8 @@ impl Model {
             taken.insert((&entry.host, &entry.path), key);
             if !self.services.contains_key(&entry.service) {
                 let message = format!("there is no service {}: answered with 503", entry.service);
-                self.claims.push(Mistake::new(key.clone(), message, "503"));
+                self.claims
+                    .push(Mistake::new(key.clone(), message, UNAVAILABLE));
             }
             routes.push((*entry).clone());
         }

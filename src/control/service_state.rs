@@ -11,7 +11,7 @@ use super::drains::Drains;
 use super::event::Effect;
 use super::guard::Guard;
 use super::member::{Change, Member};
-use super::mistake::Mistake;
+use super::mistake::{Mistake, UNAVAILABLE};
 use crate::config::{ActiveCheck, ConsulService, Guard as GuardPolicy, ServerSource, ServiceEntry};
 use crate::routing::{PassiveFault, ServiceName, Unfit, UpstreamKey};
 
@@ -33,6 +33,8 @@ pub struct ServiceState {
     guard: Guard<SocketAddr, Candidate>,
     members: BTreeMap<SocketAddr, Member>,
     names: BTreeSet<String>,
+    /// Consul named an instance of it at least once.
+    was_named: bool,
     mistakes: Vec<Mistake>,
     revision: u64,
     tls_revision: u64,
@@ -46,6 +48,7 @@ impl ServiceState {
             guard: Guard::default(),
             members: BTreeMap::new(),
             names: BTreeSet::new(),
+            was_named: false,
             mistakes: Vec::new(),
             revision: 0,
             tls_revision: 0,
@@ -97,6 +100,7 @@ impl ServiceState {
         }
         if self.entry.source != entry.source {
             self.guard = Guard::default();
+            self.was_named = false;
         }
         self.entry = Arc::new(entry.clone());
         self.origin = origin;
@@ -114,9 +118,10 @@ impl ServiceState {
 
     /// Brings members in line with what the sources say now.
     pub fn settle(&mut self, world: &mut World<'_>) -> Change {
-        let Some(wanted) = self.wanted(world) else {
+        let Some(mut wanted) = self.wanted(world) else {
             return Change::None;
         };
+        wanted.mistakes.extend(self.never_named(world));
         let mut change = Change::None;
         if self.mistakes != wanted.mistakes || self.names != wanted.names {
             self.mistakes = wanted.mistakes;
@@ -150,6 +155,26 @@ impl ServiceState {
                 ))
             }
         }
+    }
+
+    /// An empty answer is an honest one to Consul, whose likeliest cause is a wrong name or a token that may not read the service.
+    /// One after others is the guard's to judge.
+    fn never_named(&mut self, world: &World<'_>) -> Option<Mistake> {
+        let watch = self.watch()?;
+        let is_named = !world.answers.get(watch)?.is_empty();
+        if self.was_named || is_named {
+            self.was_named = true;
+            return None;
+        }
+        let tag = match &watch.tag {
+            Some(tag) => format!(" with tag {tag}"),
+            None => String::new(),
+        };
+        let message = format!(
+            "consul names no instance{tag}: is the name right, and may the token read the service?"
+        );
+        let entry = format!("consul:{}", watch.service);
+        Some(Mistake::new(entry, message, UNAVAILABLE))
     }
 
     fn follow(&mut self, wanted: BTreeMap<SocketAddr, Candidate>, world: &mut World<'_>) -> Change {

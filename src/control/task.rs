@@ -15,6 +15,7 @@ use super::model::{Model, Terms};
 use super::order::{self, Plan};
 use super::probe::{Probes, Spec, try_connect};
 use super::resolve::Names;
+use super::rota::{Line, Rota};
 use crate::config::Config;
 use crate::routing::operator::{Order, OrderError};
 use crate::routing::swap::Publisher;
@@ -77,6 +78,8 @@ pub struct Task {
     published: u64,
     probes: Probes,
     names: Names,
+    /// What the log has said of who is on the rota.
+    rota: Rota,
     link: Option<Link>,
     sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
@@ -107,6 +110,7 @@ impl Task {
             published: 0,
             probes: Probes::new(sender.clone()),
             names: Names::new(sender.clone()),
+            rota: Rota::default(),
             link,
             sender,
             events,
@@ -137,7 +141,10 @@ impl Task {
                 Some(observation) = heard(&mut self.link) => self.hear(observation),
                 Some(event) = self.events.recv() => self.apply(event),
                 () = until(next) => self.apply(Event::Tick),
-                _ = look.tick() => self.look_for_lost_reports(),
+                _ = look.tick() => {
+                    self.look_for_lost_reports();
+                    tell_lines(&self.rota.overdue(self.clock.now()));
+                }
             }
             self.drain_queues(&mut passive);
             self.carry_out();
@@ -296,6 +303,7 @@ impl Task {
             tracing::debug!(generation = snapshot.generation, "a new table");
             self.publisher.publish(snapshot);
             tell(&news);
+            tell_lines(&self.rota.compare(self.model.services(), self.clock.now()));
             self.follow_wants();
         }
         for waiting in self.waiting.drain(..) {
@@ -379,6 +387,10 @@ fn tell(news: &News) {
     for mistake in &news.mended {
         tracing::info!(entry = %mistake, "mended");
     }
+}
+
+fn tell_lines(lines: &[Line]) {
+    lines.iter().for_each(Line::tell);
 }
 
 /// Writes a key if there is none, again and again until Consul has said whether it did.

@@ -14,7 +14,7 @@ pub struct EntryMistake {
     /// Where it stands: `kv:rota/pod-1/config/routes/shop`, `consul:app/10.0.0.7:80`, `file:route shop`.
     pub entry: String,
     pub message: String,
-    /// `last good version` or `ignored`.
+    /// `last good version`, `last good answer`, `ignored` or `503`.
     pub in_force: &'static str,
     pub since: SystemTime,
 }

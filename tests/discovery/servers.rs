@@ -39,6 +39,39 @@ fn maintenance_is_followed_at_once_in_both_directions() {
 }
 
 #[test]
+fn the_log_says_once_who_left_the_rota_and_who_came_back() {
+    let agent = Agent::start();
+    let (rota, one, _two) = with_two_servers(&agent);
+    let says = |words: &[&str]| {
+        let log = rota.log();
+        let told = |line: &&str| words.iter().all(|word| line.contains(word));
+        log.lines().filter(told).count() == 1
+    };
+    let label = format!("server={}", one.address());
+    agent.set_check("one", "fail");
+    eventually("the log says who left", || {
+        says(&[
+            "WARN",
+            "off the rota",
+            "service=app",
+            &label,
+            "signal=\"consul\"",
+            "reason=\"critical\"",
+            "on=1 of=2",
+        ])
+    });
+    agent.set_check("two", "fail");
+    eventually("the log says that nobody is left", || {
+        says(&["ERROR", "service=app", "nobody is on the rota"])
+    });
+    agent.set_check("one", "pass");
+    eventually("the log says who came back", || {
+        says(&["INFO", " on the rota", &label, "on=1 of=2"])
+            && says(&["INFO", "service=app", "somebody is on the rota again"])
+    });
+}
+
+#[test]
 fn a_new_server_is_used_and_a_stopped_one_is_gone() {
     let agent = Agent::start();
     let (rota, _one, two) = with_two_servers(&agent);

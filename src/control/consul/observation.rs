@@ -63,7 +63,7 @@ pub struct Check {
     pub id: String,
     pub name: String,
     pub status: CheckStatus,
-    /// Cut at 512 bytes.
+    /// Of maintenance: its reason. Cut at 512 bytes.
     pub output: String,
 }
 

@@ -74,6 +74,7 @@ struct CheckEntry {
     status: String,
     #[serde(default)]
     output: String,
+    notes: Option<String>,
 }
 
 /// Reads an answer of `/v1/health/service/:name`.
@@ -153,10 +154,15 @@ fn checks(entries: Vec<CheckEntry>) -> Vec<Check> {
 }
 
 fn check(entry: CheckEntry) -> Check {
+    let status = status(&entry.check_id, &entry.status);
     let mut output = entry.output;
+    // The reason that maintenance was asked for with stands there; a usual check's notes say what it does.
+    if status == CheckStatus::Maintenance && output.is_empty() {
+        output = entry.notes.unwrap_or_default();
+    }
     cut(&mut output, OUTPUT_BYTES);
     Check {
-        status: status(&entry.check_id, &entry.status),
+        status,
         id: entry.check_id,
         name: entry.name,
         output,
@@ -355,6 +361,23 @@ mod tests {
             statuses,
             [Maintenance, Maintenance, Critical, Warning, Critical]
         );
+    }
+
+    #[test]
+    fn the_reason_for_maintenance_is_in_its_notes() {
+        let mut sick = entry("a");
+        sick["Checks"] = json!([
+            {"CheckID": "_node_maintenance", "Status": "critical", "Output": "", "Notes": "new disk"},
+            {"CheckID": "_service_maintenance:a", "Status": "critical", "Notes": "é".repeat(400)},
+            {"CheckID": "service:a", "Status": "critical", "Output": "", "Notes": "asks /health"},
+            {"CheckID": "service:b", "Status": "passing", "Output": "fine", "Notes": null},
+        ]);
+        let read = read(json!([sick]));
+        let checks = &read.instances[0].checks;
+        assert_eq!(checks[0].output, "new disk");
+        assert_eq!(checks[1].output.len(), OUTPUT_BYTES);
+        assert_eq!(checks[2].output, "", "what a check does is no evidence");
+        assert_eq!(checks[3].output, "fine");
     }
 
     #[test]

@@ -280,6 +280,36 @@ fn servers_that_a_document_lists_are_bound_by_allow_upstreams_as_consuls_own() {
 }
 
 #[test]
+fn a_service_of_which_consul_never_named_an_instance_is_a_mistake_until_it_does() {
+    let mut world = World::with_consul("");
+    assert!(world.mistakes().is_empty(), "not heard of yet");
+    world.answer(vec![]);
+    assert_eq!(
+        world.mistakes()["consul:app"],
+        "consul names no instance: is the name right, and may the token read the service? (503)"
+    );
+    world.answer(passing(&["10.0.0.1:80"]));
+    assert!(world.mistakes().is_empty());
+    world.answer(vec![]);
+    assert!(world.mistakes().is_empty(), "the guard's, no mistake");
+}
+
+#[test]
+fn a_tag_that_no_instance_has_is_named_in_the_mistake() {
+    let mut world = World::of(&format!(
+        "{CONSUL}[[service]]\nname = \"app\"\nconsul = {{ service = \"app\", tag = \"blue\" }}\n"
+    ));
+    world.apply(Event::Consul(Observation::Instances {
+        watch: ConsulService {
+            tag: Some("blue".into()),
+            ..watch()
+        },
+        instances: vec![],
+    }));
+    assert!(world.mistakes()["consul:app"].starts_with("consul names no instance with tag blue: "));
+}
+
+#[test]
 fn what_a_watch_said_is_not_forgotten_while_the_watch_goes_on() {
     let mut world = World::with_consul("");
     let more = ("more", "consul = { service = \"more\" }", 2);

@@ -54,6 +54,22 @@ fn a_dead_node_takes_its_servers_off_and_says_so() {
 }
 
 #[test]
+fn evidence_has_no_colon_before_nothing() {
+    for (name, output, evidence) in [
+        ("alive", "its word", "alive: its word"),
+        ("alive", " \n", "alive"),
+        ("", "its word", "its word"),
+        ("", "", ""),
+    ] {
+        let mut world = World::with_consul("");
+        let mut sick = instance(A, CheckStatus::Critical);
+        (sick.checks[0].name, sick.checks[0].output) = (name.into(), output.into());
+        world.answer(vec![sick]);
+        assert_eq!(&*world.standing(A).consul.evidence, evidence);
+    }
+}
+
+#[test]
 fn warning_takes_turns_at_its_own_weight_and_weight_zero_takes_none() {
     let mut world = World::with_consul("");
     let mut warned = instance(A, CheckStatus::Warning);

@@ -5,6 +5,7 @@ mod health;
 mod histories;
 mod live;
 mod protocols;
+mod rota;
 mod scale;
 
 use std::collections::BTreeMap;

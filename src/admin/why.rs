@@ -161,15 +161,22 @@ fn server_of(service: &Service, member: &Member, now: SystemTime) -> ServerOf {
     }
 }
 
-/// With a dot, a colon or a bracket, or a name that a route has: a route for `*` alone makes no host of each mistyped service.
+/// A host has a dot, a colon, a bracket or a path, or it is a route's. Any other word is one too, unless it looks like a service mistyped.
 fn looks_like_host(snapshot: &Snapshot, question: &str) -> bool {
-    let (authority, path) = split_authority(question);
+    let authority = split_authority(question).0;
     Host::parse(authority).is_ok_and(|host| {
         let is_routed = || {
             let mut routes = snapshot.routes.routes();
             routes.any(|route| matches!(&route.host, HostPattern::Exact(known) if *known == host))
         };
-        authority.contains(['.', ':', '[']) || path.len() > 1 || is_routed()
+        let resembles_service = || {
+            let services = snapshot.services.keys().map(|name| name.as_str());
+            !nearest(authority, services).is_empty()
+        };
+        question.contains(['.', ':', '[', '/'])
+            || host.as_str() == "localhost"
+            || is_routed()
+            || !resembles_service()
     })
 }
 

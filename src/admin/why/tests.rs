@@ -165,6 +165,20 @@ fn a_host_or_url_is_explained_by_its_route_and_those_that_lost() {
 }
 
 #[test]
+fn a_word_that_no_service_resembles_is_a_host() {
+    for (question, host) in [
+        ("localhost", "localhost"),
+        ("localhost/", "localhost"),
+        ("printer", "printer"),
+        ("shpo/", "shpo"),
+    ] {
+        let answer = route_of(question);
+        assert_eq!((&*answer.host, &*answer.path), (host, "/"), "{question}");
+    }
+    assert_eq!(route_of("localhost/static").route.unwrap().name, "rest");
+}
+
+#[test]
 fn what_is_refused_is_explained_as_well() {
     let no_path = route_of("http://elsewhere.net/");
     assert!(no_path.route.is_none() && no_path.because.contains("404"));

@@ -228,7 +228,11 @@ fn decide<'a>(snapshot: &'a Snapshot, host: &Host, path: &str) -> Result<&'a Rou
         (Ok(as_sent), Ok(meant)) if as_sent.number == meant.number => Ok(as_sent),
         (Err(NoRoute::Host), _) => Err("it is refused with 404: no route has this host".into()),
         (Err(NoRoute::Path), Err(_)) => {
-            Err("it is refused with 404: the host has routes, none of them has this path".into())
+            let deciding = deciding_host(snapshot, host).map(ToString::to_string);
+            let deciding = deciding.unwrap_or_default();
+            Err(format!(
+                "it is refused with 404: the most specific host decides, {deciding}, and no route of it has this path"
+            ))
         }
         _ => Err(format!(
             "it is refused with 400: as it stands and as servers may read it ({plain}) the path leads to different routes"
@@ -268,7 +272,21 @@ fn covers(pattern: &HostPattern, host: &Host) -> bool {
     }
 }
 
+/// The host that decides before any path is looked at: the exact one, else the longest wildcard, else `*`.
+fn deciding_host<'a>(snapshot: &'a Snapshot, host: &Host) -> Option<&'a HostPattern> {
+    let covering = snapshot.routes.routes().map(|route| &route.host);
+    let weight = |pattern: &&HostPattern| match pattern {
+        HostPattern::Exact(_) => usize::MAX,
+        HostPattern::Wildcard(suffix) => suffix.as_str().len(),
+        HostPattern::Any => 0,
+    };
+    covering
+        .filter(|pattern| covers(pattern, host))
+        .max_by_key(weight)
+}
+
 fn others(snapshot: &Snapshot, host: &Host, path: &str, chosen: Option<&Route>) -> Vec<OtherRoute> {
+    let deciding = deciding_host(snapshot, host);
     let mut others: Vec<OtherRoute> = snapshot
         .routes
         .routes()
@@ -276,7 +294,12 @@ fn others(snapshot: &Snapshot, host: &Host, path: &str, chosen: Option<&Route>) 
         .filter(|other| chosen.is_none_or(|chosen| !std::ptr::eq(&***other, chosen)))
         .map(|other| OtherRoute {
             route: views::route(other),
-            why_not: why_not(other, path, chosen),
+            why_not: match deciding {
+                Some(deciding) if *deciding != other.host => {
+                    format!("the more specific host {deciding} decides, before any path")
+                }
+                _ => why_not(other, path, chosen).to_owned(),
+            },
         })
         .collect();
     others.sort_by(|a, b| (&a.route.host, &a.route.path).cmp(&(&b.route.host, &b.route.path)));
@@ -284,14 +307,13 @@ fn others(snapshot: &Snapshot, host: &Host, path: &str, chosen: Option<&Route>) 
     others
 }
 
-fn why_not(other: &Route, path: &str, chosen: Option<&Route>) -> String {
-    let is_same_host = chosen.is_none_or(|chosen| chosen.host == other.host);
-    let words = match (is_same_host, other.path.has(path)) {
-        (false, _) => "another route's host is more specific",
-        (true, false) => "its path does not have this one",
-        (true, true) => "another route's path is longer",
-    };
-    words.to_owned()
+/// Of a route whose host is the one that decides.
+fn why_not(other: &Route, path: &str, chosen: Option<&Route>) -> &'static str {
+    match (other.path.has(path), chosen) {
+        (false, _) => "its path does not have this one",
+        (true, Some(_)) => "another route's path is longer",
+        (true, None) => "the request is refused before",
+    }
 }
 
 #[cfg(test)]

@@ -179,7 +179,7 @@ fn sick_status() -> StatusView {
         }],
         mistakes: vec![MistakeView {
             entry: "kv:rota/config/routes/x".into(),
-            message: "no service \u{1b}[31mshpo".into(),
+            message: "no service \u{1b}[31mshpo\nno host".into(),
             in_force: "ignored".into(),
             since: "2026-11-20T20:00:00Z".into(),
             since_s: 5,
@@ -194,7 +194,7 @@ fn status_for_people_says_what_is_missing_and_what_is_wrong() {
         "ready      no: consul has not answered\n",
         "discovery  1m01s old, 1 watches failing\n",
         "shop     0/2  1 doubted, nobody is on the rota\n",
-        "mistake in kv:rota/config/routes/x: no service  [31mshpo (in force: ignored; since 5s)\n",
+        "mistake in kv:rota/config/routes/x: no service  [31mshpo; no host (in force: ignored; since 5s)\n",
     ] {
         assert!(text.contains(part), "{part:?} in\n{text}");
     }

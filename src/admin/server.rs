@@ -29,7 +29,6 @@ use super::orders::{self, Verb};
 use super::state::{State, missing};
 use super::{page, views, why};
 use crate::drain::Phase;
-use crate::routing::operator::Order;
 use crate::telemetry::{busy, metrics};
 
 /// Connections at once; more wait to be accepted.
@@ -270,7 +269,7 @@ async fn change(
     let request: orders::Request =
         serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
     let order = request.into_order(verb).map_err(bad)?;
-    let said = describe(&order, via);
+    let said = format!("{} from {}", orders::described(&order), caller(via));
     let carried = tokio::time::timeout(ORDER_TIMEOUT, state.control.order(order)).await;
     match carried {
         Ok(Ok(message)) => {
@@ -318,25 +317,6 @@ async fn whole(body: Incoming) -> Result<Bytes, Refusal> {
             Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, message))
         }
     }
-}
-
-/// An order as the log tells it: who, from where, what.
-fn describe(order: &Order, via: &Via) -> String {
-    let (verb, target, reach, by) = match order {
-        Order::Drain {
-            target, reach, by, ..
-        } => ("drain", target, reach, by),
-        Order::Undrain { target, reach, by } => ("undrain", target, reach, by),
-    };
-    let lasting = match order {
-        Order::Drain {
-            lasting: Some(span),
-            ..
-        } => format!(" for {} s", span.as_secs()),
-        _ => String::new(),
-    };
-    let from = caller(via);
-    format!("{verb} {target:?} ({reach:?}){lasting} by {by:?} from {from}")
 }
 
 fn caller(via: &Via) -> String {

@@ -36,7 +36,7 @@ impl Running {
         let listener = bind(address).unwrap();
         let bound = match &listener {
             AdminListener::Tcp(tcp) => Address::Tcp(tcp.local_addr().unwrap()),
-            AdminListener::Unix(_) => address.clone(),
+            AdminListener::Unix(..) => address.clone(),
         };
         let (stop, stopped) = channel::<()>();
         let thread = std::thread::spawn(move || serve_until(listener, &stopped));
@@ -127,7 +127,7 @@ fn an_order_that_was_not_carried_out_is_an_error_in_words() {
     drop(running);
     let error = run(&Address::Unix(path.clone()), &["status"]).unwrap_err();
     assert!(error.contains("is rota running there?"), "{error}");
-    std::fs::remove_file(path).unwrap();
+    assert!(!path.exists());
 }
 
 #[test]

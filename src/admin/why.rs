@@ -161,22 +161,15 @@ fn server_of(service: &Service, member: &Member, now: SystemTime) -> ServerOf {
     }
 }
 
-/// A host has a dot, a colon, a bracket or a path, or it is a route's. Any other word is one too, unless it looks like a service mistyped.
+/// A host has a dot, a colon, a bracket or a path, or is a route's, or `localhost`: any other word is a service mistyped, and who means a
+/// host writes a slash behind it. A route for `*` makes no host of each word.
 fn looks_like_host(snapshot: &Snapshot, question: &str) -> bool {
-    let authority = split_authority(question).0;
-    Host::parse(authority).is_ok_and(|host| {
+    Host::parse(split_authority(question).0).is_ok_and(|host| {
         let is_routed = || {
             let mut routes = snapshot.routes.routes();
             routes.any(|route| matches!(&route.host, HostPattern::Exact(known) if *known == host))
         };
-        let resembles_service = || {
-            let services = snapshot.services.keys().map(|name| name.as_str());
-            !nearest(authority, services).is_empty()
-        };
-        question.contains(['.', ':', '[', '/'])
-            || host.as_str() == "localhost"
-            || is_routed()
-            || !resembles_service()
+        question.contains(['.', ':', '[', '/']) || host.as_str() == "localhost" || is_routed()
     })
 }
 

@@ -165,17 +165,19 @@ fn a_host_or_url_is_explained_by_its_route_and_those_that_lost() {
 }
 
 #[test]
-fn a_word_that_no_service_resembles_is_a_host() {
+fn localhost_and_a_word_with_a_slash_are_hosts() {
     for (question, host) in [
         ("localhost", "localhost"),
         ("localhost/", "localhost"),
-        ("printer", "printer"),
+        ("printer/", "printer"),
         ("shpo/", "shpo"),
     ] {
         let answer = route_of(question);
         assert_eq!((&*answer.host, &*answer.path), (host, "/"), "{question}");
     }
     assert_eq!(route_of("localhost/static").route.unwrap().name, "rest");
+    let text = for_people(&ask("printer"));
+    assert!(text.contains("if it is a host, ask for printer/"), "{text}");
 }
 
 #[test]

@@ -79,7 +79,7 @@ pub fn check_change(via: &Via, head: &Parts, token: Option<&Token>) -> Result<()
 
 fn check_token(headers: &HeaderMap, token: Option<&Token>) -> Result<(), Refusal> {
     let Some(token) = token else {
-        let message = "no token_file is configured: changes are made through the unix socket alone";
+        let message = "changes over TCP need a token: name its file as admin.token_file, or let admin.address be a unix socket";
         return Err(Refusal::new(StatusCode::FORBIDDEN, message));
     };
     let secret = token.read().map_err(|error| {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -50,7 +50,36 @@ impl fmt::Display for Address {
 #[derive(Debug)]
 pub enum AdminListener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(SocketFile, UnixListener),
+}
+
+/// The file of a Unix socket: removed when dropped, unless another one has taken its place. To be dropped before its listener, whose
+/// file's number nobody else gets while it is open.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and number.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<SocketFile> {
+        let path = std::path::absolute(path)?;
+        let identity = identity(&path)?;
+        Ok(SocketFile { path, identity })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// Opens the address. A Unix socket gets mode 0600; one left behind by a process that is gone is replaced, one that somebody
@@ -58,14 +87,14 @@ pub enum AdminListener {
 pub fn bind(address: &Address) -> io::Result<AdminListener> {
     let bound = match address {
         Address::Tcp(at) => TcpListener::bind(at).map(AdminListener::Tcp),
-        Address::Unix(path) => bind_unix(path).map(AdminListener::Unix),
+        Address::Unix(path) => bind_unix(path),
     };
     bound.map_err(|error| io::Error::new(error.kind(), format!("admin address {address}: {error}")))
 }
 
 /// The socket is made within a directory that only we can enter, closed to others, and only then moved to where it is looked for:
 /// there is no moment at which somebody else could connect.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+fn bind_unix(path: &Path) -> io::Result<AdminListener> {
     remove_stale(path)?;
     let mut closed = path.as_os_str().to_owned();
     closed.push(format!(".{}", std::process::id()));
@@ -76,7 +105,8 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     }
     let listener = bind_within(&closed, path);
     let _ = fs::remove_dir_all(&closed);
-    listener
+    let listener = listener?;
+    Ok(AdminListener::Unix(SocketFile::at(path)?, listener))
 }
 
 fn bind_within(closed: &Path, path: &Path) -> io::Result<UnixListener> {
@@ -142,7 +172,19 @@ mod tests {
         let _listener = bind(&Address::Unix(path.clone())).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_socket_goes_with_its_listener_unless_it_is_anothers() {
+        let path = scratch("gone");
+        let address = Address::Unix(path.clone());
+        drop(bind(&address).unwrap());
+        assert!(!path.exists());
+        let first = bind(&address).unwrap();
+        fs::remove_file(&path).unwrap();
+        let _second = bind(&address).unwrap();
+        drop(first);
+        assert!(path.exists());
     }
 
     #[test]
@@ -154,8 +196,9 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert!(error.to_string().contains(&address.to_string()), "{error}");
         drop(first);
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
         drop(bind(&address).unwrap());
-        fs::remove_file(&path).unwrap();
         fs::write(&path, "mine").unwrap();
         assert!(bind(&address).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");

@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::access::Refusal;
+use super::views::span;
 use crate::routing::ServiceName;
 use crate::routing::operator::{Order, OrderError, Reach, Target};
 
@@ -122,6 +123,30 @@ pub fn parse_span(text: &str) -> Result<Duration, String> {
     Ok(span)
 }
 
+/// An order as the log tells it: `drain shop/10.0.0.7:8080 here by ops@lb for 10m00s`. Letters that a log should not hold are escaped.
+pub fn described(order: &Order) -> String {
+    let (verb, target, reach, by, lasting) = match order {
+        Order::Drain {
+            target,
+            reach,
+            by,
+            lasting,
+        } => ("drain", target, reach, by, *lasting),
+        Order::Undrain { target, reach, by } => ("undrain", target, reach, by, None),
+    };
+    let target = match target {
+        Target::Service(service) => service.to_string(),
+        Target::Server(service, server) => format!("{service}/{}", server.escape_debug()),
+        Target::Node => SELF.to_owned(),
+    };
+    let reach = match reach {
+        Reach::Pod => "for the pod",
+        Reach::Here => "here",
+    };
+    let lasting = lasting.map_or_else(String::new, |time| format!(" for {}", span(time.as_secs())));
+    format!("{verb} {target} {reach} by {}{lasting}", by.escape_debug())
+}
+
 /// How an order that was not carried out is answered.
 pub fn refusal(error: &OrderError) -> Refusal {
     let status = match error {
@@ -174,6 +199,34 @@ mod tests {
         ] {
             assert!(parse_span(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn an_order_is_told_as_it_is_given() {
+        let said = |target: &str, reach, verb, time| {
+            let request = Request {
+                reach,
+                ..request(target, time)
+            };
+            described(&request.into_order(verb).unwrap())
+        };
+        assert_eq!(
+            said(
+                "shop/10.0.0.7:80",
+                RequestReach::Here,
+                Verb::Drain,
+                Some("10m")
+            ),
+            "drain shop/10.0.0.7:80 here by ops@lb for 10m00s"
+        );
+        assert_eq!(
+            said("shop", RequestReach::Pod, Verb::Undrain, None),
+            "undrain shop for the pod by ops@lb"
+        );
+        assert_eq!(
+            said("@self", RequestReach::Here, Verb::Drain, None),
+            "drain @self here by ops@lb"
+        );
     }
 
     #[test]

@@ -72,7 +72,7 @@ fn mistakes(out: &mut String, mistakes: &[MistakeView]) {
             out,
             "<tr><td>{}<td>{}<td>{}<td>{} ago",
             escaped(&mistake.entry),
-            escaped(&mistake.message),
+            escaped(&mistake.message.replace('\n', "; ")),
             escaped(&mistake.in_force),
             span(mistake.since_s)
         );

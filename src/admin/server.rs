@@ -24,12 +24,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::access::{Refusal, Via, check_change, check_reading};
-use super::listener::AdminListener;
+use super::listener::{AdminListener, SocketFile};
 use super::orders::{self, Verb};
 use super::state::{State, missing};
 use super::{page, views, why};
 use crate::drain::Phase;
-use crate::routing::operator::Order;
 use crate::telemetry::{busy, metrics};
 
 /// Connections at once; more wait to be accepted.
@@ -51,7 +50,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 type Answer = Response<Full<Bytes>>;
 
-/// Serves until the gate is at `Stopped` or the task is aborted, and keeps `rota_worker_busy_ratio` up to date meanwhile. To be called
+/// Serves until the gate is at `Stopped` or the task is aborted, when a Unix socket's file is removed, and keeps `rota_worker_busy_ratio` up to date meanwhile. To be called
 /// within the control runtime; the error is the listener's.
 pub fn start(state: Arc<State>, listener: AdminListener) -> io::Result<JoinHandle<()>> {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -60,9 +59,12 @@ pub fn start(state: Arc<State>, listener: AdminListener) -> io::Result<JoinHandl
             listener.set_nonblocking(true)?;
             Listening::Tcp(TcpListener::from_std(listener)?)
         }
-        AdminListener::Unix(listener) => {
+        AdminListener::Unix(file, listener) => {
             listener.set_nonblocking(true)?;
-            Listening::Unix(UnixListener::from_std(listener)?)
+            Listening::Unix {
+                _file: file,
+                listener: UnixListener::from_std(listener)?,
+            }
         }
     };
     Ok(tokio::spawn(async move {
@@ -77,7 +79,11 @@ pub fn start(state: Arc<State>, listener: AdminListener) -> io::Result<JoinHandl
 
 enum Listening {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix {
+        /// Dropped before the listener.
+        _file: SocketFile,
+        listener: UnixListener,
+    },
 }
 
 async fn sample_busy(state: &State) {
@@ -99,7 +105,7 @@ async fn accept(state: &Arc<State>, listener: &Listening, places: &Arc<Semaphore
                 tokio::spawn(serve(state.clone(), stream, via, place));
                 Ok(())
             }),
-            Listening::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+            Listening::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| {
                 tokio::spawn(serve(state.clone(), stream, Via::Unix, place));
             }),
         };
@@ -270,7 +276,7 @@ async fn change(
     let request: orders::Request =
         serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
     let order = request.into_order(verb).map_err(bad)?;
-    let said = describe(&order, via);
+    let said = format!("{} from {}", orders::described(&order), caller(via));
     let carried = tokio::time::timeout(ORDER_TIMEOUT, state.control.order(order)).await;
     match carried {
         Ok(Ok(message)) => {
@@ -318,25 +324,6 @@ async fn whole(body: Incoming) -> Result<Bytes, Refusal> {
             Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, message))
         }
     }
-}
-
-/// An order as the log tells it: who, from where, what.
-fn describe(order: &Order, via: &Via) -> String {
-    let (verb, target, reach, by) = match order {
-        Order::Drain {
-            target, reach, by, ..
-        } => ("drain", target, reach, by),
-        Order::Undrain { target, reach, by } => ("undrain", target, reach, by),
-    };
-    let lasting = match order {
-        Order::Drain {
-            lasting: Some(span),
-            ..
-        } => format!(" for {} s", span.as_secs()),
-        _ => String::new(),
-    };
-    let from = caller(via);
-    format!("{verb} {target:?} ({reach:?}){lasting} by {by:?} from {from}")
 }
 
 fn caller(via: &Via) -> String {

@@ -161,15 +161,15 @@ fn server_of(service: &Service, member: &Member, now: SystemTime) -> ServerOf {
     }
 }
 
-/// With a dot, a colon or a bracket, or a name that a route has: a route for `*` alone makes no host of each mistyped service.
+/// A host has a dot, a colon, a bracket or a path, or is a route's, or `localhost`: any other word is a service mistyped, and who means a
+/// host writes a slash behind it. A route for `*` makes no host of each word.
 fn looks_like_host(snapshot: &Snapshot, question: &str) -> bool {
-    let (authority, path) = split_authority(question);
-    Host::parse(authority).is_ok_and(|host| {
+    Host::parse(split_authority(question).0).is_ok_and(|host| {
         let is_routed = || {
             let mut routes = snapshot.routes.routes();
             routes.any(|route| matches!(&route.host, HostPattern::Exact(known) if *known == host))
         };
-        authority.contains(['.', ':', '[']) || path.len() > 1 || is_routed()
+        question.contains(['.', ':', '[', '/']) || host.as_str() == "localhost" || is_routed()
     })
 }
 
@@ -221,7 +221,11 @@ fn decide<'a>(snapshot: &'a Snapshot, host: &Host, path: &str) -> Result<&'a Rou
         (Ok(as_sent), Ok(meant)) if as_sent.number == meant.number => Ok(as_sent),
         (Err(NoRoute::Host), _) => Err("it is refused with 404: no route has this host".into()),
         (Err(NoRoute::Path), Err(_)) => {
-            Err("it is refused with 404: the host has routes, none of them has this path".into())
+            let deciding = deciding_host(snapshot, host).map(ToString::to_string);
+            let deciding = deciding.unwrap_or_default();
+            Err(format!(
+                "it is refused with 404: the most specific host decides, {deciding}, and no route of it has this path"
+            ))
         }
         _ => Err(format!(
             "it is refused with 400: as it stands and as servers may read it ({plain}) the path leads to different routes"
@@ -261,7 +265,21 @@ fn covers(pattern: &HostPattern, host: &Host) -> bool {
     }
 }
 
+/// The host that decides before any path is looked at: the exact one, else the longest wildcard, else `*`.
+fn deciding_host<'a>(snapshot: &'a Snapshot, host: &Host) -> Option<&'a HostPattern> {
+    let covering = snapshot.routes.routes().map(|route| &route.host);
+    let weight = |pattern: &&HostPattern| match pattern {
+        HostPattern::Exact(_) => usize::MAX,
+        HostPattern::Wildcard(suffix) => suffix.as_str().len(),
+        HostPattern::Any => 0,
+    };
+    covering
+        .filter(|pattern| covers(pattern, host))
+        .max_by_key(weight)
+}
+
 fn others(snapshot: &Snapshot, host: &Host, path: &str, chosen: Option<&Route>) -> Vec<OtherRoute> {
+    let deciding = deciding_host(snapshot, host);
     let mut others: Vec<OtherRoute> = snapshot
         .routes
         .routes()
@@ -269,7 +287,12 @@ fn others(snapshot: &Snapshot, host: &Host, path: &str, chosen: Option<&Route>) 
         .filter(|other| chosen.is_none_or(|chosen| !std::ptr::eq(&***other, chosen)))
         .map(|other| OtherRoute {
             route: views::route(other),
-            why_not: why_not(other, path, chosen),
+            why_not: match deciding {
+                Some(deciding) if *deciding != other.host => {
+                    format!("the more specific host {deciding} decides, before any path")
+                }
+                _ => why_not(other, path, chosen).to_owned(),
+            },
         })
         .collect();
     others.sort_by(|a, b| (&a.route.host, &a.route.path).cmp(&(&b.route.host, &b.route.path)));
@@ -277,14 +300,13 @@ fn others(snapshot: &Snapshot, host: &Host, path: &str, chosen: Option<&Route>) 
     others
 }
 
-fn why_not(other: &Route, path: &str, chosen: Option<&Route>) -> String {
-    let is_same_host = chosen.is_none_or(|chosen| chosen.host == other.host);
-    let words = match (is_same_host, other.path.has(path)) {
-        (false, _) => "another route's host is more specific",
-        (true, false) => "its path does not have this one",
-        (true, true) => "another route's path is longer",
-    };
-    words.to_owned()
+/// Of a route whose host is the one that decides.
+fn why_not(other: &Route, path: &str, chosen: Option<&Route>) -> &'static str {
+    match (other.path.has(path), chosen) {
+        (false, _) => "its path does not have this one",
+        (true, Some(_)) => "another route's path is longer",
+        (true, None) => "the request is refused before",
+    }
 }
 
 #[cfg(test)]

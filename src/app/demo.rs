@@ -71,8 +71,8 @@ pub fn prepare() -> Result<Demo, String> {
 }
 
 impl Demo {
-    /// The text to print before anything else, in one write: the three URLs (HTTP, HTTPS, admin), then ports that were taken,
-    /// then what to try.
+    /// The text to print before anything else, in one write: the three URLs (HTTP, HTTPS, admin), then the servers, ports that were
+    /// taken and what to try.
     pub fn opening(&self) -> String {
         self.opening.clone()
     }
@@ -87,7 +87,7 @@ fn prepare_at(wanted: Ports) -> Result<Demo, String> {
     let config = config(&ports, &servers.addresses(), workers);
     let opened = sockets.for_listeners(&config);
     let certificates = certificates(&issued)?;
-    let opening = opening(&ports, &ca_file);
+    let opening = opening(&ports, &servers.addresses(), &ca_file);
     Ok(Demo {
         config,
         certificates,
@@ -259,7 +259,7 @@ fn certificates(issued: &Issued) -> Result<CertStore, String> {
     Ok(builder.build(SystemTime::now()))
 }
 
-fn opening(ports: &ChosenPorts, ca_file: &CaFile) -> String {
+fn opening(ports: &ChosenPorts, servers: &[SocketAddr], ca_file: &CaFile) -> String {
     let (http, https, admin) = (ports.http, ports.https, ports.admin);
     let taken: String = ports.taken.iter().map(|line| format!("{line}\n")).collect();
     let taken = if taken.is_empty() {
@@ -267,6 +267,11 @@ fn opening(ports: &ChosenPorts, ca_file: &CaFile) -> String {
     } else {
         format!("\n{taken}")
     };
+    let servers: Vec<String> = (1..)
+        .zip(servers)
+        .map(|(number, address)| format!("app-{number} = {address}"))
+        .collect();
+    let servers = servers.join(", ");
     let ca = ca_file.path().display();
     let rota = this_program();
     let rota = rota.display();
@@ -282,6 +287,7 @@ fn opening(ports: &ChosenPorts, ca_file: &CaFile) -> String {
 http://{http}/   HTTP: three app servers, in turn
 https://{https}/  HTTPS: the same; the certificate's CA was made for this run
 http://{admin}/   admin: what rota knows and why
+The servers: {servers}
 {taken}
 Try, in another terminal:
   for i in 1 2 3 4 5 6 7 8 9; do curl -s http://{http}/; done
@@ -347,6 +353,12 @@ mod tests {
         let said = format!("{} is taken, using {}", wanted.https, https.port());
         assert!(text.contains(&said), "{text}");
         assert!(text.contains(&format!("why app --admin {admin}")));
+        for (number, address) in (1..).zip(demo.running.servers.addresses()) {
+            assert!(
+                text.contains(&format!("app-{number} = {address}")),
+                "{text}"
+            );
+        }
     }
 
     #[test]

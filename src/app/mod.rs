@@ -41,6 +41,9 @@ pub fn main() -> ExitCode {
 }
 
 fn launch(config: Config, file: PathBuf, certificates: CertStore) -> ExitCode {
+    if let Some(warning) = secrets::exposed_tokens(&config) {
+        eprintln!("rota: warning: {warning}");
+    }
     match sockets::open_all(&config) {
         Ok(opened) => run::run(Launch {
             config,
@@ -82,6 +85,7 @@ fn check(file: &Path, form: &Form) -> ExitCode {
                 .warnings()
                 .iter()
                 .map(ToString::to_string)
+                .chain(secrets::exposed_tokens(&config))
                 .collect(),
         ),
         Err(mistakes) => (mistakes, Vec::new()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::admin::Token;
 use crate::config::{Config, ConsulToken, ServiceProtocol};
@@ -29,6 +30,19 @@ pub fn unusable_tokens(config: &Config) -> Vec<String> {
         mistakes.extend(problem.map(|why| format!("consul.token_file: {}: {why}", path.display())));
     }
     mistakes
+}
+
+/// A line if others than its owner can read Consul's token. No mistake: agents' own files often are so.
+pub fn exposed_tokens(config: &Config) -> Option<String> {
+    let token = config.consul.as_ref()?.token.as_ref()?;
+    let ConsulToken::File(path) = token else {
+        return None;
+    };
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    let path = path.display();
+    (mode & 0o077 != 0).then(|| {
+        format!("consul.token_file: {path}: others can read it (mode {mode:04o}; 0600 is right)")
+    })
 }
 
 /// A line for each CA or client certificate that cannot be used to speak to Consul or to servers.

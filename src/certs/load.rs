@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use rustls::sign::SigningKey;
 
 use super::certificate::{Certificate, parse_key};
-use super::mistake::{CertMistake, CertWarning};
+use super::mistake::{CertMistake, CertWarning, PlacedMistake};
 use super::store::CertStore;
 use crate::config::{CertificateFiles, Listener};
 use crate::routing::Scheme;
@@ -20,11 +20,11 @@ pub const MAX_PEM_BYTES: u64 = 1024 * 1024;
 
 /// Reads the files of all listeners: each key once and each pair once, however often they are named. Expired and not yet valid
 /// certificates are loaded, and in [`CertStore::warnings`]. The error holds every mistake, each in one line with its path.
-pub fn load(listeners: &[Listener]) -> Result<CertStore, Vec<CertMistake>> {
+pub fn load(listeners: &[Listener]) -> Result<CertStore, Vec<PlacedMistake>> {
     let mut builder = CertStore::builder();
     let mut mistakes = Vec::new();
     let mut files = Files::default();
-    for listener in listeners {
+    for (number, listener) in listeners.iter().enumerate() {
         let name = &listener.policy.name;
         builder.listener(name);
         if listener.certificates.is_empty() && listener.policy.scheme == Scheme::Https {
@@ -32,10 +32,16 @@ pub fn load(listeners: &[Listener]) -> Result<CertStore, Vec<CertMistake>> {
                 listener: name.to_string(),
             });
         }
-        for pair in &listener.certificates {
-            if let Some(certificate) = files.certificate(pair, &mut mistakes) {
+        for (index, pair) in listener.certificates.iter().enumerate() {
+            let mut found = Vec::new();
+            if let Some(certificate) = files.certificate(pair, &mut found) {
                 builder.add(name, certificate);
             }
+            mistakes.extend(found.into_iter().map(|mistake| PlacedMistake {
+                listener: number,
+                certificate: index,
+                mistake,
+            }));
         }
     }
     if mistakes.is_empty() {
@@ -112,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_mistake_is_named_in_one_line_with_its_path() {
+    fn every_mistake_is_named_in_one_line_with_its_place_and_path() {
         let folder = Folder::new();
         let (one, other) = (made(&["a.test"]), made(&["b.test"]));
         let good = folder.write("a.pem", &one.chain_pem);
@@ -132,12 +138,19 @@ mod tests {
         let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         assert_eq!(lines.len(), 5, "{lines:#?}");
         assert!(lines.iter().all(|line| !line.contains('\n')));
-        let starts = |line: &str, path: &Path| line.starts_with(&path.display().to_string());
-        assert!(starts(&lines[0], &foreign_key) && lines[0].contains("does not belong"));
-        assert!(starts(&lines[1], &missing) && lines[1].contains("No such file"));
-        assert!(starts(&lines[2], &empty) && lines[2].contains("no certificate"));
-        assert!(starts(&lines[3], &empty) && lines[3].contains("no private key"));
-        assert!(starts(&lines[4], &missing));
+        for (line, (index, path, why)) in lines.iter().zip([
+            (1, &foreign_key, "the key does not belong"),
+            (2, &missing, "no such file"),
+            (3, &empty, "no certificate"),
+            (4, &empty, "no private key"),
+            (5, &missing, "no such file"),
+        ]) {
+            let start = format!(
+                "listener[0].certificates[{index}]: {}: {why}",
+                path.display()
+            );
+            assert!(line.starts_with(&start), "{line}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is wrong or doubtful with certificate files, each in one line that begins with the path.
+//! What is wrong or doubtful with certificate files, each in one line with its place and path.
 
 use std::fmt;
 use std::io;
@@ -43,10 +43,38 @@ pub enum CertMistake {
     },
 }
 
+/// A mistake, and where the file names it first. `Display` is one line: `listener[1].certificates[2]: …`.
+#[derive(Debug)]
+pub struct PlacedMistake {
+    /// Counted from 0, as the pair of files in it is.
+    pub listener: usize,
+    pub certificate: usize,
+    pub mistake: CertMistake,
+}
+
+impl fmt::Display for PlacedMistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PlacedMistake {
+            listener,
+            certificate,
+            mistake,
+        } = self;
+        write!(
+            f,
+            "listener[{listener}].certificates[{certificate}]: {mistake}"
+        )
+    }
+}
+
+impl std::error::Error for PlacedMistake {}
+
 impl fmt::Display for CertMistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CertMistake::Unreadable { path, error } => write!(f, "{}: {error}", path.display()),
+            CertMistake::Unreadable { path, error } => match error.kind() {
+                io::ErrorKind::NotFound => write!(f, "{}: no such file", path.display()),
+                _ => write!(f, "{}: {error}", path.display()),
+            },
             CertMistake::TooLarge { path } => write!(
                 f,
                 "{}: larger than {} bytes, no certificate or key is",

@@ -18,6 +18,6 @@ mod fixture;
 pub use accept::{AcceptError, accept};
 pub use certificate::Certificate;
 pub use load::load;
-pub use mistake::{CertMistake, CertWarning};
+pub use mistake::{CertMistake, CertWarning, PlacedMistake};
 pub use server::server_config;
 pub use store::{CertStore, CertStoreBuilder};

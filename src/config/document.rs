@@ -171,7 +171,7 @@ mod tests {
                     "r",
                     b"host = \"a:80\"\npath = \"x\"\nservice = \"a b\"",
                 )),
-                "routes/r:1: host = \"a:80\": a host's port is not a number from 0 to 65535: expected a host such as \"shop.example.com\", \"*.example.com\" or \"*\"\n\
+                "routes/r:1: host = \"a:80\": a route's host has no scheme and no port: expected a host such as \"shop.example.com\", \"*.example.com\" or \"*\"\n\
                  routes/r:2: path = \"x\": a path has to begin with \"/\": expected a path such as \"/news\"\n\
                  routes/r:3: service = \"a b\": expected 1 to 128 of the characters A-Z a-z 0-9 . _ -",
             ),

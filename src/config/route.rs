@@ -1,5 +1,7 @@
 //! `[[route]]`, in the file or as a document: which host and path go to which service.
 
+use std::net::Ipv6Addr;
+
 use super::model::RouteEntry;
 use super::names::{LABEL, PLAIN_NAME, label};
 use super::section::Section;
@@ -15,14 +17,10 @@ pub(super) fn read(from: &Section<'_>, name: Option<&str>) -> Option<RouteEntry>
     from.need("host", HOST);
     from.need("service", "the name of a service");
     let given = from.text("name", LABEL, label);
-    let host = explained(from, "host", HOST, |text| {
-        HostPattern::parse(text).map_err(|error| error.to_string())
-    });
+    let host = explained(from, "host", HOST, host_pattern);
     let path = match from.has("path") {
         false => Some(Prefix::parse("/").expect("the root is a prefix")),
-        true => explained(from, "path", "a path such as \"/news\"", |text| {
-            Prefix::parse(text).map_err(|error| error.to_string())
-        }),
+        true => explained(from, "path", "a path such as \"/news\"", prefix),
     };
     let service = from.text("service", PLAIN_NAME, ServiceName::parse);
     if let (Some(document), Some(given)) = (name, &given)
@@ -43,6 +41,31 @@ pub(super) fn read(from: &Section<'_>, name: Option<&str>) -> Option<RouteEntry>
         path,
         service: service?,
     })
+}
+
+/// What people write who know another balancer gets an answer of its own.
+fn host_pattern(text: &str) -> Result<HostPattern, String> {
+    let is_ipv6 = text.parse::<Ipv6Addr>().is_ok();
+    let after_literal = text.rsplit(']').next().unwrap_or_default();
+    if text.contains("://") || (after_literal.contains(':') && !is_ipv6) {
+        return Err("a route's host has no scheme and no port".into());
+    }
+    if text.contains('/') {
+        return Err("a route's host has no path, that is a key of its own".into());
+    }
+    if text != "*" && text.strip_prefix("*.").unwrap_or(text).contains('*') {
+        return Err("`*` stands alone, or first as `*.`".into());
+    }
+    HostPattern::parse(text).map_err(|error| error.to_string())
+}
+
+fn prefix(text: &str) -> Result<Prefix, String> {
+    if text.contains('*') {
+        let message =
+            "`*` has no meaning here, a path is a prefix anyway (\"/news\" has \"/news/x\")";
+        return Err(message.into());
+    }
+    Prefix::parse(text).map_err(|error| error.to_string())
 }
 
 /// Reads a text whose parser says itself what is wrong with it.

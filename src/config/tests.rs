@@ -292,6 +292,22 @@ fn a_wrong_route_is_told() {
             "rota.toml:11: route[1].host = \"a.example.\": the same host and path as route[0]",
         ),
         (
+            "[[route]]\nhost = \"shop.example.com:8443\"\nservice = \"shop\"",
+            "rota.toml:7: route[0].host = \"shop.example.com:8443\": a route's host has no scheme and no port: expected a host such as \"shop.example.com\", \"*.example.com\" or \"*\"",
+        ),
+        (
+            "[[route]]\nhost = \"https://shop.example.com\"\nservice = \"shop\"",
+            "rota.toml:7: route[0].host = \"https://shop.example.com\": a route's host has no scheme and no port: expected a host such as \"shop.example.com\", \"*.example.com\" or \"*\"",
+        ),
+        (
+            "[[route]]\nhost = \"shop.*.com\"\nservice = \"shop\"",
+            "rota.toml:7: route[0].host = \"shop.*.com\": `*` stands alone, or first as `*.`: expected a host such as \"shop.example.com\", \"*.example.com\" or \"*\"",
+        ),
+        (
+            "[[route]]\nhost = \"*\"\npath = \"/news/*\"\nservice = \"shop\"",
+            "rota.toml:8: route[0].path = \"/news/*\": `*` has no meaning here, a path is a prefix anyway (\"/news\" has \"/news/x\"): expected a path such as \"/news\"",
+        ),
+        (
             "[[route]]\nname = \"r\"\nhost = \"a\"\nservice = \"shop\"\n[[route]]\nname = \"r\"\nhost = \"b\"\nservice = \"shop\"",
             "rota.toml:11: route[1].name = \"r\": the same name as route[0]",
         ),

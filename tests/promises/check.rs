@@ -1,6 +1,7 @@
 //! A wrong file: every mistake named in one run, and nothing started.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::support::rota::{Directory, Place, run, said};
 
@@ -118,6 +119,24 @@ tls = { ca = "empty.pem" }
                 .any(|part| part.contains(key) && part.contains(file) && part.contains(why));
             assert!(is_named, "{key}, {file}, {why}: {text}");
         }
+    }
+}
+
+#[test]
+fn a_consul_token_that_others_can_read_is_warned_of_and_taken() {
+    let directory = Directory::new();
+    let path = directory.path().join("rota.toml");
+    let token = directory.path().join("consul.token");
+    fs::write(&token, "a-token").unwrap();
+    let text =
+        "[[listener]]\naddress = \"127.0.0.1:8080\"\n[consul]\ntoken_file = \"consul.token\"\n";
+    fs::write(&path, text).unwrap();
+    for (mode, is_warned) in [(0o644, true), (0o600, false)] {
+        fs::set_permissions(&token, fs::Permissions::from_mode(mode)).unwrap();
+        let output = run(&["check", path.to_str().unwrap()]);
+        let text = said(&output);
+        assert!(output.status.success(), "{text}");
+        assert_eq!(text.contains("others can read it"), is_warned, "{text}");
     }
 }
 

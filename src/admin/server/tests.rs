@@ -6,7 +6,7 @@ use crate::admin::orders::{Carried, Control};
 use crate::admin::{CertificateRow, Token};
 use crate::drain::{self, Drain};
 use crate::routing::Snapshot;
-use crate::routing::operator::{OrderError, Target};
+use crate::routing::operator::{Order, OrderError, Target};
 use crate::routing::swap::{self, Publisher};
 use crate::telemetry::Vitals;
 use std::net::SocketAddr;

@@ -165,6 +165,44 @@ fn a_host_or_url_is_explained_by_its_route_and_those_that_lost() {
 }
 
 #[test]
+fn localhost_and_a_word_with_a_slash_are_hosts() {
+    for (question, host) in [
+        ("localhost", "localhost"),
+        ("localhost/", "localhost"),
+        ("printer/", "printer"),
+        ("shpo/", "shpo"),
+    ] {
+        let answer = route_of(question);
+        assert_eq!((&*answer.host, &*answer.path), (host, "/"), "{question}");
+    }
+    assert_eq!(route_of("localhost/static").route.unwrap().name, "rest");
+    let text = for_people(&ask("printer"));
+    assert!(text.contains("if it is a host, ask for printer/"), "{text}");
+}
+
+#[test]
+fn the_more_specific_host_is_named_where_it_decides_before_the_path() {
+    let blog = service("blog", [].into());
+    let (routes, _) = RouteTable::build([
+        route("all", "*", "/", &blog, 1),
+        route("news", "www.example.com", "/news", &blog, 2),
+    ]);
+    let snapshot = Snapshot {
+        routes,
+        ..Snapshot::default()
+    };
+    let question = "www.example.com/other";
+    let Answer::Route(answer) = explain(&snapshot, question, SystemTime::now()) else {
+        panic!("a route")
+    };
+    assert!(answer.route.is_none());
+    assert!(answer.because.contains("decides, www.example.com, and"));
+    let why: Vec<&str> = answer.others.iter().map(|o| &*o.why_not).collect();
+    let decides = "the more specific host www.example.com decides, before any path";
+    assert_eq!(why, [decides, "its path does not have this one"]);
+}
+
+#[test]
 fn what_is_refused_is_explained_as_well() {
     let no_path = route_of("http://elsewhere.net/");
     assert!(no_path.route.is_none() && no_path.because.contains("404"));

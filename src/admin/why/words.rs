@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{Answer, RouteAnswer, ServerOf};
 use crate::admin::views::{ServerView, ServiceView, span};
+use crate::routing::Host;
 
 /// Several lines, each ended. Nothing in them moves a terminal's cursor: evidence comes from servers.
 pub fn for_people(answer: &Answer) -> String {
@@ -20,6 +21,10 @@ pub fn for_people(answer: &Answer) -> String {
         Answer::Unknown { question, near } => {
             line(&mut out, 0, &format!("nothing here is called {question:?}"));
             about_near(&mut out, near);
+            if Host::parse(question).is_ok() {
+                let text = format!("if it is a host, ask for {question}/");
+                line(&mut out, 0, &text);
+            }
         }
     }
     out

@@ -83,7 +83,7 @@ pub fn status(status: &StatusView) -> String {
         let text = format!(
             "mistake in {}: {} (in force: {}; since {})",
             mistake.entry,
-            mistake.message,
+            mistake.message.replace('\n', "; "),
             mistake.in_force,
             span(mistake.since_s)
         );

@@ -229,9 +229,9 @@ fn one_hundred_swaps_a_second() {
         each.push((swapped.control - calm.control) / swapped.swaps);
         swaps.push(swapped.swaps / setting("ROUND_SECONDS", 10) as f64);
         failed += calm.tally.failed() + swapped.tally.failed();
+        sockets.iter_mut().for_each(still_echoes);
     }
     let after = rota.memory_kib("VmRSS");
-    sockets.iter_mut().for_each(still_echoes);
     println!(
         "figure: swaps: {:.0} a second, {failed} failed, workers' CPU a request x {}, p99 x {}, {:.0} µs of control a swap, memory {memory} to {after} KiB, 100 WebSockets open, {rounds} rounds",
         median(swaps),

@@ -20,6 +20,8 @@ use crate::config::{Config, ConsulService, RouteEntry, ServiceEntry, Tuning};
 use crate::routing::operator::Order;
 use crate::routing::{ServiceName, Unfit, UpstreamKey};
 
+mod readiness;
+
 /// What never changes while the process runs.
 #[derive(Clone, Debug)]
 pub struct Terms {
@@ -167,45 +169,6 @@ impl Model {
         self.answers.retain(|watch, _| watches.contains(watch));
         let names = self.names();
         self.names.retain(|name, _| names.contains(name));
-    }
-
-    /// What is still missing for the first full table, in words; empty from the first time it is.
-    pub fn missing(&self) -> Vec<String> {
-        if self.was_ready {
-            return Vec::new();
-        }
-        let mut missing = Vec::new();
-        if self.terms.consul_prefix.is_some() {
-            missing.extend(self.documents.missing());
-        }
-        let is_consul_there = missing.is_empty();
-        for service in self.services.values() {
-            if let Some(watch) = service.watch()
-                && !self.answers.contains_key(watch)
-                && !(is_consul_there && self.is_elsewhere_and_failing(watch))
-            {
-                missing.push(format!("consul:{}: not read yet", watch.service));
-            }
-            let unknown = service
-                .names()
-                .iter()
-                .filter(|name| !self.names.contains_key(*name));
-            missing.extend(unknown.map(|name| format!("dns:{name}: not resolved yet")));
-        }
-        if !missing.is_empty() {
-            let failing = self.failing.iter();
-            missing.extend(failing.map(|(watch, error)| format!("{watch}: {error}")));
-        }
-        missing
-    }
-
-    /// Another datacenter that does not answer, or does not exist, is no reason to keep this pod from serving all else.
-    fn is_elsewhere_and_failing(&self, watch: &ConsulService) -> bool {
-        let fails_in = |datacenter: &String| {
-            let end = format!(" in {datacenter}");
-            self.failing.keys().any(|watch| watch.ends_with(&end))
-        };
-        watch.datacenter.as_ref().is_some_and(fails_in)
     }
 
     /// Everything that could not be taken, not yet dated.

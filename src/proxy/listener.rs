@@ -55,7 +55,7 @@ pub async fn accept_all(
             _ = closes.changed() => break,
         }
     }
-    while let Some(Ok((stream, peer))) = queued(&listener).await {
+    for (stream, peer) in queued(listener) {
         let place = place(&worker).await;
         door.admit(&worker, place, stream, peer);
     }
@@ -75,15 +75,15 @@ async fn place(worker: &Rc<Worker>) -> Place {
     }
 }
 
-/// A connection that is in the socket's queue already.
-async fn queued(listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-    std::future::poll_fn(|cx| {
-        std::task::Poll::Ready(match listener.poll_accept(cx) {
-            std::task::Poll::Ready(accepted) => Some(accepted),
-            std::task::Poll::Pending => None,
-        })
+/// What is in the socket's queue, until it is empty; then the socket is closed. The kernel is asked, not tokio, which may not have
+/// heard yet of what came last.
+fn queued(listener: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let listener = listener.into_std().ok();
+    std::iter::from_fn(move || {
+        let (stream, peer) = listener.as_ref()?.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, peer))
     })
-    .await
 }
 
 async fn rest(worker: &Worker, error: &io::Error) {

@@ -1,9 +1,14 @@
-//! Signals, as what they ask for.
+//! Signals, as what they ask for. They are taken on a thread of their own, so that none wakes a worker.
 
 use std::io;
 use std::time::Duration;
 
-use tokio::signal::unix::{self, SignalKind};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator;
+use tokio::sync::mpsc;
+
+/// Signals that wait to be carried out; more of them make the signals' thread wait, and the kernel merges what comes then.
+const WAITING: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -20,42 +25,47 @@ pub enum Signal {
 }
 
 /// All signals that rota takes.
-pub struct Signals {
-    term: unix::Signal,
-    quit: unix::Signal,
-    interrupt: unix::Signal,
-    hangup: unix::Signal,
-    user1: unix::Signal,
-    user2: unix::Signal,
-}
+pub struct Signals(mpsc::Receiver<Signal>);
 
 impl Signals {
-    /// From here on they no longer end the process by themselves. To be called on a tokio runtime.
+    /// From here on they no longer end the process by themselves.
     pub fn watch() -> io::Result<Signals> {
-        Ok(Signals {
-            term: unix::signal(SignalKind::terminate())?,
-            quit: unix::signal(SignalKind::quit())?,
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            hangup: unix::signal(SignalKind::hangup())?,
-            user1: unix::signal(SignalKind::user_defined1())?,
-            user2: unix::signal(SignalKind::user_defined2())?,
-        })
+        let mut taken =
+            iterator::Signals::new([SIGTERM, SIGQUIT, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
+        let (sender, receiver) = mpsc::channel(WAITING);
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for number in taken.forever() {
+                    if sender.blocking_send(meaning(number)).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Signals(receiver))
     }
 
     pub async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.term.recv() => Signal::Drain,
-            _ = self.quit.recv() => Signal::Drain,
-            _ = self.interrupt.recv() => Signal::Stop,
-            _ = self.hangup.recv() => Signal::Reload,
-            _ = self.user1.recv() => Signal::ReopenLogs,
-            _ = self.user2.recv() => Signal::Upgrade,
-        }
+        self.0
+            .recv()
+            .await
+            .expect("the signals' thread ends after its receiver")
     }
 
     /// While draining: whether a second TERM, or INT, comes within `span`.
     pub async fn is_stopped_within(&mut self, span: Duration) -> bool {
         let stopped = async { while !matches!(self.next().await, Signal::Drain | Signal::Stop) {} };
         tokio::time::timeout(span, stopped).await.is_ok()
+    }
+}
+
+fn meaning(number: i32) -> Signal {
+    match number {
+        SIGTERM | SIGQUIT => Signal::Drain,
+        SIGINT => Signal::Stop,
+        SIGHUP => Signal::Reload,
+        SIGUSR1 => Signal::ReopenLogs,
+        SIGUSR2 => Signal::Upgrade,
+        other => unreachable!("signal {other} was never asked for"),
     }
 }

@@ -1,6 +1,7 @@
 //! The figures that README shows, each printed as one line `figure: …` and held to its bar.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -176,7 +177,8 @@ struct Round {
     tally: Tally,
 }
 
-fn round(rota: &Rota, swap: Option<&dyn Fn(u32)>) -> Round {
+/// A round with `act` done every 10 ms.
+fn round(rota: &Rota, act: &dyn Fn(u32)) -> Round {
     let ((workers, others), generation) = (cpu_by_plane(rota), rota.generation());
     let load = Load::new(rota.http(), 32).rate(2000).start();
     let begin = Instant::now();
@@ -184,9 +186,7 @@ fn round(rota: &Rota, swap: Option<&dyn Fn(u32)>) -> Round {
     let mut number = 0;
     while begin.elapsed() < span {
         number += 1;
-        if let Some(swap) = swap {
-            swap(number);
-        }
+        act(number);
         let next = Duration::from_millis(10) * number;
         std::thread::sleep(next.saturating_sub(begin.elapsed()));
     }
@@ -200,29 +200,30 @@ fn round(rota: &Rota, swap: Option<&dyn Fn(u32)>) -> Round {
     }
 }
 
-#[test]
-#[ignore = "a figure: scripts/figures"]
-fn one_hundred_swaps_a_second() {
-    let _alone = alone();
+/// Two servers, and a service beside them that `pool` changes.
+fn swapped(addresses: &[SocketAddr], pool: u32) -> String {
+    let other =
+        format!("[[service]]\nname = \"other\"\nservers = [\"127.0.0.1:1\"]\npool = {pool}\n");
+    format!("{}{other}", edge(addresses))
+}
+
+fn echoes() -> Vec<Origin> {
     let origins: Vec<_> = (0..2)
         .map(|_| Origin::start(|exchange| echo_or(exchange, "ok")))
         .collect();
     origins.iter().for_each(Origin::stop_recording);
-    let addresses: Vec<_> = origins.iter().map(Origin::address).collect();
-    let config = |pool: u32| {
-        let other =
-            format!("[[service]]\nname = \"other\"\nservers = [\"127.0.0.1:1\"]\npool = {pool}\n");
-        format!("{}{other}", edge(&addresses))
-    };
-    let rota = Place::new().start(&config(10));
-    let swap = |number: u32| rota.reload(&config(11 + number % 50));
-    let mut sockets: Vec<_> = (0..100).map(|_| websocket(&rota)).collect();
-    round(&rota, Some(&swap));
+    origins
+}
+
+/// Rounds with `swap` every 10 ms beside rounds with `calm`, while WebSockets stay open.
+fn measure_swaps(way: &str, rota: &Rota, swap: &dyn Fn(u32), calm: &dyn Fn(u32)) {
+    let mut sockets: Vec<_> = (0..100).map(|_| websocket(rota)).collect();
+    round(rota, swap);
     let memory = rota.memory_kib("VmRSS");
     let (mut cost, mut tail, mut each) = (Vec::new(), Vec::new(), Vec::new());
     let (mut failed, mut swaps, rounds) = (0, Vec::new(), setting("ROUNDS", 5));
     for _ in 0..rounds {
-        let (calm, swapped) = (round(&rota, None), round(&rota, Some(&swap)));
+        let (calm, swapped) = (round(rota, calm), round(rota, swap));
         let p99 = |round: &Round| round.tally.percentile(0.99).as_secs_f64();
         cost.push(swapped.cost / calm.cost);
         tail.push(p99(&swapped) / p99(&calm));
@@ -233,7 +234,7 @@ fn one_hundred_swaps_a_second() {
     }
     let after = rota.memory_kib("VmRSS");
     println!(
-        "figure: swaps: {:.0} a second, {failed} failed, workers' CPU a request x {}, p99 x {}, {:.0} µs of control a swap, memory {memory} to {after} KiB, 100 WebSockets open, {rounds} rounds",
+        "figure: swaps by {way}: {:.0} a second, {failed} failed, workers' CPU a request x {}, p99 x {}, {:.0} µs of control a swap, memory {memory} to {after} KiB, 100 WebSockets open, {rounds} rounds",
         median(swaps),
         spread(&cost),
         spread(&tail),
@@ -241,6 +242,47 @@ fn one_hundred_swaps_a_second() {
     );
     assert_eq!(failed, 0);
     assert!(median(tail) < 1.5 && median(cost) < 1.05);
+}
+
+#[test]
+#[ignore = "a figure: scripts/figures"]
+fn one_hundred_swaps_a_second() {
+    let _alone = alone();
+    let origins = echoes();
+    let addresses: Vec<_> = origins.iter().map(Origin::address).collect();
+    let rota = Place::new().start(&swapped(&addresses, 10));
+    let swap = |number: u32| rota.reload(&swapped(&addresses, 11 + number % 50));
+    measure_swaps("HUP", &rota, &swap, &|_| ());
+}
+
+/// Two subtrees by turns: a watch is held to 50 questions a second. While calm, the agent is written to as often, elsewhere.
+#[test]
+#[ignore = "a figure: scripts/figures"]
+fn one_hundred_swaps_a_second_through_kv() {
+    let _alone = alone();
+    let agent = Agent::start();
+    let origins = echoes();
+    let addresses: Vec<_> = origins.iter().map(Origin::address).collect();
+    let discovery = format!(
+        "[consul]\naddress = \"{}\"\nprefix = \"figures\"\n",
+        agent.http_address()
+    );
+    let rota = Place::new().start(&format!("{discovery}{}", edge(&addresses)));
+    let write = |prefix: &str, number: u32| {
+        let value = 11 + number / 2 % 50;
+        match number % 2 {
+            0 => agent.put(
+                &format!("{prefix}/config/services/other"),
+                format!("servers = [\"192.0.2.1:1\"]\npool = {value}\n").as_bytes(),
+            ),
+            _ => agent.put(
+                &format!("{prefix}/config/tuning"),
+                format!("[limits]\ntarget_bytes = \"{value}KiB\"\n").as_bytes(),
+            ),
+        }
+    };
+    let swap = |number: u32| write("figures", number);
+    measure_swaps("KV", &rota, &swap, &|number| write("elsewhere", number));
 }
 
 #[test]

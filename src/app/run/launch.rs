@@ -34,10 +34,8 @@ impl Process {
             .build()
             .map_err(|error| format!("the control plane's runtime: {error}"))?;
         // Before anybody can know that there is something to end.
-        let signals = {
-            let _within = runtime.enter();
-            Signals::watch().map_err(|error| format!("signals can't be watched: {error}"))?
-        };
+        let signals =
+            Signals::watch().map_err(|error| format!("signals can't be watched: {error}"))?;
         raise_descriptor_limit();
         let config = Arc::new(launch.config);
         let workers = config.node.workers.get();

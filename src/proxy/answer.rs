@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::fields::{Known, is_nominated, known};
+use super::fields::{Known, is_nominated, known, push_decimal, push_field};
 use super::http1::head::{AnswerHead, Version};
 use super::refusal::Refusal;
 
@@ -44,7 +44,6 @@ pub fn is_passed_on(name: &str, head: &AnswerHead<'_>) -> bool {
         | Known::XRequestId
         | Known::Traceparent
         | Known::ContentType
-        | Known::Underscore
         | Known::Other => !(head.connection.nominates && is_nominated(name, head.fields)),
     }
 }
@@ -57,18 +56,14 @@ pub fn write_answer(
     body: BodyOut,
     then: Then,
 ) {
-    write!(out, "HTTP/1.1 {} {}\r\n", head.status, head.phrase).expect("a vector takes all");
+    write_status_line(out, head.status, head.phrase);
     write_fields(out, head);
     match body {
         BodyOut::None => match head.declared_length() {
-            Some(length) if head.status != 204 => {
-                write!(out, "Content-Length: {length}\r\n").expect("a vector takes all");
-            }
+            Some(length) if head.status != 204 => write_length(out, length),
             _ => {}
         },
-        BodyOut::Length(length) => {
-            write!(out, "Content-Length: {length}\r\n").expect("a vector takes all")
-        }
+        BodyOut::Length(length) => write_length(out, length),
         BodyOut::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         BodyOut::UntilClose => {}
     }
@@ -82,7 +77,7 @@ pub fn write_answer(
 
 /// Appends a 1xx head; 101 with its Upgrade.
 pub fn write_interim(out: &mut Vec<u8>, head: &AnswerHead<'_>) {
-    write!(out, "HTTP/1.1 {} {}\r\n", head.status, head.phrase).expect("a vector takes all");
+    write_status_line(out, head.status, head.phrase);
     if head.status == 101 {
         out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: websocket\r\n");
     }
@@ -90,16 +85,25 @@ pub fn write_interim(out: &mut Vec<u8>, head: &AnswerHead<'_>) {
     out.extend_from_slice(b"\r\n");
 }
 
+fn write_status_line(out: &mut Vec<u8>, status: u16, phrase: &str) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    push_decimal(out, u64::from(status));
+    out.push(b' ');
+    out.extend_from_slice(phrase.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_length(out: &mut Vec<u8>, length: u64) {
+    out.extend_from_slice(b"Content-Length: ");
+    push_decimal(out, length);
+    out.extend_from_slice(b"\r\n");
+}
+
 fn write_fields(out: &mut Vec<u8>, head: &AnswerHead<'_>) {
-    for field in head
-        .fields
-        .iter()
-        .filter(|field| is_passed_on(field.name, head))
-    {
-        out.extend_from_slice(field.name.as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(field.value);
-        out.extend_from_slice(b"\r\n");
+    for field in head.fields {
+        if is_passed_on(field.name, head) {
+            push_field(out, field.name, field.value);
+        }
     }
 }
 
@@ -123,9 +127,9 @@ pub fn refusal_fields(refusal: Refusal) -> impl Iterator<Item = (&'static str, S
 pub fn write_refusal(out: &mut Vec<u8>, refusal: Refusal, is_head: bool, then: Then) {
     let status = refusal.status();
     let text = refusal.text();
-    write!(out, "HTTP/1.1 {status} {}\r\n", phrase(status)).expect("a vector takes all");
+    write_status_line(out, status, phrase(status));
     for (name, value) in refusal_fields(refusal) {
-        write!(out, "{name}: {value}\r\n").expect("a vector takes all");
+        push_field(out, name, value.as_bytes());
     }
     write!(out, "content-length: {}\r\n", text.len() + 1).expect("a vector takes all");
     finish(out, then, (!is_head).then_some(text));

@@ -32,6 +32,8 @@ pub struct Buf {
     bytes: Box<[u8]>,
     start: usize,
     end: usize,
+    /// What it takes when it has none: the body size in the middle of a large body, whose pauses are short.
+    next_size: usize,
     home: Buffers,
 }
 
@@ -41,8 +43,13 @@ impl Buffers {
             bytes: Box::new([]),
             start: 0,
             end: 0,
+            next_size: BASE_SIZE,
             home: self.clone(),
         }
+    }
+
+    fn may_lend_body(&self) -> bool {
+        self.0.borrow().body_lent < BODY_LENT
     }
 
     fn take(&self, size: usize) -> Box<[u8]> {
@@ -90,7 +97,11 @@ impl Buf {
     /// Room to read into; takes a buffer if there is none, moves bytes to the front if the end is reached.
     pub fn space(&mut self) -> &mut [u8] {
         if self.bytes.is_empty() {
-            self.bytes = self.home.take(BASE_SIZE);
+            let size = match self.home.may_lend_body() {
+                true => self.next_size,
+                false => BASE_SIZE,
+            };
+            self.bytes = self.home.take(size);
         }
         if self.is_empty() {
             self.start = 0;
@@ -121,10 +132,15 @@ impl Buf {
 
     /// Grows for a body that keeps filling it, unless the worker has lent too many of that size already.
     pub fn grow_for_body(&mut self) {
-        let may_lend = self.home.0.borrow().body_lent < BODY_LENT;
-        if may_lend {
+        if self.home.may_lend_body() {
+            self.next_size = BODY_SIZE;
             self.grow(BODY_SIZE);
         }
+    }
+
+    /// The body is over: what comes next begins small again.
+    pub fn end_body(&mut self) {
+        self.next_size = BASE_SIZE;
     }
 
     /// Grows to hold `size` bytes, keeping what is filled.
@@ -187,6 +203,18 @@ mod tests {
         buf.consume(2);
         assert_eq!(buf.space().len(), 2);
         assert_eq!(&buf.filled()[..2], b"lo");
+    }
+
+    #[test]
+    fn a_large_body_goes_on_in_large_reads_behind_a_pause() {
+        let mut buf = Buffers::default().empty();
+        buf.space();
+        buf.grow_for_body();
+        buf.rest();
+        assert_eq!((buf.size(), buf.space().len()), (0, BODY_SIZE));
+        buf.end_body();
+        buf.rest();
+        assert_eq!(buf.space().len(), BASE_SIZE);
     }
 
     #[test]

@@ -197,7 +197,7 @@ fn record(
     reason: Reason,
     began: Instant,
 ) {
-    let mut outcome = peer.outcome(Version::H2, facts, began);
+    let mut outcome = peer.outcome(Version::H2, facts, began.elapsed());
     outcome.status = status;
     outcome.reason = reason;
     worker.record(&outcome, None);
@@ -220,7 +220,16 @@ async fn carry(
     } = scratch;
     let mut under_way = UnderWay::begin(worker, peer, facts, plan, began);
     let mut source = StreamSource::new(body, plan, sink.answered()).await;
-    let end = story::carry(worker, plan, request, server_timer, &mut source, sink).await;
+    let end = story::carry(
+        worker,
+        plan,
+        request,
+        began,
+        server_timer,
+        &mut source,
+        sink,
+    )
+    .await;
     under_way.ended(&end);
     under_way.moved(source.received(), sink.sent());
     end.reason
@@ -278,6 +287,7 @@ fn prepare(
     }
     let authority = parts.uri.authority().map(|authority| authority.as_str());
     let head = RequestHead {
+        length: 0,
         method,
         target: path,
         path_and_query: path,

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use tokio::time::Instant;
-
 use super::buffer::Buf;
 use super::timer::{Elapsed, Timer};
 use crate::dial::Stream;
@@ -87,7 +85,7 @@ impl Io {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         while done < total {
             let write = poll_fn(|cx| self.poll_write(cx, slices, done));
-            match timer.within(Instant::now() + patience, write).await {
+            match timer.patiently(patience, write).await {
                 Ok(Ok(written)) => done += written,
                 Ok(Err(_)) | Err(Elapsed) => return false,
             }
@@ -95,12 +93,8 @@ impl Io {
         if !self.is_tls() {
             return true;
         }
-        matches!(
-            timer
-                .within(Instant::now() + patience, poll_fn(|cx| self.poll_flush(cx)))
-                .await,
-            Ok(Ok(()))
-        )
+        let flush = poll_fn(|cx| self.poll_flush(cx));
+        matches!(timer.patiently(patience, flush).await, Ok(Ok(())))
     }
 
     /// Writes once of what follows `done` bytes of the slices (8 of them at most).

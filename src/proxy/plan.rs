@@ -1,12 +1,12 @@
 //! From a parsed head to what is to be done with it: the route, and the head that a server gets. Hot path.
 
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::fields::{Known, elements, is_nominated, known};
+use super::fields::{
+    Known, elements, has_underscore, is_nominated, known, push_decimal, push_field,
+};
 use super::http1::body::Framing;
 use super::http1::head::{RequestHead, Version};
 use super::refusal::Refusal;
@@ -38,7 +38,7 @@ impl Peer {
         &'a self,
         version: Version,
         facts: &'a Facts,
-        began: Instant,
+        duration: Duration,
     ) -> Outcome<'a> {
         Outcome {
             listener: &self.listener.name,
@@ -55,7 +55,7 @@ impl Peer {
             service: None,
             upstream: None,
             attempts: 0,
-            duration: began.elapsed(),
+            duration,
             received: 0,
             sent: 0,
         }
@@ -262,7 +262,9 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
     for field in head.fields {
         match known(field.name) {
             Known::Other | Known::ContentType => {
-                if !(head.connection.nominates && is_nominated(field.name, head.fields)) {
+                let is_dropped = has_underscore(field.name)
+                    || (head.connection.nominates && is_nominated(field.name, head.fields));
+                if !is_dropped {
                     push_field(out, field.name, field.value);
                 }
             }
@@ -286,8 +288,7 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
             | Known::XForwardedProto
             | Known::Identity
             | Known::XRequestId
-            | Known::Traceparent
-            | Known::Underscore => {}
+            | Known::Traceparent => {}
         }
     }
     write_identity(out, &kept, head, peer, facts);
@@ -299,7 +300,9 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
         }
         Framing::None | Framing::UntilClose => {}
         Framing::Length(length) => {
-            write!(out, "Content-Length: {length}\r\n").expect("a vector takes all")
+            out.extend_from_slice(b"Content-Length: ");
+            push_decimal(out, length);
+            out.extend_from_slice(b"\r\n");
         }
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
@@ -364,20 +367,24 @@ fn write_identity(
     push_field(out, "X-Request-Id", facts.request_id.as_bytes());
 }
 
-fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
+/// Each byte as two lower-case hex digits.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};
 
 /// A number of 16 bytes as 32 lower-case hex digits.
 fn hex(value: u128) -> [u8; 32] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(value.to_be_bytes()) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+    let (pairs, _) = text.as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(value.to_be_bytes()) {
+        *pair = HEX[usize::from(byte)];
     }
     text
 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
@@ -39,10 +40,32 @@ impl ServerConnection {
     }
 }
 
-/// Idle connections by [`crate::routing::Upstream::number`]; the last one given back is the first one taken.
+/// Hashes [`crate::routing::Upstream::number`]: numbers that rota counts up itself, spread by Fibonacci's multiplier (Knuth,
+/// TAOCP 6.4), since the table looks at a hash's upper and lower bits.
+#[derive(Default)]
+pub struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only numbers are hashed")
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// What a worker keeps by the number of its upstream.
+pub type ByUpstream<T> = HashMap<u64, T, BuildHasherDefault<NumberHasher>>;
+
+/// Idle connections; the last one given back is the first one taken.
 #[derive(Default)]
 pub struct Pool {
-    idle: HashMap<u64, Vec<ServerConnection>>,
+    idle: ByUpstream<Vec<ServerConnection>>,
     count: usize,
 }
 
@@ -80,7 +103,9 @@ impl Pool {
     ) {
         connection.idle_since = now;
         connection.past = Past::Used;
-        connection.buf.get_mut().rest();
+        let buf = connection.buf.get_mut();
+        buf.end_body();
+        buf.rest();
         let shelf = self.idle.entry(upstream).or_default();
         if shelf.len() >= cap || self.count >= total {
             if shelf.is_empty() {

@@ -27,6 +27,7 @@ const MAX_TRIED: usize = 16;
 
 /// How a request ended.
 pub struct End<'p> {
+    pub at: Instant,
     /// 0: nothing was answered.
     pub status: u16,
     pub reason: Reason,
@@ -76,9 +77,9 @@ struct Flow {
 }
 
 impl Flow {
-    fn begin() -> Flow {
+    fn begin(now: Instant) -> Flow {
         Flow {
-            progress: Cell::new(Instant::now()),
+            progress: Cell::new(now),
             uploaded: Cell::new(false),
             answered: Cell::new(false),
             continued: Cell::new(false),
@@ -124,6 +125,7 @@ enum Exchanged {
 struct Story<'p> {
     worker: &'p Worker,
     plan: &'p Plan,
+    began: Instant,
     tried: Cell<[u64; MAX_TRIED]>,
     tried_count: Cell<usize>,
     attempts: Cell<u32>,
@@ -138,6 +140,7 @@ pub async fn carry<'p, S: Source, K: Sink>(
     worker: &'p Worker,
     plan: &'p Plan,
     request: &[u8],
+    began: Instant,
     timer: &'p Timer,
     source: &mut S,
     sink: &mut K,
@@ -145,6 +148,7 @@ pub async fn carry<'p, S: Source, K: Sink>(
     let story = Story {
         worker,
         plan,
+        began,
         tried: Cell::new([0; MAX_TRIED]),
         tried_count: Cell::new(0),
         attempts: Cell::new(0),
@@ -156,7 +160,7 @@ pub async fn carry<'p, S: Source, K: Sink>(
         .measured
         .of(worker.id)
         .budget()
-        .earn(worker.vitals.moment());
+        .earn(worker.vitals.moment(began.into_std()));
     story.run(request, source, sink).await
 }
 
@@ -168,7 +172,7 @@ impl<'p> Story<'p> {
         source: &mut S,
         sink: &mut K,
     ) -> End<'p> {
-        let flow = Flow::begin();
+        let flow = Flow::begin(self.began);
         if self.plan.upgrade && self.speaks_http2() {
             return self.refuse(Refusal::NoWebSocket, None, source, sink).await;
         }
@@ -196,14 +200,15 @@ impl<'p> Story<'p> {
             let exchanged = self.exchange(member, &line, request, &flow, source, sink);
             match exchanged.await {
                 Exchanged::Answered { keeps_alive, then } => {
-                    self.succeeded(member, flow.status.get());
+                    let now = Instant::now();
+                    self.succeeded(member, flow.status.get(), now);
                     if let Line::Http1(connection) = line
                         && keeps_alive
                         && flow.uploaded.get()
                     {
-                        self.keep(member, connection);
+                        self.keep(member, connection, now);
                     }
-                    return self.end(flow.status.get(), Reason::Answered, Some(member), then);
+                    return self.end(flow.status.get(), Reason::Answered, Some(member), then, now);
                 }
                 Exchanged::Switched => return self.switched(member, line, in_flight),
                 Exchanged::Retry(fault, next) => {
@@ -269,7 +274,8 @@ impl<'p> Story<'p> {
     }
 
     fn switched(&self, member: &'p Member, line: Line, in_flight: InFlight<'p>) -> End<'p> {
-        self.succeeded(member, 101);
+        let now = Instant::now();
+        self.succeeded(member, 101, now);
         let tunnel = match line {
             Line::Http1(connection) => Some(Tunnel {
                 connection,
@@ -280,12 +286,13 @@ impl<'p> Story<'p> {
         };
         End {
             tunnel,
-            ..self.end(101, Reason::Answered, Some(member), Then::Close)
+            ..self.end(101, Reason::Answered, Some(member), Then::Close, now)
         }
     }
 
     fn broken_off(&self, member: &'p Member, flow: &Flow, reason: Reason) -> End<'p> {
-        self.end(flow.status.get(), reason, Some(member), Then::Close)
+        let now = Instant::now();
+        self.end(flow.status.get(), reason, Some(member), Then::Close, now)
     }
 
     fn speaks_http2(&self) -> bool {
@@ -318,15 +325,25 @@ impl<'p> Story<'p> {
         } else {
             Then::Close
         };
-        match sink.refuse(refusal, self.plan.is_head, then).await {
-            Ok(()) => self.end(refusal.status(), refusal.reason(), member, then),
-            Err(ClientGone) => self.end(0, Reason::ClientAborted, member, Then::Close),
+        let refused = sink.refuse(refusal, self.plan.is_head, then).await;
+        let now = Instant::now();
+        match refused {
+            Ok(()) => self.end(refusal.status(), refusal.reason(), member, then, now),
+            Err(ClientGone) => self.end(0, Reason::ClientAborted, member, Then::Close, now),
         }
     }
 
-    fn end(&self, status: u16, reason: Reason, member: Option<&'p Member>, then: Then) -> End<'p> {
+    fn end(
+        &self,
+        status: u16,
+        reason: Reason,
+        member: Option<&'p Member>,
+        then: Then,
+        at: Instant,
+    ) -> End<'p> {
         let upstream = member.map(|member| &**member.upstream.label());
         End {
+            at,
             status,
             reason,
             upstream,

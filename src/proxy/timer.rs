@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
@@ -31,6 +32,24 @@ impl Timer {
         .await
     }
 
+    /// What `future` gives, if it does so within `span` of its first wait: what is ready at once costs no look at the clock.
+    pub async fn patiently<T>(
+        &self,
+        span: Duration,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Elapsed> {
+        let mut future = pin!(future);
+        let mut deadline = None;
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Ok(value)),
+            Poll::Pending => {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + span);
+                self.poll(deadline, cx).map(Err)
+            }
+        })
+        .await
+    }
+
     fn poll(&self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Elapsed> {
         let mut slot = self.0.borrow_mut();
         let sleep = slot.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -50,7 +69,6 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
     async fn a_later_deadline_is_kept_though_the_earlier_sleep_fires() {

@@ -15,6 +15,8 @@ pub struct UnderWay<'a> {
     facts: &'a Facts,
     plan: &'a Plan,
     began: Instant,
+    /// None: it ends when this is dropped.
+    over: Option<Instant>,
     status: u16,
     /// None: it is under way.
     ended: Option<Reason>,
@@ -38,6 +40,7 @@ impl<'a> UnderWay<'a> {
             facts,
             plan,
             began,
+            over: None,
             status: 0,
             ended: None,
             upstream: None,
@@ -50,6 +53,7 @@ impl<'a> UnderWay<'a> {
     pub fn ended(&mut self, end: &End<'a>) {
         self.status = end.status;
         self.ended = Some(end.reason);
+        self.over = end.tunnel.is_none().then_some(end.at);
         self.upstream = end.upstream;
         self.attempts = end.attempts;
     }
@@ -68,7 +72,11 @@ impl Drop for UnderWay<'_> {
             false => Reason::Stopped,
         };
         let service = &self.plan.route.service;
-        let mut outcome = self.peer.outcome(self.plan.version, self.facts, self.began);
+        let mut outcome = {
+            let over = self.over.unwrap_or_else(Instant::now);
+            self.peer
+                .outcome(self.plan.version, self.facts, over - self.began)
+        };
         outcome.status = self.status;
         outcome.reason = self.ended.unwrap_or_else(cut);
         outcome.route = Some(&self.plan.route.name);

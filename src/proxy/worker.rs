@@ -242,7 +242,13 @@ pub fn start(start: Start) -> io::Result<JoinHandle<()>> {
         .name(format!("worker-{}", start.id.0))
         .spawn(move || {
             let tasks = LocalSet::new();
-            tasks.block_on(&runtime, run(start));
+            // As a task of its own, so that what wakes a connection does not poll it too.
+            let running = tasks.spawn_local(run(start));
+            if let Err(error) = tasks.block_on(&runtime, running)
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
             // What is still open is cut here, with its tasks.
             drop(tasks);
         })

@@ -97,6 +97,19 @@ impl fmt::Display for HostPattern {
     }
 }
 
+/// What a host name may hold, in lower case; 0 for all else.
+const FOLDED: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            table[byte as usize] = byte.to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    table
+};
+
 /// Scratch space on the stack in which a request's Host becomes comparable without an allocation.
 pub struct HostBuffer {
     bytes: [u8; MAX_HOST_LEN],
@@ -131,15 +144,13 @@ impl HostBuffer {
         let mut before = b'.';
         let literal = name[0] == b'[';
         for (to, &from) in self.bytes.iter_mut().zip(name) {
-            let byte = from.to_ascii_lowercase();
+            let byte = FOLDED[usize::from(from)];
             match byte {
-                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
-                b'.' if before != b'.' => {}
-                b'.' => return Err(HostError::Shape),
-                b'[' | b']' | b':' if literal => {}
-                _ => return Err(HostError::Character),
+                0 if literal && matches!(from, b'[' | b']' | b':') => *to = from,
+                0 => return Err(HostError::Character),
+                b'.' if before == b'.' => return Err(HostError::Shape),
+                _ => *to = byte,
             }
-            *to = byte;
             before = byte;
         }
         // A second dot at the end.

@@ -1,6 +1,7 @@
 //! From a request's host and path to its route, at a cost that doesn't grow with the number of routes. Hot path.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::host::HostPattern;
@@ -37,6 +38,9 @@ pub struct RouteTable {
 
 #[derive(Debug, Default)]
 struct HostRoutes {
+    /// The route of `/`, which most hosts have alone.
+    root: Option<Arc<Route>>,
+    /// The other ones.
     by_prefix: HashMap<Box<str>, Arc<Route>>,
     deepest: usize,
 }
@@ -54,12 +58,9 @@ impl RouteTable {
                 }
                 HostPattern::Any => table.any.get_or_insert_default(),
             };
-            if host.by_prefix.contains_key(route.path.as_key()) {
-                losers.push(route);
-                continue;
+            if let Err(loser) = host.add(route) {
+                losers.push(loser);
             }
-            host.deepest = host.deepest.max(route.path.depth());
-            host.by_prefix.insert(route.path.as_key().into(), route);
         }
         (table, losers)
     }
@@ -77,7 +78,7 @@ impl RouteTable {
             .values()
             .chain(self.wildcard.values())
             .chain(&self.any)
-            .flat_map(|host| host.by_prefix.values())
+            .flat_map(|host| host.root.iter().chain(host.by_prefix.values()))
     }
 
     fn host(&self, host: &str) -> Option<&HostRoutes> {
@@ -98,8 +99,32 @@ impl RouteTable {
 }
 
 impl HostRoutes {
+    /// Gives the route back where another one has its path.
+    fn add(&mut self, route: Arc<Route>) -> Result<(), Arc<Route>> {
+        if route.path.depth() == 0 {
+            return match &self.root {
+                Some(_) => Err(route),
+                None => {
+                    self.root = Some(route);
+                    Ok(())
+                }
+            };
+        }
+        match self.by_prefix.entry(route.path.as_key().into()) {
+            Entry::Occupied(_) => Err(route),
+            Entry::Vacant(place) => {
+                self.deepest = self.deepest.max(route.path.depth());
+                place.insert(route);
+                Ok(())
+            }
+        }
+    }
+
     /// Tries the path's own prefixes from the longest that any route has down to the root: at most `deepest` + 1 look-ups.
     fn longest(&self, path: &str) -> Option<&Arc<Route>> {
+        if self.deepest == 0 {
+            return self.root.as_ref();
+        }
         let mut ends = [0usize; 16];
         if self.deepest >= ends.len() {
             return self.longest_of_many(path);
@@ -120,7 +145,7 @@ impl HostRoutes {
             .iter()
             .rev()
             .find_map(|&end| self.by_prefix.get(&path[..end]))
-            .or_else(|| self.by_prefix.get(""))
+            .or(self.root.as_ref())
     }
 
     fn longest_of_many(&self, path: &str) -> Option<&Arc<Route>> {
@@ -129,7 +154,10 @@ impl HostRoutes {
             if let Some(route) = self.by_prefix.get(&path[..end]) {
                 return Some(route);
             }
-            end = path[..end].rfind('/')?;
+            match path[..end].rfind('/') {
+                Some(slash) => end = slash,
+                None => return self.root.as_ref(),
+            }
         }
     }
 }

@@ -145,9 +145,10 @@ impl Vitals {
         }
     }
 
-    /// Milliseconds since the process started, plus one: never 0.
-    pub fn moment(&self) -> crate::routing::Moment {
-        crate::routing::Moment(self.started.elapsed().as_millis() as u64 + 1)
+    /// Milliseconds from the process's start to `at`, plus one: never 0.
+    pub fn moment(&self, at: std::time::Instant) -> crate::routing::Moment {
+        let since = at.saturating_duration_since(self.started);
+        crate::routing::Moment(since.as_millis() as u64 + 1)
     }
 
     pub fn set_discovery_contact(&self, unix_ms: i64) {

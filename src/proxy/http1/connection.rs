@@ -43,6 +43,10 @@ struct Connection<'w> {
     buf: Buf,
     /// For the client's side; the story has one of its own for the server's.
     timer: Timer,
+    /// When it was accepted, or its last answer ended.
+    since: Instant,
+    /// As of its last request.
+    timeouts: Timeouts,
 }
 
 /// What comes after a request.
@@ -57,6 +61,7 @@ enum Next {
 }
 
 enum Arrival {
+    /// A whole head is among so many bytes of the buffer.
     Head(usize),
     /// Nothing came, or the client left between requests.
     Nothing,
@@ -72,18 +77,21 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, accepted: Instant) {
         io,
         buf,
         timer: Timer::default(),
+        since: accepted,
+        timeouts: worker.table.load().timeouts.clone(),
     };
-    let mut opened = Some(accepted);
+    let mut awaited = Awaited::First;
     loop {
-        let timeouts = worker.table.load().timeouts.clone();
-        let next = match connection.await_head(&timeouts, opened.take()).await {
+        let arrival = connection.await_head(awaited).await;
+        awaited = Awaited::Next;
+        let next = match arrival {
             Arrival::Head(length) => connection.request(length).await,
             Arrival::Nothing => Next::Close,
             Arrival::Refused(refusal) => connection.refuse_unread(refusal).await,
         };
         match next {
             Next::Request => {}
-            Next::Close => return connection.close(&timeouts).await,
+            Next::Close => return connection.close().await,
             Next::Linger => return connection.linger().await,
             Next::Drop => return,
         }
@@ -91,20 +99,16 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, io: Io, accepted: Instant) {
 }
 
 impl Connection<'_> {
-    /// Waits for a whole head. `opened`: this is the connection's first.
-    async fn await_head(&mut self, timeouts: &Timeouts, opened: Option<Instant>) -> Arrival {
+    /// Waits for a whole head.
+    async fn await_head(&mut self, awaited: Awaited) -> Arrival {
         let mut seen = 0;
-        let mut deadline = match opened {
-            Some(accepted) => accepted + timeouts.head,
-            None => Instant::now() + timeouts.keep_alive,
+        let mut deadline = match awaited {
+            Awaited::First => self.since + self.timeouts.head,
+            Awaited::Next => self.since + self.timeouts.keep_alive,
         };
-        let mut is_begun = opened.is_some();
+        let mut is_begun = awaited == Awaited::First;
         loop {
             if !self.buf.is_empty() {
-                if !is_begun {
-                    is_begun = true;
-                    deadline = Instant::now() + timeouts.head;
-                }
                 if seen == 0 {
                     self.buf
                         .consume(head::leading_empty_lines(self.buf.filled()));
@@ -112,7 +116,7 @@ impl Connection<'_> {
                         return Arrival::Refused(refusal);
                     }
                 }
-                match head::find_end(self.buf.filled(), seen) {
+                match self.find_head(seen) {
                     Found::Whole(length) if length <= self.worker.head_bytes.get() => {
                         return Arrival::Head(length);
                     }
@@ -126,6 +130,11 @@ impl Connection<'_> {
                     _ => return Arrival::Refused(self.oversize()),
                 }
                 self.buf.grow_if_full(self.worker.head_bytes.get());
+                // A head that comes whole needs no deadline.
+                if !is_begun {
+                    is_begun = true;
+                    deadline = Instant::now() + self.timeouts.head;
+                }
             }
             match self.read_head_part(deadline).await {
                 HeadRead::Bytes | HeadRead::Leaving => {}
@@ -134,6 +143,15 @@ impl Connection<'_> {
                 HeadRead::TooLate => return Arrival::Refused(Refusal::ClientTimeout),
             }
         }
+    }
+
+    /// Mostly a head is all that has come; should another one follow it, the parser ends at the first.
+    fn find_head(&self, seen: usize) -> Found {
+        let filled = self.buf.filled();
+        if filled.ends_with(b"\r\n\r\n") && filled.len() <= self.worker.head_bytes.get() {
+            return Found::Whole(filled.len());
+        }
+        head::find_end(filled, seen)
     }
 
     async fn read_head_part(&mut self, deadline: Instant) -> HeadRead {
@@ -177,15 +195,18 @@ impl Connection<'_> {
         }
     }
 
-    /// One request, from its whole head to its recorded end.
-    async fn request(&mut self, length: usize) -> Next {
+    /// One request, from its whole head among the first `within` bytes to its recorded end.
+    async fn request(&mut self, within: usize) -> Next {
         let began = Instant::now();
         let mut scratch = self.worker.scratches.take();
+        let mut length = within;
         let prepared = {
             let snapshot = self.worker.table.load();
+            self.timeouts.clone_from(&snapshot.timeouts);
             let mut space = field_space();
-            match head::request(&self.buf.filled()[..length], &mut space, &snapshot.limits) {
+            match head::request(&self.buf.filled()[..within], &mut space, &snapshot.limits) {
                 Ok(mut head) => {
+                    length = head.length;
                     // Who has begun to send the body does not wait for a word; a server that was asked for one and answers
                     // instead might take that body for its next request.
                     head.expects_continue &= self.buf.len() == length;
@@ -252,11 +273,13 @@ impl Connection<'_> {
             self.worker,
             plan,
             request,
+            began,
             server_timer,
             &mut source,
             &mut sink,
         )
         .await;
+        self.since = end.at;
         under_way.ended(&end);
         under_way.moved(source.received(), sink.sent());
         let is_read = source.finish();
@@ -304,12 +327,14 @@ impl Connection<'_> {
         then: Then,
         began: Instant,
     ) -> Next {
-        let patience = self.worker.table.load().timeouts.body;
         let written = self
             .io
-            .write_patiently(&[&scratch.answer], &self.timer, patience)
+            .write_patiently(&[&scratch.answer], &self.timer, self.timeouts.body)
             .await;
-        let mut outcome = self.peer.outcome(version, &scratch.facts, began);
+        self.since = Instant::now();
+        let mut outcome = self
+            .peer
+            .outcome(version, &scratch.facts, self.since - began);
         outcome.status = if written { status } else { 0 };
         outcome.reason = if written {
             reason
@@ -345,16 +370,11 @@ impl Connection<'_> {
         next
     }
 
-    async fn close(&mut self, timeouts: &Timeouts) {
+    async fn close(&mut self) {
         if self.io.is_tls() {
             // A client that takes nothing any more does not hold the connection open for its close_notify.
-            let _ = self
-                .timer
-                .within(
-                    Instant::now() + timeouts.body.min(LINGER),
-                    self.io.shutdown(),
-                )
-                .await;
+            let patience = self.timeouts.body.min(LINGER);
+            let _ = self.timer.patiently(patience, self.io.shutdown()).await;
         }
     }
 
@@ -377,6 +397,13 @@ impl Connection<'_> {
         };
         let _ = timer.within(deadline, reading).await;
     }
+}
+
+/// Which head of a connection is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    First,
+    Next,
 }
 
 enum HeadRead {

@@ -38,6 +38,8 @@ impl Version {
 /// A request's head, of either protocol, borrowed from where it was received.
 #[derive(Debug)]
 pub struct RequestHead<'a> {
+    /// Bytes that it took, over HTTP/1.
+    pub length: usize,
     pub method: &'a str,
     /// As sent, for the log.
     pub target: &'a str,
@@ -80,14 +82,14 @@ pub enum Found {
 
 /// Looks for the empty line that ends a head. `seen` bytes were looked at before.
 pub fn find_end(bytes: &[u8], seen: usize) -> Found {
-    let mut from = seen.saturating_sub(3);
-    while let Some(at) = memchr::memchr(b'\n', &bytes[from..]) {
+    let from = seen.saturating_sub(3);
+    for at in memchr::memchr_iter(b'\n', &bytes[from..]) {
         let next = from + at + 1;
         match &bytes[next..] {
             [b'\r', b'\n', ..] => return Found::Whole(next + 2),
             // Not an end that this parser accepts, but one where another would see it: to be refused, not waited for.
             [b'\n', ..] => return Found::Whole(next + 1),
-            _ => from = next,
+            _ => {}
         }
     }
     Found::Part
@@ -111,31 +113,27 @@ pub fn check_beginning(bytes: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// Every line ends in CR LF, and CR stands nowhere else (RFC 9112 section 2.2).
-fn check_line_ends(head: &[u8]) -> bool {
-    memchr::memchr2_iter(b'\r', b'\n', head).try_fold(None, |before: Option<usize>, at| {
-        match (before, head[at]) {
-            (None, b'\r') => Some(Some(at)),
-            (Some(cr), b'\n') if cr + 1 == at => Some(None),
-            _ => None,
-        }
-    }) == Some(None)
+/// Whether every line ends in CR LF (RFC 9112 section 2.2) in a head that httparse took: it takes LF alone, but CR only
+/// before LF, so that as many of one as of the other leave no LF alone.
+fn are_line_ends_whole(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\r', head).count() == memchr::memchr_iter(b'\n', head).count()
 }
 
-/// Parses a whole request head.
+/// Parses the request head at the beginning of `bytes`, which hold all of it.
 pub fn request<'a>(
-    head: &'a [u8],
+    bytes: &'a [u8],
     space: &'a mut FieldSpace<'a>,
     limits: &Limits,
 ) -> Result<RequestHead<'a>, Refusal> {
-    if !check_line_ends(head) {
-        return Err(Refusal::Malformed("a line does not end in cr lf"));
-    }
     let mut parsed = httparse::Request::new(&mut []);
-    match ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, head, space) {
-        Ok(httparse::Status::Complete(_)) => {}
+    let parser = ParserConfig::default();
+    let length = match parser.parse_request_with_uninit_headers(&mut parsed, bytes, space) {
+        Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Err(Refusal::Malformed("the head is incomplete")),
-        Err(error) => return Err(parse_refusal(error, head)),
+        Err(error) => return Err(parse_refusal(error, bytes)),
+    };
+    if !are_line_ends_whole(&bytes[..length]) {
+        return Err(Refusal::Malformed("a line does not end in cr lf"));
     }
     let version = match parsed.version {
         Some(0) => Version::Http10,
@@ -168,6 +166,7 @@ pub fn request<'a>(
         return Err(Refusal::Malformed("a request without host"));
     }
     Ok(RequestHead {
+        length,
         method,
         target,
         path_and_query,
@@ -249,7 +248,7 @@ impl<'a> Seen<'a> {
                 }
                 self.expects_continue = true;
             }
-            _ => self.shared_field(field),
+            other => self.shared_field(other, field.value),
         }
         Ok(())
     }
@@ -265,16 +264,16 @@ impl<'a> Seen<'a> {
                 };
                 self.is_stream = begins(b"text/event-stream") || begins(b"application/grpc");
             }
-            _ => self.shared_field(field),
+            other => self.shared_field(other, field.value),
         }
         Ok(())
     }
 
-    fn shared_field(&mut self, field: &Header<'a>) {
-        match known(field.name) {
-            Known::Connection => self.connection.add(field.value),
+    fn shared_field(&mut self, name: Known, value: &[u8]) {
+        match name {
+            Known::Connection => self.connection.add(value),
             Known::Upgrade => {
-                self.websocket = field.value.trim_ascii().eq_ignore_ascii_case(b"websocket")
+                self.websocket = value.trim_ascii().eq_ignore_ascii_case(b"websocket")
             }
             _ => {}
         }
@@ -351,13 +350,13 @@ pub fn answer<'a>(
     head: &'a [u8],
     space: &'a mut FieldSpace<'a>,
 ) -> Result<AnswerHead<'a>, &'static str> {
-    if !check_line_ends(head) {
-        return Err("a line does not end in cr lf");
-    }
     let mut parsed = httparse::Response::new(&mut []);
     match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, space) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) | Err(_) => return Err("the head is malformed"),
+    }
+    if !are_line_ends_whole(head) {
+        return Err("a line does not end in cr lf");
     }
     let version = match parsed.version {
         Some(0) => Version::Http10,

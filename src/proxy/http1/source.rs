@@ -58,6 +58,7 @@ impl<'c> BodySource<'c> {
 
     /// Leaves the buffer at the first byte behind this body. False: the body was not read to its end.
     pub fn finish(mut self) -> bool {
+        self.buf.end_body();
         if let Some(length) = self.whole.take() {
             self.buf.consume(length);
             return true;

@@ -1,7 +1,6 @@
 //! A worker's HTTP/2 connections to servers: each carries many requests at once, as many as its server allows.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,7 +17,7 @@ use tokio::time::Instant;
 use super::sink::fields_of;
 use crate::dial::Stream;
 use crate::proxy::fields::{Known, is_trailer, known};
-use crate::proxy::pool::Past;
+use crate::proxy::pool::{ByUpstream, Past};
 use crate::routing::Timeouts;
 use crate::routing::policy::MAX_HEAD_FIELDS;
 
@@ -134,7 +133,7 @@ impl Drop for Lease {
 /// Connections by [`crate::routing::Upstream::number`]. One that is dropped here ends with its last stream.
 #[derive(Default)]
 pub struct Lanes {
-    shelves: HashMap<u64, Shelf>,
+    shelves: ByUpstream<Shelf>,
 }
 
 #[derive(Default)]

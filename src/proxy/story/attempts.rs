@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::{Exchanged, MAX_TRIED, Sendable, Story};
 use crate::proxy::pool::Past;
 use crate::proxy::refusal::Fault;
 use crate::routing::measured::AttemptOutcome;
-use crate::routing::{Member, PassiveFault, PassiveReport, Unfit};
+use crate::routing::{Member, Moment, PassiveFault, PassiveReport, Unfit};
 
 impl Story<'_> {
     /// The index of the member whose turn it is.
@@ -128,7 +130,7 @@ impl Story<'_> {
         member.upstream.cell(self.worker.id).record(outcome);
     }
 
-    pub(super) fn succeeded(&self, member: &Member, status: u16) {
+    pub(super) fn succeeded(&self, member: &Member, status: u16, now: Instant) {
         let outcome = if status >= 500 {
             AttemptOutcome::ServerError
         } else {
@@ -140,7 +142,7 @@ impl Story<'_> {
         } else {
             member
                 .upstream
-                .succeeded(self.plan.route.number, self.worker.vitals.moment());
+                .succeeded(self.plan.route.number, self.moment(now));
         }
     }
 
@@ -160,10 +162,14 @@ impl Story<'_> {
     pub(super) fn failed(&self, member: &Member, fault: PassiveFault) {
         let ejects = member
             .upstream
-            .failed(self.plan.route.number, self.worker.vitals.moment());
+            .failed(self.plan.route.number, self.moment(Instant::now()));
         if ejects && self.plan.route.service.may_eject_failing() {
             self.eject(member, Unfit::Failing, fault);
         }
+    }
+
+    fn moment(&self, at: Instant) -> Moment {
+        self.worker.vitals.moment(at.into_std())
     }
 
     /// Takes a server off the rota at once, and says so to the control plane, which brings it back.

@@ -15,7 +15,11 @@ impl Story<'_> {
         member: &Member,
         flow: &Flow,
     ) -> Result<ServerConnection, Fault> {
-        let now = Instant::now();
+        // The first attempt comes right behind its request's head.
+        let now = match self.attempts.get() {
+            0 | 1 => self.began,
+            _ => Instant::now(),
+        };
         let timeouts = &self.plan.timeouts;
         let vitals = &self.worker.vitals.workers[self.worker.id.0];
         let taken = pool::take(&self.worker.pool, member.upstream.number(), now, timeouts).await;
@@ -37,7 +41,7 @@ impl Story<'_> {
     }
 
     /// Gives a connection back to the pool, if its server may be asked again.
-    pub(super) fn keep(&self, member: &Member, connection: ServerConnection) {
+    pub(super) fn keep(&self, member: &Member, connection: ServerConnection, now: Instant) {
         let worker = self.worker;
         let cap = self.plan.route.service.pool.div_ceil(worker.workers);
         if cap == 0 || !connection.buf.borrow().is_empty() || !member.upstream.is_fit_in_panic() {
@@ -46,7 +50,7 @@ impl Story<'_> {
         worker.pool.borrow_mut().put(
             member.upstream.number(),
             connection,
-            Instant::now(),
+            now,
             cap,
             worker.pool_total.get(),
         );

@@ -146,9 +146,11 @@ pub fn write_redirect(out: &mut Vec<u8>, location: &str, then: Then) {
 }
 
 fn finish(out: &mut Vec<u8>, then: Then, text: Option<&str>) {
-    if then == Then::Close {
-        out.extend_from_slice(b"connection: close\r\n");
-    }
+    out.extend_from_slice(match then {
+        Then::Close => b"connection: close\r\n".as_slice(),
+        // To a client of HTTP/1.0 it has to be said; to any other it does no harm.
+        Then::KeepAlive => b"connection: keep-alive\r\n",
+    });
     out.extend_from_slice(b"\r\n");
     if let Some(text) = text {
         out.extend_from_slice(text.as_bytes());

@@ -31,7 +31,7 @@ pub enum Step {
     Framing(usize),
     /// So many bytes of the body.
     Data(usize),
-    /// A trailer section of so many bytes, its empty line included; the body ends behind it.
+    /// A trailer section of so many bytes, its empty line included, that [`trailer_fields`] reads; the body ends behind it.
     Trailers(usize),
     /// The body has ended; what follows belongs to the next message.
     End,
@@ -43,6 +43,8 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
 
+const MALFORMED_TRAILERS: Malformed = Malformed("the trailer section is malformed");
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// So many bytes of data are left, of a length or of a chunk.
@@ -52,6 +54,20 @@ enum State {
     Trailers,
     UntilClose,
     End,
+}
+
+/// Whether all of a body that was `received` with its head can be a part of it: what is malformed there is known before the
+/// head is passed on.
+pub fn check_received(framing: Framing, received: &[u8]) -> Result<(), Malformed> {
+    let (mut decoder, mut rest) = (Decoder::new(framing), received);
+    loop {
+        match decoder.step(rest)? {
+            Step::Framing(count) | Step::Data(count) | Step::Trailers(count) => {
+                rest = &rest[count..];
+            }
+            Step::End | Step::Read => return Ok(()),
+        }
+    }
 }
 
 /// Walks through one body.
@@ -171,10 +187,12 @@ impl Decoder {
                 self.state = State::End;
                 return Ok(Step::Framing(2));
             }
+            [b'\r' | b'\n', ..] => return Err(MALFORMED_TRAILERS),
             _ => {}
         }
         match super::head::find_end(bytes, 0) {
             super::head::Found::Whole(length) if length <= TRAILER_BYTES => {
+                trailer_fields(&bytes[..length])?;
                 self.state = State::End;
                 Ok(Step::Trailers(length))
             }
@@ -200,17 +218,16 @@ fn check_extension(extension: &[u8]) -> Result<(), Malformed> {
 
 /// The fields of a trailer section as [`Step::Trailers`] cuts it. Names are checked by httparse.
 pub fn trailer_fields(section: &[u8]) -> Result<Vec<Header<'_>>, Malformed> {
-    let bad = Malformed("the trailer section is malformed");
     let line_feeds =
         memchr::memchr_iter(b'\n', section).all(|at| at > 0 && section[at - 1] == b'\r');
     let returns = memchr::memchr_iter(b'\r', section).all(|at| section.get(at + 1) == Some(&b'\n'));
     if !line_feeds || !returns {
-        return Err(bad);
+        return Err(MALFORMED_TRAILERS);
     }
     let mut fields = [httparse::EMPTY_HEADER; TRAILER_FIELDS];
     match httparse::parse_headers(section, &mut fields) {
         Ok(httparse::Status::Complete((_, fields))) => Ok(fields.to_vec()),
-        _ => Err(bad),
+        _ => Err(MALFORMED_TRAILERS),
     }
 }
 

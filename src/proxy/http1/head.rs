@@ -156,6 +156,11 @@ pub fn request<'a>(
         return Err(Refusal::MethodNotAllowed);
     }
     let (authority, path_and_query) = split_target(target)?;
+    if path_and_query == "*" && method != "OPTIONS" {
+        return Err(Refusal::Malformed(
+            "an asterisk is no target of this method",
+        ));
+    }
     let host = match (authority, seen.host) {
         (Some(authority), _) if !authority.is_empty() => authority,
         (_, Some(host)) => host,
@@ -288,17 +293,14 @@ impl<'a> Seen<'a> {
         Ok(())
     }
 
-    /// Only exactly one `chunked` is understood.
+    /// Only exactly one `chunked` is understood; an element that is empty is none.
     fn coding(&mut self, value: &[u8]) {
-        for element in fields::elements(value) {
+        for element in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
             self.coding = match (self.coding, element.eq_ignore_ascii_case(b"chunked")) {
                 (Coding::None, true) => Coding::Chunked,
                 (Coding::Chunked | Coding::Repeated, true) => Coding::Repeated,
                 (_, false) | (Coding::Unknown, true) => Coding::Unknown,
             };
-        }
-        if fields::elements(value).next().is_none() {
-            self.coding = Coding::Unknown;
         }
     }
 
@@ -350,6 +352,10 @@ pub fn answer<'a>(
     head: &'a [u8],
     space: &'a mut FieldSpace<'a>,
 ) -> Result<AnswerHead<'a>, &'static str> {
+    // Where httparse would skip empty lines: a server has nothing to say before its answer.
+    if !head.starts_with(b"HTTP/1.") {
+        return Err("the status line is malformed");
+    }
     let mut parsed = httparse::Response::new(&mut []);
     match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, space) {
         Ok(httparse::Status::Complete(_)) => {}

@@ -13,7 +13,9 @@ use super::{Exchanged, Flow, Sendable, Story, trailer_section};
 use crate::proxy::answer::{BodyOut, Then};
 use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, watch};
 use crate::proxy::fields::is_trailer;
-use crate::proxy::http1::body::{Decoder, Framing, Step, chunk_line, trailer_fields};
+use crate::proxy::http1::body::{
+    Decoder, Framing, Step, check_received, chunk_line, trailer_fields,
+};
 use crate::proxy::http1::head::{self, AnswerHead, Found, Version, field_space};
 use crate::proxy::pool::ServerConnection;
 use crate::proxy::refusal::Fault;
@@ -343,6 +345,10 @@ impl Story<'_> {
         }
         if let Some((fault, next)) = self.after_status(member, answer.status, sendable) {
             return HeadVerdict::Retry(fault, next);
+        }
+        let framing = answer.framing_for(self.plan.is_head);
+        if check_received(framing, &buf.filled()[length..]).is_err() {
+            return HeadVerdict::Bad;
         }
         flow.status.set(answer.status);
         flow.answered.set(true);

@@ -1,6 +1,5 @@
 //! A request and its answer go through whole, at once, in bounded memory, and end when either side leaves.
 
-use std::io::Read;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -79,40 +78,6 @@ fn a_head_request_gets_the_fields_and_no_body() {
         1,
         "and the connection to the server is used again"
     );
-}
-
-#[test]
-fn interim_answers_are_forwarded() {
-    let origin = Origin::start(|exchange| {
-        exchange.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n")?;
-        exchange.answer(200, &[], b"ok")
-    });
-    let rota = Rota::start(&edge(&[origin.address()]));
-    let mut client = Client::connect(rota.http());
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let hint = client.try_any_answer().unwrap();
-    assert_eq!(
-        (hint.status, hint.field("link")),
-        (103, Some("</a.css>; rel=preload"))
-    );
-    assert_eq!(client.answer().text(), "ok");
-}
-
-#[test]
-fn a_client_that_expects_100_is_told_to_go_on() {
-    let origin = Origin::start(|exchange| {
-        if exchange.request.field("expect").is_some() {
-            exchange.send("HTTP/1.1 100 Continue\r\n\r\n")?;
-        }
-        exchange.read_body()?;
-        exchange.answer(200, &[], b"got it")
-    });
-    let rota = Rota::start(&edge(&[origin.address()]));
-    let mut client = Client::connect(rota.http());
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!(client.try_any_answer().unwrap().status, 100);
-    assert_eq!(client.send("hello").answer().text(), "got it");
-    assert_eq!(origin.only_request().body, b"hello");
 }
 
 #[test]
@@ -394,40 +359,4 @@ fn a_server_may_be_a_host_name() {
     eventually("the name is resolved", || {
         rota.get("a", "/").text() == "by name"
     });
-}
-
-#[test]
-fn an_answer_that_is_cut_is_cut_for_the_client_too() {
-    let origin = Origin::start(|exchange| {
-        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")?;
-        exchange.close()
-    });
-    let rota = Rota::start(&edge(&[origin.address()]));
-    let mut client = Client::connect(rota.http());
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(client.answer_head().status, 200);
-    assert_eq!(client.read_to_end(), b"half");
-}
-
-#[test]
-fn a_request_of_http_1_0_is_answered_and_its_connection_closed() {
-    let origin = Origin::start(|exchange| {
-        exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
-    });
-    let rota = Rota::start(&edge(&[origin.address()]));
-    let mut client = Client::connect(rota.http());
-    let answer = client
-        .send("GET / HTTP/1.0\r\nHost: a\r\n\r\n")
-        .answer_head();
-    assert_eq!(
-        (answer.status, answer.field("transfer-encoding")),
-        (200, None)
-    );
-    let mut body = String::new();
-    client
-        .read_to_end()
-        .as_slice()
-        .read_to_string(&mut body)
-        .unwrap();
-    assert_eq!(body, "ok");
 }

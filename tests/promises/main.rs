@@ -7,8 +7,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod attack;
+mod bodies;
 mod check;
+mod conversation;
 mod demo;
 mod forwarding;
 mod framing;

@@ -1,5 +1,6 @@
 //! An app server on raw sockets that remembers every byte it was sent and behaves as badly as a test wants.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -11,6 +12,8 @@ use super::wire::{self, Fields, Framing, Hash, Head, Wire};
 
 /// Of a longer body only the length and hash are kept.
 const BODY_KEPT: usize = 1 << 20;
+/// Of each connection so many bytes are kept as they came.
+const BYTES_KEPT: usize = 64 << 10;
 /// What comes after so many bytes is counted, not hashed: an unoptimised build takes seconds for a GiB.
 pub const BODY_HASHED: u64 = 16 << 20;
 /// The longest that a connection here waits for its next byte.
@@ -58,6 +61,7 @@ struct Shared {
     behaviour: Box<Behaviour>,
     tls: Option<Arc<rustls::ServerConfig>>,
     seen: Mutex<Vec<Request>>,
+    received: Mutex<BTreeMap<usize, Vec<u8>>>,
     open: Mutex<Vec<(usize, TcpStream)>>,
     connections: AtomicUsize,
     stopped: AtomicBool,
@@ -108,6 +112,7 @@ impl Origin {
             behaviour,
             tls,
             seen: Mutex::default(),
+            received: Mutex::default(),
             open: Mutex::default(),
             connections: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
@@ -129,6 +134,12 @@ impl Origin {
     /// What came so far, in order of arrival.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// The bytes that came on each connection, requests or not; connections without any are left out.
+    pub fn received(&self) -> Vec<Vec<u8>> {
+        let received = self.shared.received.lock().unwrap();
+        received.values().cloned().collect()
     }
 
     /// The only request so far.
@@ -153,8 +164,16 @@ impl Origin {
         self.shared.open.lock().unwrap().len()
     }
 
+    /// Waits until so many connections in all have come and are gone.
+    pub fn wait_until_left(&self, connections: usize) {
+        super::eventually("all connections have come and are gone", || {
+            self.connections() == connections && self.open_connections() == 0
+        });
+    }
+
     pub fn forget(&self) {
         self.shared.seen.lock().unwrap().clear();
+        self.shared.received.lock().unwrap().clear();
         self.shared.served.store(0, SeqCst);
     }
 
@@ -218,11 +237,12 @@ fn accept_on(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
                 return;
             }
             let Ok(stream) = stream else { continue };
-            let number = shared.connections.fetch_add(1, SeqCst);
+            let number = shared.connections.load(SeqCst);
+            let clone = stream.try_clone().unwrap();
+            shared.open.lock().unwrap().push((number, clone));
+            shared.connections.store(number + 1, SeqCst);
             let shared = shared.clone();
             std::thread::spawn(move || {
-                let clone = stream.try_clone().unwrap();
-                shared.open.lock().unwrap().push((number, clone));
                 let _ = serve(stream, number, &shared);
                 shared.open.lock().unwrap().retain(|(n, _)| *n != number);
             });
@@ -242,6 +262,11 @@ fn serve(stream: TcpStream, connection: usize, shared: &Arc<Shared>) -> io::Resu
             Box::new(rustls::StreamOwned::new(session, stream))
         }
     };
+    let wire: Box<dyn Wire> = Box::new(Recorded {
+        wire,
+        connection,
+        shared: shared.clone(),
+    });
     let mut reader = BufReader::with_capacity(64 << 10, wire);
     while let Some(head) = wire::read_head(&mut reader)? {
         let mut exchange = Exchange::new(head, connection, reader, shared.clone());
@@ -253,6 +278,42 @@ fn serve(stream: TcpStream, connection: usize, shared: &Arc<Shared>) -> io::Resu
         reader = exchange.reader;
     }
     Ok(())
+}
+
+/// A connection whose bytes are kept as they are read.
+struct Recorded {
+    wire: Box<dyn Wire>,
+    connection: usize,
+    shared: Arc<Shared>,
+}
+
+impl Read for Recorded {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.wire.read(into)?;
+        if count > 0 && self.shared.is_recording.load(SeqCst) {
+            let mut received = self.shared.received.lock().unwrap();
+            let kept = received.entry(self.connection).or_default();
+            let room = BYTES_KEPT.saturating_sub(kept.len());
+            kept.extend_from_slice(&into[..count.min(room)]);
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Recorded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.wire.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.wire.flush()
+    }
+}
+
+impl Wire for Recorded {
+    fn tcp(&self) -> &TcpStream {
+        self.wire.tcp()
+    }
 }
 
 /// One request and the connection it came on: what a behaviour works with.

@@ -1,4 +1,6 @@
-//! What several targets hold the product against: a plain, slow reader of HTTP/1 heads, written from RFC 9112 alone.
+//! What several targets hold the product against: a plain, slow reader of HTTP/1 heads, written from RFC 9112 alone, and hyper.
+
+pub mod codec;
 
 /// What `framing_for` is asked with.
 pub const HEAD: bool = true;

@@ -166,10 +166,7 @@ pub fn prepare(
         version: head.version,
         framing: head.framing,
         upgrade: head.upgrade,
-        keep_alive: match head.version {
-            Version::Http10 => head.connection.keep_alive && !head.connection.close,
-            Version::Http11 | Version::H2 => !head.connection.close,
-        },
+        keep_alive: head.keeps_alive(),
         expects_continue: head.expects_continue,
         timeouts: snapshot.timeouts.clone(),
         body_limit,

@@ -56,6 +56,16 @@ pub struct RequestHead<'a> {
     pub upgrade: bool,
 }
 
+impl RequestHead<'_> {
+    /// Whether the client wants its connection kept (RFC 9112 section 9.3).
+    pub fn keeps_alive(&self) -> bool {
+        match self.version {
+            Version::Http10 => self.connection.keep_alive && !self.connection.close,
+            Version::Http11 | Version::H2 => !self.connection.close,
+        }
+    }
+}
+
 /// A server's answer's head.
 #[derive(Debug)]
 pub struct AnswerHead<'a> {

@@ -16,12 +16,12 @@ use self::sink::StreamSink;
 use self::source::StreamSource;
 use super::answer::{Then, refusal_fields};
 use super::exchange::{Sink, Source};
-use super::fields::{self, ConnectionOptions, Known, known};
-use super::http1::body::Framing;
+use super::fields::{ConnectionOptions, Known, known};
 use super::http1::head::{RequestHead, Version};
 use super::plan::{self, Facts, Peer, Plan, Prepared};
 use super::refusal::Refusal;
 use super::scratch::Scratch;
+use super::seen::Seen;
 use super::story;
 use super::timer::Timer;
 use super::under_way::UnderWay;
@@ -249,7 +249,7 @@ fn prepare(
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let cookies = joined_cookies(parts)?;
     let mut list: Vec<Header<'_>> = Vec::with_capacity(parts.headers.len() + 1);
-    let mut seen = FieldsSeen::default();
+    let mut seen = Seen::default();
     if let Some(scheme) = parts.uri.scheme_str()
         && !matches!(scheme, "http" | "https")
     {
@@ -262,21 +262,16 @@ fn prepare(
                 "a field's value begins or ends with white space",
             ));
         }
-        match known(name.as_str()) {
-            Known::Host => seen.host(value.as_bytes())?,
-            Known::ContentLength => seen.length(value.as_bytes())?,
-            Known::Expect if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-                seen.expects_continue = true;
-            }
-            Known::Expect => return Err(Refusal::Expectation),
-            Known::Connection | Known::TransferEncoding | Known::Upgrade => {
-                return Err(Refusal::Malformed("a connection field in http/2"));
-            }
+        let field = Header {
+            name: name.as_str(),
+            value: value.as_bytes(),
+        };
+        let known = known(field.name);
+        seen.request_field(known, &field)?;
+        match known {
+            Known::Host | Known::ContentLength | Known::Expect => {}
             _ if name == http::header::COOKIE => {}
-            _ => list.push(Header {
-                name: name.as_str(),
-                value: value.as_bytes(),
-            }),
+            _ => list.push(field),
         }
     }
     if !cookies.is_empty() {
@@ -294,7 +289,7 @@ fn prepare(
         host: seen.authority(authority)?,
         version: Version::H2,
         fields: &list,
-        framing: seen.framing(is_end)?,
+        framing: seen.stream_request_framing(is_end)?,
         connection: ConnectionOptions::default(),
         expects_continue: seen.expects_continue && !is_end,
         upgrade: false,
@@ -339,55 +334,6 @@ fn joined_cookies(parts: &http::request::Parts) -> Result<Vec<u8>, Refusal> {
         return Err(Refusal::TooManyFields);
     }
     Ok(crumbs.join(&b"; "[..]))
-}
-
-#[derive(Default)]
-struct FieldsSeen<'a> {
-    host: Option<&'a str>,
-    length: Option<u64>,
-    expects_continue: bool,
-}
-
-impl<'a> FieldsSeen<'a> {
-    fn host(&mut self, value: &'a [u8]) -> Result<(), Refusal> {
-        if self.host.is_some() {
-            return Err(Refusal::Malformed("a request with two hosts"));
-        }
-        self.host = Some(
-            std::str::from_utf8(value).map_err(|_| Refusal::Malformed("the host is malformed"))?,
-        );
-        Ok(())
-    }
-
-    fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        let length = fields::content_length(value)
-            .ok_or(Refusal::Malformed("the content-length is malformed"))?;
-        if self.length.is_some() {
-            return Err(Refusal::Malformed("more than one content-length"));
-        }
-        self.length = Some(length);
-        Ok(())
-    }
-
-    /// `:authority`, or Host where it is absent; both only if they are the same (RFC 9113 section 8.3.1).
-    fn authority(&self, authority: Option<&'a str>) -> Result<&'a str, Refusal> {
-        match (authority, self.host) {
-            (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
-                Err(Refusal::Malformed("the host differs from the authority"))
-            }
-            (Some(host), _) | (None, Some(host)) => Ok(host),
-            (None, None) => Err(Refusal::Malformed("a request without host")),
-        }
-    }
-
-    fn framing(&self, is_end: bool) -> Result<Framing, Refusal> {
-        match (is_end, self.length) {
-            (true, None | Some(0)) => Ok(Framing::None),
-            (true, Some(_)) => Err(Refusal::Malformed("a content-length without a body")),
-            (false, Some(length)) => Ok(Framing::Length(length)),
-            (false, None) => Ok(Framing::Chunked),
-        }
-    }
 }
 
 /// A text answer's fields and body.

@@ -15,6 +15,7 @@ pub mod pool;
 pub mod proxy_protocol;
 pub mod refusal;
 pub mod scratch;
+pub mod seen;
 pub mod story;
 pub mod timer;
 pub mod tunnel;

@@ -5,8 +5,9 @@ use std::mem::MaybeUninit;
 use httparse::{Header, ParserConfig};
 
 use super::body::Framing;
-use crate::proxy::fields::{self, ConnectionOptions, Known, known};
+use crate::proxy::fields::{ConnectionOptions, known};
 use crate::proxy::refusal::Refusal;
+use crate::proxy::seen::Seen;
 use crate::routing::Limits;
 use crate::routing::policy::MAX_HEAD_FIELDS;
 
@@ -159,7 +160,7 @@ pub fn request<'a>(
     }
     let mut seen = Seen::default();
     for field in fields {
-        seen.request_field(field)?;
+        seen.request_field(known(field.name), field)?;
     }
     let framing = seen.request_framing(version)?;
     if method == "CONNECT" || method == "TRACE" {
@@ -222,116 +223,6 @@ fn is_other_version(head: &[u8]) -> bool {
     matches!(last, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-/// What the fields of one head add up to.
-#[derive(Default)]
-struct Seen<'a> {
-    host: Option<&'a str>,
-    length: Option<u64>,
-    coding: Coding,
-    connection: ConnectionOptions,
-    expects_continue: bool,
-    websocket: bool,
-    is_stream: bool,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Coding {
-    #[default]
-    None,
-    Chunked,
-    /// `chunked` more than once.
-    Repeated,
-    Unknown,
-}
-
-impl<'a> Seen<'a> {
-    fn request_field(&mut self, field: &Header<'a>) -> Result<(), Refusal> {
-        match known(field.name) {
-            Known::Host => {
-                if self.host.is_some() {
-                    return Err(Refusal::Malformed("a request with two hosts"));
-                }
-                let host = std::str::from_utf8(field.value)
-                    .map_err(|_| Refusal::Malformed("the host is malformed"))?;
-                self.host = Some(host.trim_ascii());
-            }
-            Known::ContentLength => self.length(field.value).map_err(Refusal::Malformed)?,
-            Known::TransferEncoding => self.coding(field.value),
-            Known::Expect => {
-                if !field.value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Refusal::Expectation);
-                }
-                self.expects_continue = true;
-            }
-            other => self.shared_field(other, field.value),
-        }
-        Ok(())
-    }
-
-    fn answer_field(&mut self, field: &Header<'a>) -> Result<(), &'static str> {
-        match known(field.name) {
-            Known::ContentLength => self.length(field.value)?,
-            Known::TransferEncoding => self.coding(field.value),
-            Known::ContentType => {
-                let value = field.value.trim_ascii_start();
-                let begins = |kind: &[u8]| {
-                    value.len() >= kind.len() && value[..kind.len()].eq_ignore_ascii_case(kind)
-                };
-                self.is_stream = begins(b"text/event-stream") || begins(b"application/grpc");
-            }
-            other => self.shared_field(other, field.value),
-        }
-        Ok(())
-    }
-
-    fn shared_field(&mut self, name: Known, value: &[u8]) {
-        match name {
-            Known::Connection => self.connection.add(value),
-            Known::Upgrade => {
-                self.websocket = value.trim_ascii().eq_ignore_ascii_case(b"websocket")
-            }
-            _ => {}
-        }
-    }
-
-    fn length(&mut self, value: &[u8]) -> Result<(), &'static str> {
-        let length = fields::content_length(value).ok_or("the content-length is malformed")?;
-        if self.length.is_some() {
-            return Err("more than one content-length");
-        }
-        self.length = Some(length);
-        Ok(())
-    }
-
-    /// Only exactly one `chunked` is understood; an element that is empty is none.
-    fn coding(&mut self, value: &[u8]) {
-        for element in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
-            self.coding = match (self.coding, element.eq_ignore_ascii_case(b"chunked")) {
-                (Coding::None, true) => Coding::Chunked,
-                (Coding::Chunked | Coding::Repeated, true) => Coding::Repeated,
-                (_, false) | (Coding::Unknown, true) => Coding::Unknown,
-            };
-        }
-    }
-
-    /// RFC 9112 section 6.3, without its leniencies.
-    fn request_framing(&self, version: Version) -> Result<Framing, Refusal> {
-        match (self.coding, self.length) {
-            (Coding::None, None | Some(0)) => Ok(Framing::None),
-            (Coding::None, Some(length)) => Ok(Framing::Length(length)),
-            (_, Some(_)) => Err(Refusal::Malformed(
-                "content-length and transfer-encoding in one request",
-            )),
-            (_, None) if version == Version::Http10 => {
-                Err(Refusal::Malformed("transfer-encoding in http/1.0"))
-            }
-            (Coding::Chunked, None) => Ok(Framing::Chunked),
-            (Coding::Repeated, None) => Err(Refusal::Malformed("a body that is chunked twice")),
-            (Coding::Unknown, None) => Err(Refusal::UnknownCoding),
-        }
-    }
-}
-
 /// Splits a request target (RFC 9112 section 3.2) into authority and origin form.
 fn split_target(target: &str) -> Result<(Option<&str>, &str), Refusal> {
     const MALFORMED: Refusal = Refusal::Malformed("the request target is malformed");
@@ -384,15 +275,9 @@ pub fn answer<'a>(
         .ok_or("the status is malformed")?;
     let mut seen = Seen::default();
     for field in parsed.headers.iter() {
-        seen.answer_field(field)?;
+        seen.answer_field(known(field.name), field)?;
     }
-    let framing = match (seen.coding, seen.length) {
-        (Coding::None, None) => None,
-        (Coding::None, Some(length)) => Some(Framing::Length(length)),
-        (Coding::Chunked, None) if version == Version::Http11 => Some(Framing::Chunked),
-        (_, Some(_)) => return Err("content-length and transfer-encoding in one answer"),
-        _ => return Err("a transfer coding that is not known"),
-    };
+    let framing = seen.answer_framing(version)?;
     Ok(AnswerHead {
         status,
         phrase: parsed.reason.unwrap_or(""),
@@ -416,17 +301,14 @@ pub fn framed_answer<'a>(
     }
     let mut seen = Seen::default();
     for field in fields {
-        seen.answer_field(field)?;
-    }
-    if seen.coding != Coding::None || seen.connection != ConnectionOptions::default() {
-        return Err("a connection field in http/2");
+        seen.answer_field(known(field.name), field)?;
     }
     Ok(AnswerHead {
         status: status.as_u16(),
         phrase: status.canonical_reason().unwrap_or(""),
         version: Version::H2,
         fields,
-        framing: Some(seen.length.map_or(Framing::Chunked, Framing::Length)),
+        framing: Some(seen.stream_answer_framing()?),
         connection: seen.connection,
         upgrade: false,
         is_stream: seen.is_stream,

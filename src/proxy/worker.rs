@@ -142,7 +142,8 @@ impl Drop for Open {
 }
 
 impl Worker {
-    fn new(start: Start) -> (Rc<Worker>, Gate, mpsc::Receiver<WorkerOrder>) {
+    /// What its tasks share, and what its own loop listens to.
+    pub fn new(start: Start) -> (Rc<Worker>, Gate, mpsc::Receiver<WorkerOrder>) {
         let limits = Limits::default();
         let worker = Worker {
             id: start.id,

@@ -9,4 +9,5 @@ pub mod dial;
 pub mod drain;
 pub mod proxy;
 pub mod routing;
+pub mod seal;
 pub mod telemetry;

@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
             "dial",
             "drain",
+            "seal",
             "telemetry",
         ],
     ),
@@ -37,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("routing", &[]),
     ("dial", &[]),
     ("drain", &[]),
+    ("seal", &[]),
 ];
 
 /// A crate with an opinion, and where alone it may be named.
@@ -49,6 +51,9 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["control/resolve.rs"]),
     ("rcgen", &["app/demo.rs", "app/demo"]),
     ("clap", &["app/cli.rs"]),
+    ("aws_lc_rs", &["seal/cipher.rs"]),
+    ("base64", &["seal"]),
+    ("zeroize", &["seal"]),
 ];
 
 /// Of `routing`: no I/O, no clock, no randomness.

@@ -1,0 +1,12 @@
+//! Sealing: secrets that rest outside this process (in Consul's KV, in the state directory) are encrypted with a key from the key file.
+//!
+//! The ciphertext names its key and is bound to the place it was written to, so that who can write KV can neither read nor
+//! change a secret, nor put one where another belongs. The only door to aws-lc-rs; TLS reaches it through rustls.
+
+mod cipher;
+mod key_file;
+mod keyring;
+
+pub use cipher::{Cipher, SECRET_BYTES, Secret};
+pub use key_file::{KeyFileMistake, MAX_KEYS};
+pub use keyring::{Keyring, OpenError};

@@ -188,6 +188,7 @@ fn config(ports: &ChosenPorts, servers: &[SocketAddr], workers: NonZeroUsize) ->
             token_file: None,
         },
         consul: None,
+        acme: None,
         access_log: None,
         listeners: vec![
             listener(HTTP, ports.http, Scheme::Http),
@@ -200,6 +201,7 @@ fn config(ports: &ChosenPorts, servers: &[SocketAddr], workers: NonZeroUsize) ->
             path: Prefix::parse("/").expect("the root is a prefix"),
             service: app,
         }],
+        domains: Vec::new(),
         tuning: Tuning::default(),
     }
 }

@@ -59,7 +59,7 @@ fn launch(config: Config, file: PathBuf, certificates: CertStore) -> ExitCode {
     }
 }
 
-/// Reads the file and the certificates it names; every mistake of both, a line each.
+/// Reads the file, and the certificates and keys it names; every mistake of theirs, a line each.
 fn read(file: &Path) -> Result<(Config, CertStore), Vec<String>> {
     let config = config::load(file).map_err(|mistakes| {
         mistakes
@@ -68,9 +68,14 @@ fn read(file: &Path) -> Result<(Config, CertStore), Vec<String>> {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
     })?;
-    let certificates = certs::load(&config.listeners)
-        .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    Ok((config, certificates))
+    let mut mistakes = Vec::new();
+    mistakes.extend(secrets::keyring(&config).err());
+    match certs::load(&config.listeners) {
+        Ok(certificates) if mistakes.is_empty() => return Ok((config, certificates)),
+        Ok(_) => {}
+        Err(more) => mistakes.extend(more.iter().map(ToString::to_string)),
+    }
+    Err(mistakes)
 }
 
 fn check(file: &Path, form: &Form) -> ExitCode {

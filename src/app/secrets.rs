@@ -1,4 +1,4 @@
-//! Token and CA files that the configuration names: whether they can be used, asked before anybody needs them. Blocking.
+//! Token, key and CA files that the configuration names: whether they can be used, asked before anybody needs them. Blocking.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,6 +8,7 @@ use crate::admin::Token;
 use crate::config::{Config, ConsulToken, ServiceProtocol};
 use crate::control::consul::Client;
 use crate::dial;
+use crate::seal::Keyring;
 
 /// A line for each token file that cannot be used. No reason not to start: they are read anew at each use.
 pub fn unusable_tokens(config: &Config) -> Vec<String> {
@@ -30,6 +31,14 @@ pub fn unusable_tokens(config: &Config) -> Vec<String> {
         mistakes.extend(problem.map(|why| format!("consul.token_file: {}: {why}", path.display())));
     }
     mistakes
+}
+
+/// The keys that seal what rests outside this process; None: no key file is named. The error is a line.
+pub fn keyring(config: &Config) -> Result<Option<Keyring>, String> {
+    let path = config.acme.as_ref().and_then(|acme| acme.key_file.as_ref());
+    path.map(|path| Keyring::read(path))
+        .transpose()
+        .map_err(|mistake| format!("acme.key_file: {mistake}"))
 }
 
 /// A line if others than its owner can read Consul's token. No mistake: agents' own files often are so.

@@ -71,6 +71,7 @@ fn nearly() -> impl Strategy<Value = String> {
         "[service.retry]",
         "[[route]]",
         "[acme]",
+        "[[domain]]",
     ]);
     prop_oneof![
         header.prop_map(str::to_owned),

@@ -5,10 +5,11 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
-use super::model::{AccessLog, Admin, AdminAddress, Config, Node, Tuning};
+use super::model::{AccessLog, Admin, AdminAddress, Config, DomainEntry, Node, RouteEntry, Tuning};
 use super::names::{PLAIN_NAME, plain_name};
 use super::section::{Section, path_in};
-use super::{agent, listener, relations, route, service, tuning};
+use super::{acme, agent, listener, relations, route, service, tuning};
+use crate::routing::{Host, HostPattern, Prefix};
 
 pub(super) const KEYS: &[&str] = &[
     "node",
@@ -22,11 +23,9 @@ pub(super) const KEYS: &[&str] = &[
     "listener",
     "service",
     "route",
-    ACME,
+    "domain",
+    "acme",
 ];
-
-/// Known, so that it gets its own answer instead of "no such key".
-pub(super) const ACME: &str = "acme";
 
 pub(super) const NODE: &[&str] = &["name", "pod", "workers", "state_dir"];
 
@@ -47,30 +46,41 @@ const MAX_SOCKET_PATH: usize = 107;
 
 /// Reads the whole file; None (and a mistake): a part without which there is no configuration is wrong.
 pub(super) fn read(root: &Section<'_>, environment: &Environment) -> Option<Config> {
-    if root.has(ACME) {
-        root.report().add(
-            root.line_of(ACME),
-            ACME,
-            None,
-            "certificates by ACME are not in this version: name them in [[listener]] certificates",
-        );
-    }
+    let domains = read_each(root, "domain", acme::DOMAIN, acme::read_domain);
+    let mut routes = read_each(root, "route", route::KEYS, |from| route::read(from, None));
+    routes.extend(domains.iter().filter_map(route_of));
     let config = Config {
         node: read_node(root, environment),
         admin: read_admin(root),
         consul: root
             .table("consul", agent::KEYS)
             .map(|consul| agent::read(&consul, environment)),
+        acme: root
+            .table("acme", acme::KEYS)
+            .map(|table| acme::read(&table)),
         access_log: read_access_log(root),
         listeners: read_each(root, "listener", listener::KEYS, listener::read),
         services: read_each(root, "service", service::KEYS, |from| {
             service::read(from, None)
         }),
-        routes: read_each(root, "route", route::KEYS, |from| route::read(from, None)),
+        routes,
+        domains,
         tuning: tuning::read(root, &Tuning::default()),
     };
     relations::check(root, &config);
     Some(config)
+}
+
+/// A domain with a service of its own is a route for the whole host.
+fn route_of(domain: &DomainEntry) -> Option<RouteEntry> {
+    let host = Host::parse(domain.name.as_str()).expect("a domain's name is a host");
+    let path = Prefix::parse("/").expect("the root is a prefix");
+    Some(RouteEntry {
+        name: format!("{host}{path}"),
+        host: HostPattern::Exact(host),
+        path,
+        service: domain.service.clone()?,
+    })
 }
 
 fn read_each<T>(

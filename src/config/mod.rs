@@ -4,6 +4,7 @@
 //! replaces the pod's `[retry]` whole: what it leaves out has the default. A route to a service that the file doesn't
 //! define is a mistake only without `[consul]`, since with it KV may define the service.
 
+mod acme;
 mod active;
 mod agent;
 pub mod document;

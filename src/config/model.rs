@@ -18,10 +18,13 @@ pub struct Config {
     pub node: Node,
     pub admin: Admin,
     pub consul: Option<Consul>,
+    pub acme: Option<Acme>,
     pub access_log: Option<AccessLog>,
     pub listeners: Vec<Listener>,
     pub services: Vec<ServiceEntry>,
+    /// Those of domains with a service of their own are at the end.
     pub routes: Vec<RouteEntry>,
+    pub domains: Vec<DomainEntry>,
     pub tuning: Tuning,
 }
 
@@ -80,6 +83,52 @@ impl std::fmt::Debug for Consul {
             .field("prefix", &self.prefix)
             .finish_non_exhaustive()
     }
+}
+
+/// `[acme]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// `https`.
+    pub directory: String,
+    /// None: the system's roots.
+    pub ca_file: Option<PathBuf>,
+    /// `mailto:` URLs.
+    pub contact: Vec<String>,
+    /// Seals what rests in KV and in the state directory; there whenever there is `[consul]`.
+    pub key_file: Option<PathBuf>,
+    pub preflight: Preflight,
+}
+
+/// Whether a name has to reach this pod before its certificate is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preflight {
+    Require,
+    Warn,
+    Off,
+}
+
+/// A name that may have a certificate: lower case, without trailing dot, by construction.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainName(pub(super) Box<str>);
+
+impl DomainName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for DomainName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `[[domain]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainEntry {
+    pub name: DomainName,
+    /// Gets all of the domain's requests, by a route of its own; None: routes say.
+    pub service: Option<ServiceName>,
 }
 
 /// `[access_log]`.

@@ -8,13 +8,13 @@ use super::environment::Environment;
 use super::mistake::Report;
 use super::written::{Table, Value};
 use super::{
-    Config, ServerSource, Tuning, active, agent, file, listener, parse, route, service, syntax,
-    tuning,
+    Config, Preflight, ServerSource, Tuning, acme, active, agent, file, listener, parse, route,
+    service, syntax, tuning,
 };
 
 const FULL: &str = include_str!("../../config/full.toml");
 const EDGE: &str = include_str!("../../config/edge.toml");
-const CONSUL: &str = include_str!("../../config/consul.toml");
+const POD: &str = include_str!("../../config/pod.toml");
 
 /// A table whose keys are the operator's own.
 const FREE: &str = "service[].health.active.headers";
@@ -26,6 +26,7 @@ fn known_keys() -> BTreeSet<String> {
         ("node", file::NODE),
         ("admin", file::ADMIN),
         ("consul", agent::KEYS),
+        ("acme", acme::KEYS),
         ("access_log", file::ACCESS_LOG),
         ("limits", tuning::LIMITS),
         ("timeouts", tuning::TIMEOUTS),
@@ -41,11 +42,11 @@ fn known_keys() -> BTreeSet<String> {
         ("service[].retry", tuning::RETRY),
         ("service[].tls", service::TLS),
         ("route[]", route::KEYS),
+        ("domain[]", acme::DOMAIN),
     ];
     sections
         .iter()
         .flat_map(|(path, keys)| keys.iter().map(move |key| join(path, key)))
-        .filter(|path| path != file::ACME)
         .collect()
 }
 
@@ -166,7 +167,9 @@ fn the_defaults_in_the_reference_are_the_defaults() {
     assert!(written.consul == left_out.consul);
     assert_eq!(written.access_log, left_out.access_log);
     assert_eq!(written.listeners, left_out.listeners);
+    assert_eq!(written.acme, left_out.acme);
     assert_eq!(written.services, left_out.services);
+    assert_eq!(written.domains, left_out.domains);
     assert_eq!(written.routes, left_out.routes);
     assert_eq!(written.tuning, left_out.tuning);
     assert_eq!(written.tuning, Tuning::default());
@@ -202,18 +205,15 @@ fn the_static_edge_means_what_it_says() {
 }
 
 #[test]
-fn an_acme_table_is_one_clear_mistake() {
-    let acme = "[acme]\ndirectory = \"https://ca.example/dir\"\nca_file = \"tls/ca.pem\"\ncontact = [\"mailto:ops@example.com\"]\n\
-                key_file = \"tls/fleet.key\"\npreflight = \"off\"\n";
-    let text = format!("{acme}{CONSUL}");
-    let told = parse(&text, Path::new("rota.toml"), &Environment::bare("lb-1"))
-        .unwrap_err()
-        .to_string();
-    assert_eq!(
-        told,
-        "rota.toml:1: acme: certificates by ACME are not in this version: name them in [[listener]] certificates"
-    );
-    let consul = accepted(CONSUL).consul.unwrap();
+fn the_load_balancer_of_a_pod_means_what_it_says() {
+    let config = accepted(POD);
+    let acme = config.acme.unwrap();
+    assert_eq!(acme.directory, "https://127.0.0.1:14000/dir");
+    assert_eq!(acme.contact, ["mailto:ops@example.com"]);
+    assert_eq!(acme.preflight, Preflight::Off);
+    let key_file = acme.key_file.unwrap();
+    assert_eq!(key_file, Path::new("/etc/rota/tls/fleet.key"));
+    let consul = config.consul.unwrap();
     assert_eq!(
         (consul.address.as_str(), consul.prefix.as_str()),
         ("http://127.0.0.1:8500", "rota/pod-1")

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::SocketAddr;
 
-use super::model::{AdminAddress, Config};
+use super::model::{AdminAddress, Config, DomainName};
 use super::section::Section;
 use crate::routing::{HostPattern, Prefix, ServiceName};
 
@@ -13,6 +13,33 @@ pub(super) fn check(root: &Section<'_>, config: &Config) {
     check_listeners(root, &config.admin.address);
     let services = check_services(root);
     check_routes(root, (!root.has("consul")).then_some(&services));
+    check_acme(root, config);
+}
+
+/// What `[acme]` and `[[domain]]` need of the other tables.
+fn check_acme(root: &Section<'_>, config: &Config) {
+    let acme = config.acme.as_ref().and_then(|_| root.free_table("acme"));
+    if let Some(acme) = acme {
+        match (&config.consul, &config.node.state_dir) {
+            (Some(_), _) => acme.need(
+                "key_file",
+                "the path of a key file: with [consul], private keys rest in KV, and only sealed",
+            ),
+            (None, Some(_)) => {}
+            (None, None) => acme.blame(
+                "needs node.state_dir or [consul]: certificates would be ordered anew at each start",
+            ),
+        }
+    }
+    let mut names = Once::new("name");
+    for domain in root.quiet_tables("domain") {
+        if let Some(name) = domain.quiet_text("name").and_then(DomainName::parse) {
+            names.see(name, &domain, "name");
+        }
+        if !root.has("acme") {
+            domain.blame("needs an [acme] table: nobody would order its certificate");
+        }
+    }
 }
 
 fn check_listeners(root: &Section<'_>, admin: &AdminAddress) {
@@ -75,12 +102,24 @@ fn check_routes(root: &Section<'_>, services: Option<&Vec<&str>>) {
         if let (Some(Ok(host)), Ok(path)) = (host, path) {
             claims.see((host, path), &route, "host");
         }
-        let service = route.quiet_text("service").and_then(ServiceName::parse);
-        if let (Some(service), Some(services)) = (service, services)
-            && !services.contains(&service.as_str())
+        check_service(&route, services);
+    }
+    for domain in root.quiet_tables("domain") {
+        let host = domain.quiet_text("name").map(HostPattern::parse);
+        if let (Some(Ok(host)), Ok(path), true) = (host, Prefix::parse("/"), domain.has("service"))
         {
-            route.blame_unknown("service", "no [[service]] has this name", services);
+            claims.see((host, path), &domain, "name");
         }
+        check_service(&domain, services);
+    }
+}
+
+fn check_service(table: &Section<'_>, services: Option<&Vec<&str>>) {
+    let service = table.quiet_text("service").and_then(ServiceName::parse);
+    if let (Some(service), Some(services)) = (service, services)
+        && !services.contains(&service.as_str())
+    {
+        table.blame_unknown("service", "no [[service]] has this name", services);
     }
 }
 

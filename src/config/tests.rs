@@ -535,3 +535,73 @@ fn a_probe_has_the_shorter_of_a_second_and_its_interval() {
         assert_eq!(check.timeout, Duration::from_millis(timeout));
     }
 }
+
+#[test]
+fn a_wrong_acme_table_or_domain_is_told() {
+    const DIRECTORY: &str = "directory = \"https://ca.test/dir\"\n";
+    let with = |text: &str| told(&format!("{LISTENER}{text}"));
+    for (text, expected) in [
+        (
+            "[acme]\n",
+            "rota.toml:3: acme.directory: missing: expected \"https://HOST/PATH\", the URL of an ACME directory\n\
+             rota.toml:3: acme: needs node.state_dir or [consul]: certificates would be ordered anew at each start",
+        ),
+        (
+            "[node]\nstate_dir = \"state\"\n[acme]\ndirectory = \"http://ca.test/dir\"\ncontact = [\"ops@example.com\"]\npreflight = \"on\"\nkeyfile = \"k\"\n",
+            "rota.toml:6: acme.directory = \"http://ca.test/dir\": expected \"https://HOST/PATH\", the URL of an ACME directory\n\
+             rota.toml:7: acme.contact[0] = \"ops@example.com\": expected \"mailto:NAME@HOST\"\n\
+             rota.toml:8: acme.preflight = \"on\": expected one of \"require\", \"warn\", \"off\"\n\
+             rota.toml:9: acme.keyfile: no such key; nearest: \"key_file\"",
+        ),
+        (
+            "[[domain]]\nname = \"a.test\"\n",
+            "rota.toml:3: domain[0]: needs an [acme] table: nobody would order its certificate",
+        ),
+    ] {
+        assert_eq!(with(text), expected, "for:\n{text}");
+    }
+    let consul = format!("[consul]\n[acme]\n{DIRECTORY}");
+    assert_eq!(
+        with(&consul),
+        "rota.toml:4: acme.key_file: missing: expected the path of a key file: with [consul], private keys rest in KV, and only sealed"
+    );
+    let acme = format!("[node]\nstate_dir = \"state\"\n[acme]\n{DIRECTORY}");
+    assert_eq!(with(&acme), "accepted");
+    for (domains, expected) in [
+        (
+            "[[domain]]\nname = \"*.a.test\"\n[[domain]]\nname = \"a\"\n[[domain]]\nname = \"a.test\"\nservice = \"shop\"\n[[domain]]\nname = \"A.test.\"",
+            "rota.toml:8: domain[0].name = \"*.a.test\": a wildcard is proven by dns-01, which is not in this version: name a certificate of your own in [[listener]] certificates\n\
+             rota.toml:10: domain[1].name = \"a\": expected a host name of two labels or more, such as \"shop.example.com\"\n\
+             rota.toml:13: domain[2].service = \"shop\": no [[service]] has this name; known: none\n\
+             rota.toml:15: domain[3].name = \"A.test.\": the same name as domain[2]",
+        ),
+        (
+            "[[service]]\nname = \"shop\"\nservers = [\"127.0.0.1:1\"]\n[[route]]\nhost = \"a.test\"\nservice = \"shop\"\n[[domain]]\nname = \"a.test\"\nservice = \"shop\"",
+            "rota.toml:14: domain[0].name = \"a.test\": the same host and path as route[0]",
+        ),
+    ] {
+        assert_eq!(
+            with(&format!("{acme}{domains}")),
+            expected,
+            "for:\n{domains}"
+        );
+    }
+}
+
+#[test]
+fn a_domain_with_a_service_is_a_route_for_its_host() {
+    let config = accepted(&format!(
+        "{LISTENER}[node]\nstate_dir = \"state\"\n[acme]\ndirectory = \"https://ca.test/dir\"\n\
+         [[service]]\nname = \"shop\"\nservers = [\"127.0.0.1:1\"]\n\
+         [[domain]]\nname = \"Shop.test\"\nservice = \"shop\"\n[[domain]]\nname = \"b.test\"\n"
+    ));
+    let names: Vec<&str> = config.domains.iter().map(|d| d.name.as_str()).collect();
+    assert_eq!(names, ["shop.test", "b.test"]);
+    let [route] = &config.routes[..] else {
+        panic!("{:?}", config.routes)
+    };
+    assert_eq!(
+        (route.name.as_str(), route.service.as_str()),
+        ("shop.test/", "shop")
+    );
+}

@@ -171,3 +171,44 @@ fn every_file_in_config_is_accepted() {
         }
     }
 }
+
+/// `[acme]` with a key file of this text and mode.
+fn with_key_file(text: &str, mode: u32) -> (Directory, std::path::PathBuf) {
+    let directory = Directory::new();
+    let (file, key) = (
+        directory.path().join("rota.toml"),
+        directory.path().join("fleet.key"),
+    );
+    let config = "[node]\nstate_dir = \"state\"\n[acme]\ndirectory = \"https://ca.test/dir\"\nkey_file = \"fleet.key\"\n\
+                  [[listener]]\naddress = \"127.0.0.1:0\"\n";
+    fs::write(&file, config).unwrap();
+    fs::write(&key, text).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+    (directory, file)
+}
+
+#[test]
+fn a_key_file_that_others_can_open_or_that_holds_no_key_is_refused_by_check_and_by_run() {
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
+    for (text, mode, told) in [
+        (key, 0o640, "others can open it (mode 0640)"),
+        ("secret\n", 0o600, "fleet.key:1: not a key"),
+        ("", 0o600, "no key in it"),
+    ] {
+        let (_directory, file) = with_key_file(text, mode);
+        let file = file.to_str().unwrap();
+        for arguments in [&["check", file][..], &["run", "--config", file]] {
+            let output = run(arguments);
+            let said = said(&output);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(
+                said.contains("acme.key_file: ") && said.contains(told),
+                "{said}"
+            );
+            assert!(!said.contains("secret"), "{said}");
+        }
+    }
+    let (_directory, file) = with_key_file(key, 0o600);
+    let output = run(&["check", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+}

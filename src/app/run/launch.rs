@@ -53,6 +53,9 @@ impl Process {
         unusable_tokens(&config)
             .iter()
             .for_each(|mistake| tracing::warn!("{mistake}"));
+        if config.acme.is_some() {
+            tracing::warn!("[acme]: certificates are not ordered in this version");
+        }
         certificate_reader
             .load()
             .warnings()

@@ -81,6 +81,7 @@ fn start(app: SocketAddr) -> SocketAddr {
             opened,
             file: None,
             certificates: CertStore::default(),
+            keyring: None,
             opening: None,
         })
     });

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use consul_agent::Agent;
+use rota::certs::TicketKeys;
 use rota::config::{self, Environment};
 use rota::control::{Handle, Inputs, start};
 use rota::routing::operator::{Order, Reach, Target};
@@ -51,6 +52,8 @@ impl Control {
             passive: reports,
             vitals: Arc::new(Vitals::new(1)),
             own_addresses: vec![],
+            keyring: None,
+            ticket_keys: swap::channel(TicketKeys::default()).0,
         };
         let handle = runtime.block_on(async { start(inputs) }).unwrap();
         Control {

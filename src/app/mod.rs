@@ -10,17 +10,19 @@ pub mod sockets;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use self::cli::{Command, CommandLine, Form};
 use self::run::Launch;
 use crate::certs::{self, CertStore};
 use crate::config::{self, Config};
+use crate::seal::Keyring;
 
 /// Does what the command line says; usage errors end with exit code 2.
 pub fn main() -> ExitCode {
     match CommandLine::read().command {
         Command::Run { config } => match read(&config) {
-            Ok((checked, certificates)) => launch(checked, config, certificates),
+            Ok(checked) => launch(checked, config),
             Err(mistakes) => {
                 mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
                 ExitCode::FAILURE
@@ -40,7 +42,19 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn launch(config: Config, file: PathBuf, certificates: CertStore) -> ExitCode {
+/// A file, and what the files that it names hold.
+struct Checked {
+    config: Config,
+    certificates: CertStore,
+    keyring: Option<Arc<Keyring>>,
+}
+
+fn launch(checked: Checked, file: PathBuf) -> ExitCode {
+    let Checked {
+        config,
+        certificates,
+        keyring,
+    } = checked;
     if let Some(warning) = secrets::exposed_tokens(&config) {
         eprintln!("rota: warning: {warning}");
     }
@@ -49,6 +63,7 @@ fn launch(config: Config, file: PathBuf, certificates: CertStore) -> ExitCode {
             config,
             file: Some(file),
             certificates,
+            keyring,
             opened,
             opening: None,
         }),
@@ -60,7 +75,7 @@ fn launch(config: Config, file: PathBuf, certificates: CertStore) -> ExitCode {
 }
 
 /// Reads the file, and the certificates and keys it names; every mistake of theirs, a line each.
-fn read(file: &Path) -> Result<(Config, CertStore), Vec<String>> {
+fn read(file: &Path) -> Result<Checked, Vec<String>> {
     let config = config::load(file).map_err(|mistakes| {
         mistakes
             .0
@@ -69,28 +84,38 @@ fn read(file: &Path) -> Result<(Config, CertStore), Vec<String>> {
             .collect::<Vec<_>>()
     })?;
     let mut mistakes = Vec::new();
-    mistakes.extend(secrets::keyring(&config).err());
+    let keyring = secrets::keyring(&config).unwrap_or_else(|mistake| {
+        mistakes.push(mistake);
+        None
+    });
     match certs::load(&config.listeners) {
-        Ok(certificates) if mistakes.is_empty() => return Ok((config, certificates)),
-        Ok(_) => {}
-        Err(more) => mistakes.extend(more.iter().map(ToString::to_string)),
+        Ok(certificates) if mistakes.is_empty() => Ok(Checked {
+            config,
+            certificates,
+            keyring,
+        }),
+        Ok(_) => Err(mistakes),
+        Err(more) => {
+            mistakes.extend(more.iter().map(ToString::to_string));
+            Err(mistakes)
+        }
     }
-    Err(mistakes)
 }
 
 fn check(file: &Path, form: &Form) -> ExitCode {
     let (mistakes, warnings) = match read(file) {
-        Ok((config, certificates)) => (
+        Ok(checked) => (
             [
-                secrets::unusable_tokens(&config),
-                secrets::unusable_authorities(&config),
+                secrets::unusable_tokens(&checked.config),
+                secrets::unusable_authorities(&checked.config),
             ]
             .concat(),
-            certificates
+            checked
+                .certificates
                 .warnings()
                 .iter()
                 .map(ToString::to_string)
-                .chain(secrets::exposed_tokens(&config))
+                .chain(secrets::exposed_tokens(&checked.config))
                 .collect(),
         ),
         Err(mistakes) => (mistakes, Vec::new()),
@@ -131,6 +156,7 @@ fn demonstrate() -> ExitCode {
                 config,
                 file: None,
                 certificates,
+                keyring: None,
                 opened,
                 opening,
             });

@@ -16,13 +16,14 @@ use tokio::sync::mpsc;
 use super::signals::{Signal, Signals};
 use super::sockets::{Group, Opened};
 use crate::admin::AdminListener;
-use crate::certs::CertStore;
+use crate::certs::{CertStore, TicketKeys};
 use crate::config::Config;
 use crate::control;
 use crate::drain::{Drain, Gate, Phase};
 use crate::proxy::WorkerOrder;
 use crate::routing::swap::{Publisher, Reader};
 use crate::routing::{ListenerPolicy, PassiveReport, Snapshot};
+use crate::seal::Keyring;
 use crate::telemetry::Vitals;
 use crate::telemetry::access_log::{self, Written};
 
@@ -35,6 +36,8 @@ pub struct Launch {
     /// Read again on HUP; None: the demo, which has none.
     pub file: Option<PathBuf>,
     pub certificates: CertStore,
+    /// None: there is no key file.
+    pub keyring: Option<Arc<Keyring>>,
     pub opened: Opened,
     /// Printed once signals are taken, before anything else.
     pub opening: Option<String>,
@@ -62,6 +65,10 @@ struct Process {
     passive: Option<mpsc::Receiver<PassiveReport>>,
     certificates: Publisher<CertStore>,
     certificate_reader: Reader<CertStore>,
+    keyring: Option<Arc<Keyring>>,
+    /// Of session tickets; the control plane publishes them.
+    ticket_keys: Reader<TicketKeys>,
+    ticket_publisher: Option<Publisher<TicketKeys>>,
     admin: Option<AdminListener>,
     /// Listeners that were opened and that no worker has yet: their connections queue.
     queued: Vec<Group>,

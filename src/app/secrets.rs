@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use crate::admin::Token;
 use crate::config::{Config, ConsulToken, ServiceProtocol};
@@ -34,9 +35,9 @@ pub fn unusable_tokens(config: &Config) -> Vec<String> {
 }
 
 /// The keys that seal what rests outside this process; None: no key file is named. The error is a line.
-pub fn keyring(config: &Config) -> Result<Option<Keyring>, String> {
+pub fn keyring(config: &Config) -> Result<Option<Arc<Keyring>>, String> {
     let path = config.acme.as_ref().and_then(|acme| acme.key_file.as_ref());
-    path.map(|path| Keyring::read(path))
+    path.map(|path| Keyring::read(path).map(Arc::new))
         .transpose()
         .map_err(|mistake| format!("acme.key_file: {mistake}"))
 }

@@ -112,6 +112,7 @@ mod tests {
 
     use super::super::fixture::{Made, made};
     use super::super::server::server_config;
+    use super::super::tickets::TicketKeys;
     use super::*;
     use crate::routing::swap::{self, Publisher};
 
@@ -134,7 +135,8 @@ mod tests {
                 roots.add(leaf).unwrap();
             }
             let (publisher, store) = swap::channel(store_of(&made));
-            let config = server_config(store.clone(), TLS.into()).unwrap();
+            let (_, keys) = swap::channel(TicketKeys::default());
+            let config = server_config(store.clone(), keys, TLS.into()).unwrap();
             Site {
                 roots,
                 publisher,

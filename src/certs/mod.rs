@@ -10,6 +10,7 @@ pub mod load;
 pub mod mistake;
 pub mod server;
 pub mod store;
+pub mod tickets;
 mod x509;
 
 #[cfg(test)]
@@ -21,3 +22,4 @@ pub use load::load;
 pub use mistake::{CertMistake, CertWarning, PlacedMistake};
 pub use server::server_config;
 pub use store::{CertStore, CertStoreBuilder};
+pub use tickets::TicketKeys;

@@ -8,6 +8,7 @@ use rustls::sign::CertifiedKey;
 
 use super::certificate::provider;
 use super::store::CertStore;
+use super::tickets::{ClientPolicy, FleetTickets, TicketKeys};
 use crate::routing::swap::Reader;
 
 /// What is offered by ALPN, preferred first.
@@ -17,12 +18,13 @@ pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// opens two at once finds two.
 pub const TICKETS: usize = 2;
 
-/// The settings of one listener; made once, since the certificates come from `store` at each handshake. Sessions are
-/// resumed from tickets alone, so that nothing is kept per client; the ticket's key is the listener's own, changed
-/// every six hours, and a ticket is good only for the SNI it was made for (both are rustls's). rustls' default suites are
-/// all ECDHE with AEAD, and X25519MLKEM768 comes first; a test holds it to that.
+/// The settings of one listener; made once, since the certificates come from `store` and the keys of tickets from `keys` at each
+/// handshake. Sessions are resumed from tickets alone, so that nothing is kept per client, and a ticket is good only for the SNI it
+/// was made for (that is rustls's). rustls' default suites are all ECDHE with AEAD, and X25519MLKEM768 comes first; a test
+/// holds it to that.
 pub fn server_config(
     store: Reader<CertStore>,
+    keys: Reader<TicketKeys>,
     listener: Arc<str>,
 ) -> Result<Arc<ServerConfig>, String> {
     let mut config = ServerConfig::builder_with_provider(provider().clone())
@@ -32,8 +34,7 @@ pub fn server_config(
         .with_cert_resolver(Arc::new(FromStore { store, listener }));
     config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()
-        .map_err(|error| format!("session ticket keys: {error}"))?;
+    config.ticketer = Arc::new(FleetTickets::new(keys, ClientPolicy::Anybody)?);
     config.send_tls13_tickets = TICKETS;
     Ok(Arc::new(config))
 }
@@ -68,7 +69,8 @@ mod tests {
     #[test]
     fn only_forward_secret_aead_suites_are_offered_and_post_quantum_comes_first() {
         let (_publisher, reader) = swap::channel(CertStore::default());
-        let config = server_config(reader, "tls".into()).unwrap();
+        let (_publisher, keys) = swap::channel(TicketKeys::default());
+        let config = server_config(reader, keys, "tls".into()).unwrap();
         let provider = config.crypto_provider();
         assert_eq!(
             provider.kx_groups[0].name(),

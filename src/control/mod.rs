@@ -8,6 +8,7 @@ pub mod consul;
 pub mod documents;
 pub mod drains;
 pub mod event;
+pub mod fleet;
 pub mod guard;
 pub mod member;
 pub mod mistake;
@@ -28,16 +29,19 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::certs::TicketKeys;
 use crate::config::Config;
 use crate::routing::operator::{Order, OrderError};
 use crate::routing::swap::Publisher;
 use crate::routing::{PassiveReport, Snapshot};
+use crate::seal::Keyring;
 use crate::telemetry::Vitals;
 
 use self::candidate::Bounds;
 use self::consul::{Client, Watcher};
+use self::fleet::TicketTask;
 use self::model::Terms;
 use self::task::{Link, Request, Task};
 
@@ -52,6 +56,10 @@ pub struct Inputs {
     /// Ejections by workers, whose bit is already set.
     pub passive: mpsc::Receiver<PassiveReport>,
     pub vitals: Arc<Vitals>,
+    /// What the key file holds; None: there is none, and nothing that is secret is shared.
+    pub keyring: Option<Arc<Keyring>>,
+    /// Of session tickets: the fleet's, once Consul has said them.
+    pub ticket_keys: Publisher<TicketKeys>,
     /// Listeners and admin: never an upstream, whatever `allow_upstreams` says. An unspecified address stands for each local one.
     pub own_addresses: Vec<SocketAddr>,
 }
@@ -72,10 +80,18 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         consul_prefix: None,
     };
     let mut link = None;
+    let (keyring, keyrings) = watch::channel(inputs.keyring);
     if let Some(settings) = &config.consul {
         terms.bounds.allow = settings.allow_upstreams.clone();
         terms.consul_prefix = Some(settings.prefix.clone());
         let client = Client::new(settings)?;
+        let tickets = TicketTask::new(
+            client.clone(),
+            &settings.prefix,
+            keyrings,
+            inputs.ticket_keys,
+        );
+        tokio::spawn(tickets.run());
         inputs.vitals.discovery_configured.store(true, Relaxed);
         let (watcher, observations) =
             Watcher::start(client.clone(), settings, inputs.vitals.clone());
@@ -89,21 +105,31 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
     let workers = inputs.vitals.workers.len();
     let task = Task::new(terms, inputs.config, inputs.publisher, workers, link);
     tokio::spawn(task.run(requests, inputs.passive));
-    Ok(Handle { requests: sender })
+    Ok(Handle {
+        requests: sender,
+        keyring,
+    })
 }
 
 /// Asks the control plane for something, from any thread.
 #[derive(Clone, Debug)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
+    keyring: watch::Sender<Option<Arc<Keyring>>>,
 }
 
 impl Handle {
-    /// Applies a checked file: all of it but `[node]`, `[admin]` and `[consul]`. Ends once its table is published.
+    /// Applies a checked file with what its key file holds: all of it but `[node]`, `[admin]` and `[consul]`. Ends once its table
+    /// is published.
     ///
     /// # Errors
     /// The control plane has stopped.
-    pub async fn reload(&self, config: Arc<Config>) -> Result<(), String> {
+    pub async fn reload(
+        &self,
+        config: Arc<Config>,
+        keyring: Option<Arc<Keyring>>,
+    ) -> Result<(), String> {
+        self.keyring.send_replace(keyring);
         let (answer, answered) = oneshot::channel();
         let stopped = || "the control plane has stopped".to_owned();
         self.requests

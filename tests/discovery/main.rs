@@ -13,6 +13,7 @@ mod compose;
 mod documents;
 mod loss;
 mod servers;
+mod tickets;
 
 use std::collections::BTreeSet;
 

@@ -12,7 +12,7 @@ use super::{Launch, Process};
 use crate::app::secrets::unusable_tokens;
 use crate::app::signals::Signals;
 use crate::app::sockets::Group;
-use crate::certs;
+use crate::certs::{self, TicketKeys};
 use crate::config::{AccessLog, Config};
 use crate::drain;
 use crate::proxy::{self, WorkerOrder};
@@ -43,6 +43,7 @@ impl Process {
         let (log, written) = open_log(config.access_log.as_ref(), &vitals)?;
         let (publisher, table) = swap::channel(first_snapshot(&config));
         let (certificates, certificate_reader) = swap::channel(launch.certificates);
+        let (ticket_publisher, ticket_keys) = swap::channel(TicketKeys::default());
         let (drain, gate) = drain::channel();
         let (passive_sender, passive) = mpsc::channel(PASSIVE_REPORTS);
         if let Some(opening) = launch.opening {
@@ -54,7 +55,9 @@ impl Process {
             .iter()
             .for_each(|mistake| tracing::warn!("{mistake}"));
         if config.acme.is_some() {
-            tracing::warn!("[acme]: certificates are not ordered in this version");
+            tracing::warn!(
+                "[acme]: certificates are not ordered in this version; its key file is used for session tickets"
+            );
         }
         certificate_reader
             .load()
@@ -72,6 +75,9 @@ impl Process {
             passive: Some(passive),
             certificates,
             certificate_reader,
+            keyring: launch.keyring,
+            ticket_keys,
+            ticket_publisher: Some(ticket_publisher),
             admin: Some(launch.opened.admin),
             queued: launch.opened.groups,
             doors: BTreeMap::new(),
@@ -118,6 +124,7 @@ impl Process {
             Scheme::Http => None,
             Scheme::Https => Some(certs::server_config(
                 self.certificate_reader.clone(),
+                self.ticket_keys.clone(),
                 name.clone(),
             )?),
         };

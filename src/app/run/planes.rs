@@ -29,6 +29,8 @@ impl Process {
             passive: self.passive.take().expect(taken),
             vitals: self.vitals.clone(),
             own_addresses,
+            keyring: self.keyring.take(),
+            ticket_keys: self.ticket_publisher.take().expect(taken),
         })?;
         for group in std::mem::take(&mut self.queued) {
             self.open_door(group).await?;

@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Process;
 use super::launch::open_log;
-use crate::app::secrets::unusable_tokens;
+use crate::app::secrets::{keyring, unusable_tokens};
 use crate::app::sockets::{Group, Taken, open_group};
 use crate::certs::{self, CertStore};
 use crate::config::{self, Config};
 use crate::control;
 use crate::proxy::WorkerOrder;
 use crate::routing::Scheme;
+use crate::seal::Keyring;
 use crate::telemetry::access_log;
 
 impl Process {
@@ -44,7 +45,7 @@ impl Process {
             .collect();
         let read =
             tokio::task::spawn_blocking(move || read_again(&file, &known, &owned, workers)).await;
-        let (config, store, groups) = read.map_err(|error| error.to_string())??;
+        let (config, store, keyring, groups) = read.map_err(|error| error.to_string())??;
         warn_of_what_stays(&self.config, &config);
         let log_changed = config.access_log != self.config.access_log;
         let new_log = if log_changed {
@@ -58,7 +59,7 @@ impl Process {
             .for_each(|warning| tracing::warn!("{warning}"));
         self.certificates.publish(store);
         let config = Arc::new(config);
-        handle.reload(config.clone()).await?;
+        handle.reload(config.clone(), keyring).await?;
         self.close_doors(&config, &groups).await;
         for group in groups {
             self.open_door(group).await?;
@@ -117,15 +118,18 @@ fn warn_of_what_stays(running: &Config, read: &Config) {
     }
 }
 
+type ReadAgain = (Config, CertStore, Option<Arc<Keyring>>, Vec<Group>);
+
 /// What HUP reads and opens before anything changes.
 fn read_again(
     file: &std::path::Path,
     known: &BTreeMap<Arc<str>, (SocketAddr, Scheme)>,
     owned: &[SocketAddr],
     workers: usize,
-) -> Result<(Config, CertStore, Vec<Group>), String> {
+) -> Result<ReadAgain, String> {
     let config = config::load(file).map_err(|mistakes| mistakes.to_string())?;
     let store = certs::load(&config.listeners).map_err(|mistakes| one_line(&mistakes))?;
+    let keyring = keyring(&config)?;
     unusable_tokens(&config)
         .iter()
         .for_each(|mistake| tracing::warn!("{mistake}"));
@@ -146,7 +150,7 @@ fn read_again(
             group.map_err(|error| format!("listener {}: {error}", policy.name))?,
         ));
     }
-    Ok((config, store, groups))
+    Ok((config, store, keyring, groups))
 }
 
 /// Several mistakes in one message.

@@ -194,6 +194,16 @@ impl Client {
         Ok(reply)
     }
 
+    /// One key as any server knows it; empty: there is none.
+    pub(super) async fn key(
+        &self,
+        key: &str,
+        when: When,
+    ) -> Result<Reply<Vec<Document>>, ConsulError> {
+        self.documents_at(key, Depth::Key, Consistency::Stale, when)
+            .await
+    }
+
     /// The state of all checks of a datacenter.
     pub(super) async fn check_states(
         &self,

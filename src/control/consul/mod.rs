@@ -4,6 +4,7 @@ mod client;
 mod endpoints;
 mod error;
 mod follow;
+mod key;
 mod middleware;
 pub mod observation;
 pub mod parse;
@@ -15,6 +16,7 @@ mod watcher;
 
 pub use client::{Client, VALUE_BYTES};
 pub use error::ConsulError;
+pub use key::{KeyState, KeyWatch};
 pub use middleware::Consistency;
 pub use observation::{Check, CheckStatus, Document, Instance, Observation, Subtree};
 pub use watcher::Watcher;

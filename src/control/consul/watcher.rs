@@ -21,8 +21,8 @@ use crate::telemetry::Vitals;
 
 /// Observations that wait for the control plane; beyond it the watches wait.
 const OBSERVATIONS: usize = 256;
-/// Connections that no service gets: the subtrees, the probe, one for questions between.
-const RESERVED: usize = SUBTREES.len() + 2;
+/// Connections that no service gets: the subtrees, the fleet's ticket keys, the probe, one for questions between.
+const RESERVED: usize = SUBTREES.len() + 3;
 /// How often an agent is asked whether it is there at all.
 const PROBE_EACH: Duration = Duration::from_secs(2);
 

@@ -1,6 +1,7 @@
 //! The task with real sockets: probes against loopback servers, ejections, orders, reloads.
 
 use super::*;
+use crate::certs::TicketKeys;
 use crate::control::probe::{Spec, probe};
 use crate::control::{Handle, Inputs, start};
 use crate::routing::operator::{Order, OrderError, Reach, Target};
@@ -27,6 +28,8 @@ fn live(config: Arc<Config>) -> Live {
         passive: reports,
         vitals: Arc::new(Vitals::new(2)),
         own_addresses: vec![],
+        keyring: None,
+        ticket_keys: swap::channel(TicketKeys::default()).0,
     })
     .unwrap();
     Live {
@@ -162,7 +165,7 @@ async fn orders_and_reloads_are_in_force_when_they_are_answered() {
     assert!(is_fit(&live.reader.load()));
     let generation = live.reader.load().generation;
     live.handle
-        .reload(file(&service_text(10, "")))
+        .reload(file(&service_text(10, "")), None)
         .await
         .unwrap();
     let table = live.reader.full();

@@ -112,7 +112,8 @@ async fn exchange(
     let ends = body.is_empty() && trailers.is_none();
     let (answer, mut stream) = sender.send_request(head, ends)?;
     if !ends {
-        send_body(&mut stream, Bytes::from(body), trailers).await?;
+        // A server may answer before it has the body, and stop its coming (RFC 9113 section 8.1): its answer counts.
+        let _ = send_body(&mut stream, Bytes::from(body), trailers).await;
     }
     let (head, mut stream) = answer.await?.into_parts();
     let mut body = Vec::new();

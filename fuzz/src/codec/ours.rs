@@ -53,15 +53,15 @@ pub fn request(sent: &[u8], sizes: impl Iterator<Item = usize>) -> Read {
     let limits = Limits::default();
     let mut buffer = Buffer::new(sent, sizes);
     let mut seen = 0;
-    let length = loop {
+    let within = loop {
         if seen == 0 {
             buffer.consume(head::leading_empty_lines(buffer.filled()));
             if let Err(refusal) = head::check_beginning(buffer.filled()) {
                 return Read::Refused(refusal.text().into());
             }
         }
-        match head::find_end(buffer.filled(), seen) {
-            Found::Whole(length) => break length,
+        match find_head(buffer.filled(), seen) {
+            Found::Whole(within) => break within,
             Found::Part => {
                 seen = match buffer.filled() {
                     [b'\r'] => 0,
@@ -74,16 +74,28 @@ pub fn request(sent: &[u8], sizes: impl Iterator<Item = usize>) -> Read {
         }
     };
     let mut space = field_space();
-    let head = match head::request(buffer.consume(length), &mut space, &limits) {
+    let begun = &buffer.filled()[..within];
+    let head = match head::request(begun, &mut space, &limits) {
         Ok(head) => head,
         Err(refusal) => return Read::Refused(refusal.text().into()),
     };
+    assert_eq!(head::find_end(begun, 0), Found::Whole(head.length));
+    buffer.consume(head.length);
     let next = if head.keeps_alive() {
         Next::Message
     } else {
         Next::Nothing
     };
     finish(buffer, head.framing, next, message_of(&head))
+}
+
+/// As the connection looks for a head: mostly it is all that has come, else the parser ends at the first.
+fn find_head(filled: &[u8], seen: usize) -> Found {
+    if filled.ends_with(b"\r\n\r\n") {
+        Found::Whole(filled.len())
+    } else {
+        head::find_end(filled, seen)
+    }
 }
 
 fn message_of(head: &RequestHead<'_>) -> Message {

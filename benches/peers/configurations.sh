@@ -2,6 +2,7 @@
 # instance's directory, since what 10,000 hosts need is longer than an argument may be.
 
 declare -A host_count certificate_dir
+connections=8192 # what nginx and HAProxy have room for, from the start
 
 part() { # part INSTANCE WORD: from standard input
     cat >"$dir/$1/$2"
@@ -45,6 +46,7 @@ configure() {
     free_port; tls[$1]=$found_port
     echo "${plain[$1]}" | part "$1" PLAIN
     echo "${tls[$1]}" | part "$1" TLS
+    echo "$connections" | part "$1" CONNECTIONS
     configure_"${1%%.*}" "$@"
 }
 

@@ -19,8 +19,10 @@ handshake_load() { # handshake_load URL: a new connection for each request, 40 e
     awk '/^requests:/ { if ($10 + $12 > 0) exit 1; print $8 }' <<<"$text" || die "$1: $text"
 }
 
+load_priority=()
+
 own_load() { # own_load ORDER…: of peers-load
-    (on_core "$load_core" "$load_bin" "$@") || die "no figure without all answers"
+    (on_core "$load_core" ${load_priority[@]+"${load_priority[@]}"} "$load_bin" "$@") || die "no figure without all answers"
 }
 
 load() { # load SCENARIO INSTANCE
@@ -35,7 +37,7 @@ load() { # load SCENARIO INSTANCE
         upload) wrk_load 16 "$http/upload" upload.lua ;;
         hosts) HOSTS=${host_count[$2]} wrk_load 64 "$http/" hosts.lua ;;
         certificates-*)
-            own_load handshakes "127.0.0.1:${tls[$2]}" "${certificate_dir[$2]}/authority.pem" $((seconds * 500)) \
+            own_load handshakes "127.0.0.1:${tls[$2]}" "${certificate_dir[$2]}/authority.pem" $((seconds * 1000)) \
                 "$(pairs_of "${certificate_dir[$2]}" | wc -l)"
             ;;
     esac

@@ -16,7 +16,7 @@ use std::str::FromStr;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const USAGE: &str = "usage: peers-load
-  rate ADDRESS REQUESTS-A-SECOND SECONDS CONNECTIONS   a line: answered, p50, p99, p99.9 and longest in µs
+  rate ADDRESS REQUESTS-A-SECOND SECONDS CONNECTIONS   a line: answered; p50, p99, p99.9, longest, own lateness (µs)
   handshakes ADDRESS AUTHORITY COUNT NAMES             a line: answered
   hold ADDRESS COUNT [AUTHORITY]                       a line once all are open; at the end of standard input another
   certificates DIRECTORY COUNT shared|each             a line: the directory";

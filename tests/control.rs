@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use consul_agent::Agent;
-use rota::certs::TicketKeys;
+use rota::certs::{CertStore, TicketKeys};
 use rota::config::{self, Environment};
+use rota::control::acme::Overview;
 use rota::control::{Handle, Inputs, start};
 use rota::routing::operator::{Order, Reach, Target};
 use rota::routing::swap::{self, Reader};
@@ -54,6 +55,9 @@ impl Control {
             own_addresses: vec![],
             keyring: None,
             ticket_keys: swap::channel(TicketKeys::default()).0,
+            own_certificates: CertStore::default(),
+            certificates: swap::channel(CertStore::default()).0,
+            overview: swap::channel(Overview::default()).0,
         };
         let handle = runtime.block_on(async { start(inputs) }).unwrap();
         Control {

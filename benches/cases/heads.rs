@@ -2,9 +2,11 @@
 
 use std::hint::black_box;
 
+use rota::certs::CertStore;
 use rota::proxy::answer::{BodyOut, Then, write_answer};
 use rota::proxy::http1::head::{self, AnswerHead, Found, RequestHead, Version, field_space};
 use rota::proxy::plan::{Facts, Peer, note, prepare};
+use rota::routing::swap::{self, Reader};
 use rota::routing::{Limits, Snapshot};
 
 use super::tables;
@@ -88,6 +90,7 @@ pub struct Rewriting {
     head: RequestHead<'static>,
     peer: Peer,
     snapshot: Snapshot,
+    certificates: Reader<CertStore>,
     facts: Facts,
     out: Vec<u8>,
 }
@@ -99,6 +102,7 @@ impl Rewriting {
             head: head::request(bytes, space, &Limits::default()).expect("a good head"),
             peer: tables::peer(),
             snapshot: tables::snapshot(tables::service(&["127.0.0.1:1".into()])),
+            certificates: swap::channel(CertStore::default()).1,
             facts: Facts::default(),
             out: Vec::new(),
         };
@@ -111,11 +115,12 @@ impl Rewriting {
             head,
             peer,
             snapshot,
+            certificates,
             facts,
             out,
         } = self;
         note(facts, black_box(head));
-        black_box(prepare(head, peer, snapshot, facts, out)).expect("a route");
+        black_box(prepare(head, peer, snapshot, certificates, facts, out)).expect("a route");
     }
 }
 

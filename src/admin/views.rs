@@ -20,8 +20,16 @@ pub struct CertificateRow {
     pub listener: String,
     /// The file that it was read from, or what it is where there is none.
     pub source: String,
-    /// Unix seconds.
+    #[serde(default)]
+    pub issuer: String,
+    /// Unix seconds; 0: there is none yet.
     pub not_after: i64,
+    /// When it is ordered anew, by ACME; Unix seconds.
+    #[serde(default)]
+    pub renewal: Option<i64>,
+    /// Why the last order came to nothing.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// `GET /v1/status`.

@@ -18,7 +18,7 @@ use super::sockets::{Group, Opened};
 use crate::admin::AdminListener;
 use crate::certs::{CertStore, TicketKeys};
 use crate::config::Config;
-use crate::control;
+use crate::control::{self, acme::Overview};
 use crate::drain::{Drain, Gate, Phase};
 use crate::proxy::WorkerOrder;
 use crate::routing::swap::{Publisher, Reader};
@@ -63,7 +63,10 @@ struct Process {
     table: Reader<Snapshot>,
     publisher: Option<Publisher<Snapshot>>,
     passive: Option<mpsc::Receiver<PassiveReport>>,
-    certificates: Publisher<CertStore>,
+    own_certificates: Option<CertStore>,
+    certificates: Option<Publisher<CertStore>>,
+    overview: Reader<Overview>,
+    overview_publisher: Option<Publisher<Overview>>,
     certificate_reader: Reader<CertStore>,
     keyring: Option<Arc<Keyring>>,
     /// Of session tickets; the control plane publishes them.

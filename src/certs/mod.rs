@@ -6,6 +6,7 @@
 
 pub mod accept;
 pub mod certificate;
+pub mod challenge;
 pub mod load;
 pub mod mistake;
 pub mod server;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::certificate::Certificate;
+use super::challenge::{Challenges, HttpProof};
 use super::mistake::{CertMistake, CertWarning};
 
 /// The longest name DNS can carry (RFC 1035 section 2.3.4), in octets; a longer one is nobody's.
@@ -15,6 +16,7 @@ const MAX_NAME_LEN: usize = 253;
 #[derive(Debug, Default)]
 pub struct CertStore {
     listeners: BTreeMap<Arc<str>, Shelf>,
+    challenges: Challenges,
     warnings: Vec<CertWarning>,
 }
 
@@ -53,6 +55,35 @@ impl CertStore {
         self.listeners
             .iter()
             .flat_map(|(listener, shelf)| shelf.all.iter().map(move |one| (listener, one)))
+    }
+
+    /// What a CA is to be answered, if this is its question.
+    pub fn http_proof(&self, host: &str, path_and_query: &str) -> HttpProof {
+        self.challenges.http(host, path_and_query)
+    }
+
+    /// This store with further certificates on some listeners, whose names it does not have already, and with what can be proven.
+    pub fn joined<'a>(
+        &self,
+        listeners: &[Arc<str>],
+        others: impl Iterator<Item = &'a Arc<Certificate>> + Clone,
+        challenges: Challenges,
+        now: SystemTime,
+    ) -> CertStore {
+        let mut builder = CertStore::builder();
+        for (listener, shelf) in &self.listeners {
+            builder.listener(listener);
+            for own in &shelf.all {
+                builder.add(listener, own.clone());
+            }
+        }
+        for listener in listeners {
+            for other in others.clone() {
+                builder.add(listener, other.clone());
+            }
+        }
+        builder.store.challenges = challenges;
+        builder.build(now)
     }
 
     /// What is served but doubtful, as found when the store was made.
@@ -214,6 +245,20 @@ mod tests {
         assert_eq!(store.warnings().len(), 1, "{:?}", store.warnings());
         assert!(store.warnings()[0].to_string().contains("a.test"));
         assert_eq!(store.list().count(), 2);
+    }
+
+    #[test]
+    fn further_certificates_come_after_ones_own() {
+        let own = store(&[&["own.test", "both.test"]]);
+        let other = Arc::new(made(&["other.test", "both.test"]).certificate());
+        let (listeners, now) = (["tls".into(), "more".into()], SystemTime::now());
+        let joined = own.joined(&listeners, [&other].into_iter(), Challenges::default(), now);
+        let found = |sni| first_name(&joined, sni);
+        assert_eq!(found(None).unwrap(), "own.test");
+        assert_eq!(found(Some("both.test")).unwrap(), "own.test");
+        assert_eq!(found(Some("other.test")).unwrap(), "other.test");
+        assert!(joined.knows("more", Some("both.test")));
+        assert!(!own.knows("tls", Some("other.test")));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! [`model`] decides and does no I/O; [`task`] feeds it, carries out what it asks for, and publishes what [`assembly`] builds.
 
+pub mod acme;
 pub mod assembly;
 pub mod candidate;
 pub mod consul;
@@ -31,7 +32,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::certs::TicketKeys;
+use crate::certs::{CertStore, TicketKeys};
 use crate::config::Config;
 use crate::routing::operator::{Order, OrderError};
 use crate::routing::swap::Publisher;
@@ -60,6 +61,10 @@ pub struct Inputs {
     pub keyring: Option<Arc<Keyring>>,
     /// Of session tickets: the fleet's, once Consul has said them.
     pub ticket_keys: Publisher<TicketKeys>,
+    /// Those of the file; they and what is ordered are published together.
+    pub own_certificates: CertStore,
+    pub certificates: Publisher<CertStore>,
+    pub overview: Publisher<acme::Overview>,
     /// Listeners and admin: never an upstream, whatever `allow_upstreams` says. An unspecified address stands for each local one.
     pub own_addresses: Vec<SocketAddr>,
 }
@@ -80,6 +85,14 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         consul_prefix: None,
     };
     let mut link = None;
+    let certificates = acme::task::Task::new(acme::Inputs {
+        config: inputs.config.clone(),
+        keyring: inputs.keyring.clone(),
+        own: inputs.own_certificates,
+        publisher: inputs.certificates,
+        overview: inputs.overview,
+        vitals: inputs.vitals.clone(),
+    })?;
     let (keyring, keyrings) = watch::channel(inputs.keyring);
     if let Some(settings) = &config.consul {
         terms.bounds.allow = settings.allow_upstreams.clone();
@@ -105,8 +118,11 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
     let workers = inputs.vitals.workers.len();
     let task = Task::new(terms, inputs.config, inputs.publisher, workers, link);
     tokio::spawn(task.run(requests, inputs.passive));
+    let (files, orders) = mpsc::channel(REQUESTS);
+    tokio::spawn(certificates.run(orders));
     Ok(Handle {
         requests: sender,
+        files,
         keyring,
     })
 }
@@ -115,12 +131,13 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
 #[derive(Clone, Debug)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
+    files: mpsc::Sender<acme::Order>,
     keyring: watch::Sender<Option<Arc<Keyring>>>,
 }
 
 impl Handle {
-    /// Applies a checked file with what its key file holds: all of it but `[node]`, `[admin]` and `[consul]`. Ends once its table
-    /// is published.
+    /// Applies a checked file with what its key and certificate files hold: all of it but `[node]`, `[admin]` and `[consul]`. Ends
+    /// once its certificates and its table are published.
     ///
     /// # Errors
     /// The control plane has stopped.
@@ -128,10 +145,20 @@ impl Handle {
         &self,
         config: Arc<Config>,
         keyring: Option<Arc<Keyring>>,
+        own_certificates: CertStore,
     ) -> Result<(), String> {
+        let (done, published) = oneshot::channel();
+        let file = acme::Order {
+            config: config.clone(),
+            keyring: keyring.clone(),
+            own: own_certificates,
+            done,
+        };
         self.keyring.send_replace(keyring);
         let (answer, answered) = oneshot::channel();
         let stopped = || "the control plane has stopped".to_owned();
+        self.files.send(file).await.map_err(|_| stopped())?;
+        published.await.map_err(|_| stopped())?;
         self.requests
             .send(Request::Reload(config, answer))
             .await

@@ -145,6 +145,17 @@ pub fn write_redirect(out: &mut Vec<u8>, location: &str, then: Then) {
     finish(out, then, None);
 }
 
+/// Appends the 200 that a CA asked for (RFC 8555 section 8.3). Also to a HEAD: the connection ends behind it.
+pub fn write_proof(out: &mut Vec<u8>, text: &str, then: Then) {
+    write!(
+        out,
+        "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n",
+        text.len() + 1
+    )
+    .expect("a vector takes all");
+    finish(out, then, Some(text));
+}
+
 fn finish(out: &mut Vec<u8>, then: Then, text: Option<&str>) {
     out.extend_from_slice(match then {
         Then::Close => b"connection: close\r\n".as_slice(),

@@ -165,6 +165,12 @@ async fn serve_stream(
             );
             Reason::Redirected
         }
+        Ok(Prepared::Proof(text)) => {
+            let kind = ("content-type", "text/plain".to_owned());
+            sink.answer(200, [kind].into_iter(), Some(text.into()));
+            record(&worker, &peer, &scratch.facts, 200, Reason::Proven, began);
+            Reason::Proven
+        }
         Err(refusal) => {
             // Nobody to tell if the client is gone.
             let _ = sink.refuse(refusal, is_head, Then::KeepAlive).await;
@@ -300,6 +306,7 @@ fn prepare(
         &head,
         peer,
         &snapshot,
+        &worker.certificates,
         &mut scratch.facts,
         &mut scratch.request,
     )

@@ -10,9 +10,11 @@ use super::fields::{
 use super::http1::body::Framing;
 use super::http1::head::{RequestHead, Version};
 use super::refusal::Refusal;
-use crate::certs::Certificate;
+use crate::certs::challenge::{HttpProof, is_challenge};
+use crate::certs::{CertStore, Certificate};
 use crate::routing::host::HostBuffer;
 use crate::routing::path::{canonical, without_query};
+use crate::routing::swap::Reader;
 use crate::routing::{ListenerPolicy, Method, Route, Snapshot, Timeouts};
 use crate::telemetry::{Outcome, Reason};
 
@@ -107,6 +109,8 @@ pub enum Prepared {
     Carry(Plan),
     /// 308 to this location.
     Redirect(String),
+    /// 200 with this text: a CA asks whether a name is ours.
+    Proof(String),
 }
 
 /// Keeps what the log needs of a head: to be called before anything can refuse it.
@@ -126,6 +130,7 @@ pub fn prepare(
     head: &RequestHead<'_>,
     peer: &Peer,
     snapshot: &Snapshot,
+    certificates: &Reader<CertStore>,
     facts: &mut Facts,
     out: &mut Vec<u8>,
 ) -> Result<Prepared, Refusal> {
@@ -137,6 +142,13 @@ pub fn prepare(
             .map_err(|_| Refusal::Malformed("the host is malformed"))?,
     };
     check_host_field(head, host)?;
+    if is_challenge(head.path_and_query) {
+        match certificates.load().http_proof(host, head.path_and_query) {
+            HttpProof::NotAsked => {}
+            HttpProof::Proven(text) => return Ok(Prepared::Proof(text)),
+            HttpProof::Refused => return Err(Refusal::NoRoute),
+        }
+    }
     if let Some(redirect) = peer.listener.redirect {
         if host.is_empty() {
             return Err(Refusal::Malformed("a request without host"));

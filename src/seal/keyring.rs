@@ -95,6 +95,11 @@ impl Keyring {
             })
     }
 
+    /// Whether it is a text that rota sealed, with whatever key.
+    pub fn is_sealed(text: &[u8]) -> bool {
+        split(text).is_some()
+    }
+
     /// Whether a sealed text would be another today: it needs a key that is no longer the first.
     pub fn is_outdated(&self, sealed: &[u8]) -> bool {
         split(sealed).is_some_and(|(name, _)| name != self.keys[0].name)

@@ -10,3 +10,6 @@ mod keyring;
 pub use cipher::{Cipher, SECRET_BYTES, Secret};
 pub use key_file::{KeyFileMistake, MAX_KEYS};
 pub use keyring::{Keyring, OpenError};
+
+/// Secret bytes of any length, erased from memory when dropped.
+pub type Plain = zeroize::Zeroizing<Vec<u8>>;

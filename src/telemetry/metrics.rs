@@ -343,6 +343,9 @@ fn process_samples(page: &mut Page, vitals: &Vitals) {
     let (ok, failed) = (&vitals.reloads, &vitals.reloads_failed);
     page.count(families::RELOADS, &["ok"], ok.load(Relaxed));
     page.count(families::RELOADS, &["failed"], failed.load(Relaxed));
+    let (ok, failed) = (&vitals.acme_issued, &vitals.acme_failed);
+    page.count(families::ACME_ORDERS, &["ok"], ok.load(Relaxed));
+    page.count(families::ACME_ORDERS, &["failed"], failed.load(Relaxed));
     page.count(families::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
     let reading = process::read();
     page.add(families::PROCESS_CPU, &[], reading.cpu_seconds);

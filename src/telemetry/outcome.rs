@@ -9,6 +9,8 @@ pub enum Reason {
     /// The server's own answer.
     Answered,
     Redirected,
+    /// A CA asked for a proof (ACME), and got it.
+    Proven,
     NoRoute,
     /// The service has nobody on the rota.
     NoUpstream,
@@ -38,9 +40,10 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 20] = [
         Reason::Answered,
         Reason::Redirected,
+        Reason::Proven,
         Reason::NoRoute,
         Reason::NoUpstream,
         Reason::BadRequest,
@@ -64,6 +67,7 @@ impl Reason {
         match self {
             Reason::Answered => "answered",
             Reason::Redirected => "redirected",
+            Reason::Proven => "proven",
             Reason::NoRoute => "no_route",
             Reason::NoUpstream => "no_upstream",
             Reason::BadRequest => "bad_request",

@@ -125,6 +125,9 @@ pub struct Vitals {
     pub discovery_failing: AtomicI64,
     pub access_log_dropped: AtomicU64,
     pub access_log_failed: AtomicU64,
+    /// Certificates that a CA issued, and orders that came to nothing.
+    pub acme_issued: AtomicU64,
+    pub acme_failed: AtomicU64,
     pub reloads: AtomicU64,
     pub reloads_failed: AtomicU64,
 }
@@ -140,6 +143,8 @@ impl Vitals {
             discovery_failing: AtomicI64::new(0),
             access_log_dropped: AtomicU64::new(0),
             access_log_failed: AtomicU64::new(0),
+            acme_issued: AtomicU64::new(0),
+            acme_failed: AtomicU64::new(0),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
         }

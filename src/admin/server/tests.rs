@@ -78,7 +78,10 @@ fn world(name: &str) -> World {
         domain: "shop.example.com".into(),
         listener: "web".into(),
         source: "file:a.pem".into(),
+        issuer: "CN=a ca".into(),
         not_after: 2_000_000_000,
+        renewal: None,
+        error: None,
     };
     let state = Arc::new(State {
         node: "<lb-1>".into(),

@@ -119,19 +119,30 @@ fn discovery(view: Option<&DiscoveryView>) -> String {
 
 /// Certificates by name, and how long they still last.
 pub fn certificates(rows: &[CertificateRow], now: SystemTime) -> String {
-    let mut lines = vec![["DOMAIN", "ENDS", "IN", "LISTENER", "SOURCE"].map(str::to_owned)];
+    let columns = [
+        "DOMAIN", "ENDS", "IN", "LISTENER", "SOURCE", "RENEWAL", "ERROR",
+    ];
+    let mut lines = vec![columns.map(str::to_owned)];
     for row in rows {
         let ends = UNIX_EPOCH + Duration::from_secs(row.not_after.max(0) as u64);
-        let left = match ends.duration_since(now) {
-            Ok(left) => span(left.as_secs()),
-            Err(_) => "has ended".to_owned(),
+        let (ends, left) = match (row.not_after, ends.duration_since(now)) {
+            (0, _) => ("none yet".to_owned(), String::new()),
+            (_, Ok(left)) => (rfc3339::text(ends), span(left.as_secs())),
+            (_, Err(_)) => (rfc3339::text(ends), "has ended".to_owned()),
         };
+        let renewal = row.renewal.map(|at| {
+            let at = UNIX_EPOCH + Duration::from_secs(at.max(0) as u64);
+            at.duration_since(now)
+                .map_or_else(|_| "now".to_owned(), |left| span(left.as_secs()))
+        });
         lines.push([
             row.domain.clone(),
-            rfc3339::text(ends),
+            ends,
             left,
             row.listener.clone(),
             row.source.clone(),
+            renewal.unwrap_or_default(),
+            row.error.clone().unwrap_or_default(),
         ]);
     }
     table(&lines)

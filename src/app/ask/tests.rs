@@ -207,7 +207,10 @@ fn certificates_show_how_long_they_last() {
         domain: "a.example".into(),
         listener: "web".into(),
         source: "file:a.pem".into(),
+        issuer: "CN=a ca".into(),
         not_after: 90_000,
+        renewal: Some(3600),
+        error: Some("the ca was down".into()),
     };
     let text = print::certificates(std::slice::from_ref(&row), UNIX_EPOCH);
     assert!(

@@ -12,8 +12,9 @@ use super::{Launch, Process};
 use crate::app::secrets::unusable_tokens;
 use crate::app::signals::Signals;
 use crate::app::sockets::Group;
-use crate::certs::{self, TicketKeys};
+use crate::certs::{self, CertStore, TicketKeys};
 use crate::config::{AccessLog, Config};
+use crate::control::acme::Overview;
 use crate::drain;
 use crate::proxy::{self, WorkerOrder};
 use crate::routing::swap;
@@ -42,7 +43,8 @@ impl Process {
         let vitals = Arc::new(Vitals::new(workers));
         let (log, written) = open_log(config.access_log.as_ref(), &vitals)?;
         let (publisher, table) = swap::channel(first_snapshot(&config));
-        let (certificates, certificate_reader) = swap::channel(launch.certificates);
+        let (certificates, certificate_reader) = swap::channel(CertStore::default());
+        let (overview_publisher, overview) = swap::channel(Overview::default());
         let (ticket_publisher, ticket_keys) = swap::channel(TicketKeys::default());
         let (drain, gate) = drain::channel();
         let (passive_sender, passive) = mpsc::channel(PASSIVE_REPORTS);
@@ -54,13 +56,13 @@ impl Process {
         unusable_tokens(&config)
             .iter()
             .for_each(|mistake| tracing::warn!("{mistake}"));
-        if config.acme.is_some() {
+        if config.acme.is_some() && config.consul.is_some() {
             tracing::warn!(
-                "[acme]: certificates are not ordered in this version; its key file is used for session tickets"
+                "[acme]: with [consul] certificates are not ordered in this version; its key file is used for session tickets"
             );
         }
-        certificate_reader
-            .load()
+        launch
+            .certificates
             .warnings()
             .iter()
             .for_each(|warning| tracing::warn!("{warning}"));
@@ -73,8 +75,11 @@ impl Process {
             table,
             publisher: Some(publisher),
             passive: Some(passive),
-            certificates,
+            own_certificates: Some(launch.certificates),
+            certificates: Some(certificates),
             certificate_reader,
+            overview,
+            overview_publisher: Some(overview_publisher),
             keyring: launch.keyring,
             ticket_keys,
             ticket_publisher: Some(ticket_publisher),

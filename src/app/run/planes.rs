@@ -1,13 +1,17 @@
 //! The planes that run on the main thread's runtime: control and admin.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::Process;
 use crate::admin::{self, CertificateRow, orders::Carried};
-use crate::certs::CertStore;
-use crate::config::AdminAddress;
+use crate::certs::{CertStore, Certificate};
+use crate::config::{AdminAddress, DomainName};
 use crate::control;
+use crate::control::acme::task::SOURCE;
+use crate::control::acme::{Overview, Standing};
 use crate::routing::operator::Order;
 
 impl Process {
@@ -31,16 +35,21 @@ impl Process {
             own_addresses,
             keyring: self.keyring.take(),
             ticket_keys: self.ticket_publisher.take().expect(taken),
+            own_certificates: self.own_certificates.take().expect(taken),
+            certificates: self.certificates.take().expect(taken),
+            overview: self.overview_publisher.take().expect(taken),
         })?;
         for group in std::mem::take(&mut self.queued) {
             self.open_door(group).await?;
         }
-        let certificates = self.certificate_reader.clone();
+        let (certificates, overview) = (self.certificate_reader.clone(), self.overview.clone());
         let state = admin::State {
             node: self.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION"),
             table: self.table.clone(),
-            certificates: Arc::new(move || certificate_rows(&certificates.load())),
+            certificates: Arc::new(move || {
+                certificate_rows(&certificates.load(), &overview.load())
+            }),
             vitals: self.vitals.clone(),
             gate: self.gate.clone(),
             control: Arc::new(Ordering(handle.clone())),
@@ -57,16 +66,45 @@ impl Process {
     }
 }
 
-fn certificate_rows(store: &CertStore) -> Vec<CertificateRow> {
-    let rows = store.list().flat_map(|(listener, certificate)| {
-        certificate.names().map(|domain| CertificateRow {
+/// What is served, by listener; then what is to be ordered and is not there.
+fn certificate_rows(store: &CertStore, overview: &Overview) -> Vec<CertificateRow> {
+    let standing_of = |certificate: &Certificate| {
+        let is_ordered = certificate.source() == Path::new(SOURCE);
+        let mut named = overview.0.iter().filter(|_| is_ordered);
+        named.find(|(name, _)| certificate.exact_names().eq([name.as_str()]))
+    };
+    let served = store.list().flat_map(|(listener, certificate)| {
+        let standing = standing_of(certificate).map(|(_, standing)| standing);
+        certificate.names().map(move |domain| CertificateRow {
             domain,
             listener: listener.to_string(),
             source: certificate.source().display().to_string(),
+            issuer: certificate.issuer().to_owned(),
             not_after: i64::try_from(certificate.not_after_seconds()).unwrap_or(i64::MAX),
+            renewal: standing.and_then(|standing| standing.next).map(seconds),
+            error: standing.and_then(|standing| standing.error.clone()),
         })
     });
-    rows.collect()
+    let is_missing = |(_, standing): &(&DomainName, &Standing)| standing.validity.is_none();
+    let missing = overview.0.iter().filter(is_missing);
+    let missing = missing.map(|(name, standing)| CertificateRow {
+        domain: name.to_string(),
+        listener: String::new(),
+        source: SOURCE.to_owned(),
+        issuer: String::new(),
+        not_after: 0,
+        renewal: standing.next.map(seconds),
+        error: standing.error.clone(),
+    });
+    served.chain(missing).collect()
+}
+
+/// Since 1970.
+fn seconds(at: SystemTime) -> i64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }
 
 /// Hands an operator's orders from the admin listener to the control plane.

@@ -57,9 +57,8 @@ impl Process {
             .warnings()
             .iter()
             .for_each(|warning| tracing::warn!("{warning}"));
-        self.certificates.publish(store);
         let config = Arc::new(config);
-        handle.reload(config.clone(), keyring).await?;
+        handle.reload(config.clone(), keyring, store).await?;
         self.close_doors(&config, &groups).await;
         for group in groups {
             self.open_door(group).await?;

@@ -1,7 +1,8 @@
 //! The task with real sockets: probes against loopback servers, ejections, orders, reloads.
 
 use super::*;
-use crate::certs::TicketKeys;
+use crate::certs::{CertStore, TicketKeys};
+use crate::control::acme::Overview;
 use crate::control::probe::{Spec, probe};
 use crate::control::{Handle, Inputs, start};
 use crate::routing::operator::{Order, OrderError, Reach, Target};
@@ -30,6 +31,9 @@ fn live(config: Arc<Config>) -> Live {
         own_addresses: vec![],
         keyring: None,
         ticket_keys: swap::channel(TicketKeys::default()).0,
+        own_certificates: CertStore::default(),
+        certificates: swap::channel(CertStore::default()).0,
+        overview: swap::channel(Overview::default()).0,
     })
     .unwrap();
     Live {
@@ -165,7 +169,7 @@ async fn orders_and_reloads_are_in_force_when_they_are_answered() {
     assert!(is_fit(&live.reader.load()));
     let generation = live.reader.load().generation;
     live.handle
-        .reload(file(&service_text(10, "")), None)
+        .reload(file(&service_text(10, "")), None, CertStore::default())
         .await
         .unwrap();
     let table = live.reader.full();

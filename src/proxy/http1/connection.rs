@@ -216,7 +216,8 @@ impl Connection<'_> {
                     let has_body = head.framing != super::body::Framing::None;
                     let Scratch { facts, request, .. } = &mut scratch;
                     plan::note(facts, &head);
-                    plan::prepare(&head, self.peer, &snapshot, facts, request)
+                    let certificates = &self.worker.certificates;
+                    plan::prepare(&head, self.peer, &snapshot, certificates, facts, request)
                         .map_err(|refusal| (refusal, is_head, keep_alive && !has_body, version))
                 }
                 Err(refusal) => {
@@ -229,6 +230,7 @@ impl Connection<'_> {
         let next = match prepared {
             Ok(Prepared::Carry(plan)) => self.carry(&plan, &mut scratch, began).await,
             Ok(Prepared::Redirect(location)) => self.redirect(&location, &mut scratch, began).await,
+            Ok(Prepared::Proof(text)) => self.prove(&text, &mut scratch, began).await,
             Err((refusal, is_head, keeps, version)) => {
                 let keeps = keeps && !refusal.ends_connection() && self.worker.keeps_connections();
                 let then = if keeps { Then::KeepAlive } else { Then::Close };
@@ -315,6 +317,14 @@ impl Connection<'_> {
             began,
         )
         .await
+    }
+
+    async fn prove(&mut self, text: &str, scratch: &mut Scratch, began: Instant) -> Next {
+        scratch.answer.clear();
+        answer::write_proof(&mut scratch.answer, text, Then::Close);
+        let (reason, then) = (Reason::Proven, Then::Close);
+        self.answer_here(scratch, 200, reason, Version::Http11, then, began)
+            .await
     }
 
     /// Sends the answer that stands in `scratch`, and records it.

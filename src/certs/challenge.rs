@@ -1,0 +1,101 @@
+//! What a CA is shown as proof that names are ours: http-01 (RFC 8555 section 8.3). Hot path only for its own path.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Where a CA asks. Nothing below it is ever carried to a server while certificates are ordered.
+pub const PATH: &str = "/.well-known/acme-challenge/";
+/// Characters of a token; a CA's have 43.
+const MAX_TOKEN: usize = 128;
+
+/// What can be proven at this moment. Default: nothing, since nothing is ordered.
+#[derive(Clone, Debug, Default)]
+pub struct Challenges {
+    /// Of the account's key: with it any token of the account is answered, whoever ordered.
+    thumbprint: Option<Box<str>>,
+    /// Lower case.
+    names: HashSet<Arc<str>>,
+}
+
+/// What is to be said to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpProof {
+    /// It is a request like any other.
+    NotAsked,
+    Proven(String),
+    /// No CA asks so, or not about a name that may have a certificate.
+    Refused,
+}
+
+impl Challenges {
+    /// Takes the names that may have a certificate, in lower case.
+    pub fn new(thumbprint: Option<&str>, names: impl IntoIterator<Item = Arc<str>>) -> Challenges {
+        Challenges {
+            thumbprint: thumbprint.map(Into::into),
+            names: names.into_iter().collect(),
+        }
+    }
+
+    fn answer(&self, host: &str, token: &str) -> HttpProof {
+        let is_token = (1..=MAX_TOKEN).contains(&token.len())
+            && token
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        match &self.thumbprint {
+            Some(thumbprint) if is_token && self.names.contains(host) => {
+                HttpProof::Proven(format!("{token}.{thumbprint}"))
+            }
+            Some(_) | None => HttpProof::Refused,
+        }
+    }
+
+    /// Takes a host as routes mean it and the path as it was sent.
+    pub(super) fn http(&self, host: &str, path_and_query: &str) -> HttpProof {
+        match path_and_query.strip_prefix(PATH) {
+            Some(token) if !self.names.is_empty() => self.answer(host, token),
+            Some(_) | None => HttpProof::NotAsked,
+        }
+    }
+}
+
+/// Whether a request may be a CA's, so that it is worth asking.
+pub fn is_challenge(path_and_query: &str) -> bool {
+    path_and_query.starts_with(PATH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_answered_for_a_name_that_may_have_a_certificate_and_for_no_other() {
+        let challenges = Challenges::new(Some("thumb"), ["a.test".into()]);
+        let asked = |host: &str, path: &str| challenges.http(host, path);
+        let proof = HttpProof::Proven("to-k_en1.thumb".into());
+        assert_eq!(
+            asked("a.test", "/.well-known/acme-challenge/to-k_en1"),
+            proof
+        );
+        let long = format!("/.well-known/acme-challenge/{}", "a".repeat(129));
+        for (host, path) in [
+            ("b.test", "/.well-known/acme-challenge/token"),
+            ("a.test", "/.well-known/acme-challenge/"),
+            ("a.test", "/.well-known/acme-challenge/../secret"),
+            ("a.test", "/.well-known/acme-challenge/token?x"),
+            ("a.test", &long),
+        ] {
+            assert_eq!(asked(host, path), HttpProof::Refused, "{host} {path}");
+        }
+        let other = "/.well-known/acme-challenger/token";
+        assert_eq!(asked("a.test", other), HttpProof::NotAsked);
+    }
+
+    #[test]
+    fn without_orders_the_path_is_like_any_other() {
+        let none = Challenges::default();
+        let path = "/.well-known/acme-challenge/token";
+        assert_eq!(none.http("a.test", path), HttpProof::NotAsked);
+        let no_account = Challenges::new(None, ["a.test".into()]);
+        assert_eq!(no_account.http("a.test", path), HttpProof::Refused);
+    }
+}

@@ -1,0 +1,11 @@
+//! Certificates by ACME: [`model`] decides what is ordered when and does no I/O; [`task`] feeds it, carries out what it asks for, and
+//! publishes the certificate store, in which certificates of one's own come first.
+
+mod authority;
+mod keep;
+pub mod model;
+pub mod task;
+mod transport;
+
+pub use model::Standing;
+pub use task::{Inputs, Order, Overview};

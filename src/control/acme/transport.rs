@@ -1,0 +1,153 @@
+//! HTTP/1.1 for ACME over our own connections: every exchange has a deadline and a limit. To the CA, and to a name's own address.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Body;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use tokio::time::{Instant, timeout_at};
+
+use crate::dial::{self, Stream, tls};
+
+/// From resolving the CA's name to the last byte of its answer.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Bytes of an answer: a chain of certificates has some thousand.
+const BODY_BYTES: usize = 256 * 1024;
+/// For a name's own word that it is ours.
+const PREFLIGHT_DEADLINE: Duration = Duration::from_secs(5);
+const PREFLIGHT_BYTES: usize = 1024;
+
+/// To one CA, verified.
+pub(super) struct Transport {
+    pub(super) tls: Arc<rustls::ClientConfig>,
+}
+
+impl HttpClient for Transport {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let tls = self.tls.clone();
+        Box::pin(async move {
+            let uri = request.uri().clone();
+            if uri.scheme_str() != Some("https") {
+                return Err(Error::Other(format!("{uri}: not https").into()));
+            }
+            let deadline = Instant::now() + DEADLINE;
+            let answered = exchange(request, Some(&tls), BODY_BYTES, deadline).await;
+            let authority = uri.authority().map(ToString::to_string);
+            let named = |error| format!("{}: {error}", authority.unwrap_or_default());
+            let answer = answered.map_err(|error| Error::Other(named(error).into()))?;
+            Ok(BytesResponse::from(answer))
+        })
+    }
+}
+
+/// What `http://HOST PATH` answers, for whoever resolves the host as this machine does. The error is in words.
+pub(super) async fn fetch(host: &str, path: &str) -> Result<Vec<u8>, String> {
+    let request = Request::builder()
+        .uri(format!("http://{host}{path}"))
+        .body(Full::<Bytes>::default())
+        .map_err(|error| error.to_string())?;
+    let deadline = Instant::now() + PREFLIGHT_DEADLINE;
+    let answer = exchange(request, None, PREFLIGHT_BYTES, deadline).await?;
+    match answer.status().as_u16() {
+        200 => Ok(answer
+            .into_body()
+            .collect()
+            .await
+            .map_or_else(|never| match never {}, |body| body.to_bytes().to_vec())),
+        status => Err(format!("answered {status}")),
+    }
+}
+
+async fn exchange<B>(
+    request: Request<B>,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+    limit: usize,
+    deadline: Instant,
+) -> Result<Response<Full<Bytes>>, String>
+where
+    B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
+{
+    timeout_at(deadline, carry(request, tls, limit, deadline))
+        .await
+        .unwrap_or_else(|_| Err("no whole answer in time".to_owned()))
+}
+
+async fn carry<B>(
+    request: Request<B>,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+    limit: usize,
+    deadline: Instant,
+) -> Result<Response<Full<Bytes>>, String>
+where
+    B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
+{
+    let stream = open(request.uri(), tls, deadline).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    let answered = async {
+        let answer = sender
+            .send_request(in_origin_form(request)?)
+            .await
+            .map_err(|error| error.to_string())?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, limit).collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        Ok(Response::from_parts(head, Full::new(body)))
+    };
+    tokio::pin!(answered);
+    tokio::select! {
+        answer = &mut answered => answer,
+        // The connection may end in the moment in which the answer is whole.
+        _ = connection => answered.await,
+    }
+}
+
+/// The first of the host's addresses that accepts.
+async fn open(
+    uri: &Uri,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+    deadline: Instant,
+) -> Result<Stream, String> {
+    let host = uri.host().ok_or("names no host")?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(match tls {
+        Some(_) => 443,
+        None => 80,
+    });
+    let tls = match tls {
+        Some(config) => Some((config, tls::server_name(host)?)),
+        None => None,
+    };
+    let addresses = tokio::net::lookup_host((bare, port))
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut last = "the name has no address".to_owned();
+    for address in addresses {
+        match dial::connect(address, tls.clone(), deadline).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = format!("{address}: {error}"),
+        }
+    }
+    Err(last)
+}
+
+fn in_origin_form<B>(mut request: Request<B>) -> Result<Request<B>, String> {
+    let uri = request.uri();
+    let authority = uri.authority().ok_or("names no host")?;
+    let host = HeaderValue::from_str(authority.as_str()).map_err(|error| error.to_string())?;
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    *request.uri_mut() = Uri::try_from(target).map_err(|error| error.to_string())?;
+    request.headers_mut().insert(header::HOST, host);
+    Ok(request)
+}

@@ -1,0 +1,236 @@
+//! Promises about certificates by ACME, kept with a real CA: what may have one gets one, keeps it, and has another in time.
+#![allow(
+    clippy::unwrap_used,
+    reason = "these are tests: what cannot be unwrapped has failed"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod pebble;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use pebble::{BLOCKED, Pebble};
+use support::client::handshake;
+use support::rota::{Place, said};
+use support::{Client, Origin, Rota, Tls, eventually, stays};
+
+/// Longer than any test.
+const HOURS: u64 = 5 * 3600;
+
+const LISTENERS: &str = r#"
+[node]
+state_dir = "state"
+[[listener]]
+name = "web"
+address = "127.0.0.1:{http}"
+protocol = "http"
+redirect_to_https = true
+[[listener]]
+name = "web-tls"
+address = "127.0.0.1:{https}"
+protocol = "https"
+"#;
+
+/// Both listeners, these routes to an app server, and what the CA wants.
+fn file(pebble: &Pebble, origin: &Origin, hosts: &[&str]) -> String {
+    let route = |host: &&str| format!("[[route]]\nhost = \"{host}\"\nservice = \"app\"\n");
+    let routes: String = hosts.iter().map(route).collect();
+    format!(
+        "{LISTENERS}{}[[service]]\nname = \"app\"\nservers = [\"{}\"]\n{routes}",
+        pebble.table(),
+        origin.address()
+    )
+}
+
+/// A handshake that a client finds valid for its name.
+fn is_served(rota: &Rota, tls: &Tls) -> bool {
+    handshake(rota.https(), tls).is_ok()
+}
+
+fn eventually_served(rota: &Rota, tls: &Tls) {
+    eventually(&format!("{} has a certificate", tls.name), || {
+        rota.assert_running();
+        is_served(rota, tls)
+    });
+}
+
+/// The leaf that is served.
+fn leaf(rota: &Rota, tls: &Tls) -> Vec<u8> {
+    let wire = handshake(rota.https(), tls).unwrap();
+    wire.conn.peer_certificates().unwrap()[0].to_vec()
+}
+
+fn orders(rota: &Rota, outcome: &str) -> f64 {
+    rota.metric("rota_acme_orders_total", &[("outcome", outcome)])
+}
+
+#[test]
+fn names_of_routes_and_domains_get_certificates_without_a_reload_one_order_each() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let text = file(&pebble, &origin, &["shop.test", "*.wild.test", "localhost"]);
+    let rota = place.start(&format!("{text}[[domain]]\nname = \"Customer.test\"\n"));
+    for name in ["shop.test", "customer.test"] {
+        eventually_served(&rota, &pebble.client(name));
+    }
+    let mut client = Client::connect_tls(rota.https(), &pebble.client("shop.test")).unwrap();
+    assert_eq!(client.get("shop.test", "/").text(), "ok");
+    assert_eq!((orders(&rota, "ok"), orders(&rota, "failed")), (2.0, 0.0));
+    let shown = said(&rota.command(&["certs"]));
+    let line = shown.lines().find(|line| line.starts_with("shop.test"));
+    let line = line.unwrap_or_else(|| panic!("{shown}"));
+    assert!(line.contains("web-tls") && line.contains("acme"), "{shown}");
+    assert!(
+        !shown.contains("wild.test") && !shown.contains("localhost"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn what_was_issued_outlives_the_process_sealed_and_is_not_ordered_again() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let mut pebble = Pebble::start(place.http, HOURS);
+    let key = place.path().join("fleet.key");
+    fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let table = pebble.table();
+    let sealed = format!("{table}key_file = \"fleet.key\"\n");
+    let text = file(&pebble, &origin, &["shop.test"]).replace(&table, &sealed);
+    let rota = place.start(&text);
+    let client = pebble.client("shop.test");
+    eventually_served(&rota, &client);
+    let before = leaf(&rota, &client);
+    let kept = rota.directory().join("state/kv/acme");
+    for folder in ["account", "certs"] {
+        assert_sealed(&kept.join(folder));
+    }
+    assert!(rota.stop().success());
+
+    pebble.kill();
+    let again = Place::new();
+    copy_folder(&rota.directory().join("state"), &again.path().join("state"));
+    fs::copy(&key, again.path().join("fleet.key")).unwrap();
+    let again = again.start(&text);
+    // Ready means that it is there.
+    assert_eq!(leaf(&again, &client), before);
+    assert_eq!(orders(&again, "ok") + orders(&again, "failed"), 0.0);
+}
+
+/// All files of a folder, at least one, can be opened by their owner alone and say nothing.
+fn assert_sealed(folder: &Path) {
+    let files: Vec<_> = fs::read_dir(folder).unwrap().collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let path = file.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with("rota1:") && !text.contains("PRIVATE"),
+            "{text}"
+        );
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let there = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy_folder(&path, &there),
+            false => drop(fs::copy(&path, there).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn a_ca_that_is_down_at_the_start_is_named_and_asked_again_by_itself() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let mut pebble = Pebble::prepare(place.http, HOURS);
+    let rota = place.start(&file(&pebble, &origin, &["shop.test"]));
+    eventually("the error is shown", || {
+        let shown = said(&rota.command(&["certs"]));
+        shown.contains("shop.test") && shown.contains("none yet") && shown.contains("refused")
+    });
+    pebble.launch();
+    eventually_served(&rota, &pebble.client("shop.test"));
+    let shown = said(&rota.command(&["certs"]));
+    assert!(!shown.contains("refused"), "{shown}");
+}
+
+#[test]
+fn a_name_that_the_ca_refuses_is_named_and_hurts_no_other() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let rota = place.start(&file(&pebble, &origin, &[BLOCKED, "shop.test"]));
+    eventually_served(&rota, &pebble.client("shop.test"));
+    eventually("the refusal is counted", || orders(&rota, "failed") == 1.0);
+    let shown = said(&rota.command(&["certs"]));
+    let line = shown
+        .lines()
+        .find(|line| line.starts_with(BLOCKED))
+        .unwrap();
+    assert!(
+        line.contains("none yet") && line.contains("rejectedIdentifier"),
+        "{line}"
+    );
+    stays(
+        "it is not asked again at once",
+        Duration::from_secs(3),
+        || orders(&rota, "failed") == 1.0,
+    );
+}
+
+#[test]
+fn the_path_of_challenges_is_answered_for_wanted_names_alone_and_never_by_an_app_server() {
+    let (place, origin) = (Place::new(), Origin::fixed("app"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let text = file(&pebble, &origin, &["shop.test", "*"]);
+    let rota = place.start(&text.replace("redirect_to_https = true", ""));
+    eventually_served(&rota, &pebble.client("shop.test"));
+    origin.forget();
+    let ask = |host: &str, path: &str| {
+        let answer = rota.get(host, path);
+        (answer.status, answer.text())
+    };
+    let (status, proof) = ask("shop.test", "/.well-known/acme-challenge/some-token_1");
+    assert_eq!(status, 200);
+    assert!(
+        proof.starts_with("some-token_1.") && proof.trim_end().len() == 13 + 43,
+        "{proof}"
+    );
+    for (host, path) in [
+        ("other.test", "/.well-known/acme-challenge/some-token"),
+        ("shop.test", "/.well-known/acme-challenge/"),
+        ("shop.test", "/.well-known/acme-challenge/a/b"),
+        ("shop.test", "/.well-known/acme-challenge/a%2fb"),
+    ] {
+        assert_eq!(ask(host, path).0, 404, "{host} {path}");
+    }
+    assert_eq!(origin.requests().len(), 0);
+    assert_eq!(ask("shop.test", "/.well-known/other").1, "app");
+}
+
+#[test]
+fn a_certificate_of_seconds_is_renewed_without_a_failed_handshake() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, 15);
+    let rota = place.start(&file(&pebble, &origin, &["short.test"]));
+    let client = pebble.client("short.test");
+    eventually_served(&rota, &client);
+    let first = leaf(&rota, &client);
+    let start = Instant::now();
+    let mut handshakes = 0;
+    while leaf(&rota, &client) == first {
+        handshakes += 1;
+        assert!(start.elapsed() < Duration::from_secs(20), "not renewed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(handshakes > 50, "{handshakes}");
+}

@@ -87,8 +87,9 @@ latencies() { # latencies PROXY ROUND LINE
     local p50 p99 p999 longest late
     read -r _ p50 p99 p999 longest late <<<"$3"
     figure half-rate-50 "$1" "$2" "$p50"
-    figure half-rate "$1" "$2" "$p99" "longest=$longest load-late=$late"
+    figure half-rate "$1" "$2" "$p99" "longest=$longest"
     figure half-rate-999 "$1" "$2" "$p999"
+    figure half-rate-late "$1" "$2" "$late"
 }
 
 preempting() {

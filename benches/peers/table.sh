@@ -13,6 +13,7 @@ title() {
         half-rate) echo "p99 at half of ${proxies[1]}'s peak rate (µs)" ;;
         half-rate-50) echo "p50 there (µs)" ;;
         half-rate-999) echo "p99.9 there (µs)" ;;
+        half-rate-late) echo "how late the load was itself there, p99: with milliseconds here the three above are the machine's (µs)" ;;
         idle) echo "memory of an idle TLS connection, of $idle_connections (KiB)" ;;
         idle-plain) echo "memory of an idle plain connection, of $idle_connections (KiB)" ;;
         hosts) echo "1 → $hosts_many virtual hosts" ;;

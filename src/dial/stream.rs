@@ -11,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
+/// Encrypted bytes that a connection holds while its peer takes none, unless one write is larger: rustls's default.
+const TLS_HELD: usize = 64 * 1024;
+
 /// Plain TCP, TLS that a client opened to us, or TLS that we opened to a server.
 pub enum Stream {
     Plain(TcpStream),
@@ -93,6 +96,17 @@ impl Stream {
         }
     }
 
+    /// A large write goes to TLS as a whole, and from there to the socket in one system call: whoever has so much to write was
+    /// lent it. Small ones are held up to rustls's own limit while the peer takes nothing.
+    fn hold_at_most(&mut self, write: usize) {
+        let limit = Some(TLS_HELD.max(write + write / 32));
+        match self {
+            Stream::Plain(_) => {}
+            Stream::Accepted(stream) => stream.get_mut().1.set_buffer_limit(limit),
+            Stream::Dialled(stream) => stream.get_mut().1.set_buffer_limit(limit),
+        }
+    }
+
     pub fn is_tls(&self) -> bool {
         !matches!(self, Stream::Plain(_))
     }
@@ -125,10 +139,11 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.as_mut().hold_at_most(buf.len());
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Accepted(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -137,10 +152,12 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.as_mut()
+            .hold_at_most(bufs.iter().map(|one| one.len()).sum());
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Accepted(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),

@@ -120,6 +120,19 @@ impl Buf {
         self.end += count;
     }
 
+    /// Takes all parts behind what is filled, or none of them where they don't fit.
+    pub fn append(&mut self, parts: &[&[u8]]) -> bool {
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        if self.space().len() < total {
+            return false;
+        }
+        for part in parts {
+            self.space()[..part.len()].copy_from_slice(part);
+            self.fill(part.len());
+        }
+        true
+    }
+
     pub fn consume(&mut self, count: usize) {
         debug_assert!(count <= self.len());
         self.start += count;

@@ -54,6 +54,8 @@ pub trait Source {
     fn whole(&self) -> Option<&[u8]>;
     /// The next piece; not to be called once [`Source::whole`] gave something.
     async fn next(&mut self) -> Result<Piece<'_>, SourceFault>;
+    /// Whether the next piece is here already, as far as can be told without asking for it.
+    fn holds_more(&self) -> bool;
     /// Body bytes that came so far.
     fn received(&self) -> u64;
 }

@@ -83,7 +83,9 @@ pub struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
+    /// What no option can hold may mean `close` to somebody else: the connection ends behind the message.
     pub fn add(&mut self, value: &[u8]) {
+        self.close |= !value.is_ascii();
         for element in elements(value) {
             match element.len() {
                 5 if element.eq_ignore_ascii_case(b"close") => self.close = true,
@@ -211,6 +213,9 @@ mod tests {
         let mut options = ConnectionOptions::default();
         options.add(fields[0].value);
         assert!(options.close && options.nominates && !options.upgrade);
+        let mut unclear = ConnectionOptions::default();
+        unclear.add(b"keep-alive, \x80close");
+        assert!(unclear.close);
         assert!(is_nominated("x-foo", &fields) && !is_nominated("Cookie", &fields));
     }
 }

@@ -215,8 +215,9 @@ fn echoes() -> Vec<Origin> {
     origins
 }
 
-/// Rounds with `swap` every 10 ms beside rounds with `calm`, while WebSockets stay open.
-fn measure_swaps(way: &str, rota: &Rota, swap: &dyn Fn(u32), calm: &dyn Fn(u32)) {
+/// Rounds with `swap` every 10 ms beside rounds with `calm`, while WebSockets stay open. Gives the medians of the ratios of the
+/// workers' CPU a request and of p99.
+fn measure_swaps(way: &str, rota: &Rota, swap: &dyn Fn(u32), calm: &dyn Fn(u32)) -> (f64, f64) {
     let mut sockets: Vec<_> = (0..100).map(|_| websocket(rota)).collect();
     round(rota, swap);
     let memory = rota.memory_kib("VmRSS");
@@ -241,7 +242,7 @@ fn measure_swaps(way: &str, rota: &Rota, swap: &dyn Fn(u32), calm: &dyn Fn(u32))
         median(each)
     );
     assert_eq!(failed, 0);
-    assert!(median(tail) < 1.5 && median(cost) < 1.05);
+    (median(cost), median(tail))
 }
 
 #[test]
@@ -252,10 +253,12 @@ fn one_hundred_swaps_a_second() {
     let addresses: Vec<_> = origins.iter().map(Origin::address).collect();
     let rota = Place::new().start(&swapped(&addresses, 10));
     let swap = |number: u32| rota.reload(&swapped(&addresses, 11 + number % 50));
-    measure_swaps("HUP", &rota, &swap, &|_| ());
+    let (cost, tail) = measure_swaps("HUP", &rota, &swap, &|_| ());
+    assert!(cost < 1.05 && tail < 1.5);
 }
 
-/// Two subtrees by turns: a watch is held to 50 questions a second. While calm, the agent is written to as often, elsewhere.
+/// The same through the whole way of a document. Two subtrees by turns: a watch is held to 50 questions a second. While calm, the
+/// agent is written to as often, elsewhere. Recorded: the agent shares the machine's cores with the workers.
 #[test]
 #[ignore = "a figure: scripts/figures"]
 fn one_hundred_swaps_a_second_through_kv() {
@@ -282,7 +285,8 @@ fn one_hundred_swaps_a_second_through_kv() {
         }
     };
     let swap = |number: u32| write("figures", number);
-    measure_swaps("KV", &rota, &swap, &|number| write("elsewhere", number));
+    let (_, tail) = measure_swaps("KV", &rota, &swap, &|number| write("elsewhere", number));
+    assert!(tail < 1.5);
 }
 
 #[test]

@@ -124,6 +124,18 @@ impl Source for BodySource<'_> {
         }
     }
 
+    fn holds_more(&self) -> bool {
+        let (mut decoder, mut rest) = (self.decoder, &self.buf.filled()[self.lent..]);
+        loop {
+            match decoder.step(rest) {
+                Ok(Step::Framing(count)) => rest = &rest[count..],
+                Ok(Step::Data(_) | Step::Trailers(_) | Step::End) => return true,
+                // What came before something malformed goes its way.
+                Ok(Step::Read) | Err(_) => return false,
+            }
+        }
+    }
+
     fn received(&self) -> u64 {
         self.received
     }

@@ -191,6 +191,10 @@ impl Source for StreamSource {
         })
     }
 
+    fn holds_more(&self) -> bool {
+        false
+    }
+
     fn received(&self) -> u64 {
         self.received
     }

@@ -22,6 +22,9 @@ use crate::proxy::refusal::Fault;
 use crate::proxy::timer::Timer;
 use crate::routing::Member;
 
+/// Chunks up to this size are copied and sent together with those that came with them.
+const GATHERED_PIECE: usize = 4 * 1024;
+
 /// 1xx heads that a server may send before its answer.
 pub(super) const MAX_INTERIMS: usize = 16;
 
@@ -138,6 +141,8 @@ impl Story<'_> {
         let timer = Timer::default();
         let mut line = [0u8; 18];
         let mut first = request;
+        // Small chunks that came together leave together.
+        let mut gathered = self.worker.buffers.empty();
         if self.plan.expects_continue {
             if !self.write_to_server(connection, &timer, &[first]).await {
                 return Ok(());
@@ -156,11 +161,25 @@ impl Story<'_> {
             let (is_last, written) = match source.next().await? {
                 Piece::Data(bytes) if is_chunked => {
                     let size = chunk_line(&mut line, bytes.len());
-                    (
-                        false,
-                        self.write_to_server(connection, &timer, &[first, size, bytes, b"\r\n"])
-                            .await,
-                    )
+                    let parts = [first, size, bytes, b"\r\n"];
+                    let is_small = bytes.len() <= GATHERED_PIECE;
+                    if is_small && gathered.append(&parts) {
+                        first = &[];
+                        if source.holds_more() {
+                            continue;
+                        }
+                        let slices = [gathered.filled()];
+                        (
+                            false,
+                            self.write_to_server(connection, &timer, &slices).await,
+                        )
+                    } else {
+                        let slices = [gathered.filled(), first, size, bytes, b"\r\n"];
+                        (
+                            false,
+                            self.write_to_server(connection, &timer, &slices).await,
+                        )
+                    }
                 }
                 Piece::Data(bytes) => (
                     false,
@@ -169,23 +188,27 @@ impl Story<'_> {
                 ),
                 Piece::Trailers(fields) => {
                     let section = trailer_section(&fields);
+                    let slices = [gathered.filled(), first, &section];
                     (
                         true,
-                        self.write_to_server(connection, &timer, &[first, &section])
-                            .await,
+                        self.write_to_server(connection, &timer, &slices).await,
                     )
                 }
-                Piece::End if is_chunked => (
-                    true,
-                    self.write_to_server(connection, &timer, &[first, b"0\r\n\r\n"])
-                        .await,
-                ),
+                Piece::End if is_chunked => {
+                    let slices = [gathered.filled(), first, b"0\r\n\r\n"];
+                    (
+                        true,
+                        self.write_to_server(connection, &timer, &slices).await,
+                    )
+                }
                 Piece::End => (
                     true,
                     self.write_to_server(connection, &timer, &[first]).await,
                 ),
             };
             first = &[];
+            gathered.consume(gathered.len());
+            gathered.rest();
             flow.progress.set(Instant::now());
             if is_last && written {
                 flow.uploaded.set(true);

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rota::app::run::{Launch, run};
+use rota::app::signals::Signals;
 use rota::certs::CertStore;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -77,6 +78,7 @@ fn start(app: SocketAddr) -> SocketAddr {
     let opened = rota::app::sockets::open_all(&config).unwrap();
     std::thread::spawn(move || {
         run(Launch {
+            signals: Signals::watch().unwrap(),
             config,
             opened,
             file: None,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use self::cli::{Command, CommandLine, Form};
 use self::run::Launch;
+use self::signals::Signals;
 use crate::certs::{self, CertStore};
 use crate::config::{self, Config};
 use crate::seal::Keyring;
@@ -58,8 +59,11 @@ fn launch(checked: Checked, file: PathBuf) -> ExitCode {
     if let Some(warning) = secrets::exposed_tokens(&config) {
         eprintln!("rota: warning: {warning}");
     }
-    match sockets::open_all(&config) {
-        Ok(opened) => run::run(Launch {
+    // Before the first client can connect: a signal that came earlier would end the process.
+    let started = Signals::watch().and_then(|signals| Ok((signals, sockets::open_all(&config)?)));
+    match started {
+        Ok((signals, opened)) => run::run(Launch {
+            signals,
             config,
             file: Some(file),
             certificates,
@@ -142,8 +146,8 @@ fn check(file: &Path, form: &Form) -> ExitCode {
 }
 
 fn demonstrate() -> ExitCode {
-    match demo::prepare() {
-        Ok(demo) => {
+    match Signals::watch().and_then(|signals| Ok((signals, demo::prepare()?))) {
+        Ok((signals, demo)) => {
             let opening = Some(demo.opening());
             let demo::Demo {
                 config,
@@ -153,6 +157,7 @@ fn demonstrate() -> ExitCode {
                 ..
             } = demo;
             let code = run::run(Launch {
+                signals,
                 config,
                 file: None,
                 certificates,

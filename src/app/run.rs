@@ -32,6 +32,7 @@ const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is to be run.
 pub struct Launch {
+    pub signals: Signals,
     pub config: Config,
     /// Read again on HUP; None: the demo, which has none.
     pub file: Option<PathBuf>,

@@ -29,7 +29,11 @@ pub struct Signals(mpsc::Receiver<Signal>);
 
 impl Signals {
     /// From here on they no longer end the process by themselves.
-    pub fn watch() -> io::Result<Signals> {
+    pub fn watch() -> Result<Signals, String> {
+        Signals::take().map_err(|error| format!("signals can't be watched: {error}"))
+    }
+
+    fn take() -> io::Result<Signals> {
         let mut taken =
             iterator::Signals::new([SIGTERM, SIGQUIT, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
         let (sender, receiver) = mpsc::channel(WAITING);

@@ -145,7 +145,7 @@ pub fn write_redirect(out: &mut Vec<u8>, location: &str, then: Then) {
     finish(out, then, None);
 }
 
-/// Appends the 200 that a CA asked for (RFC 8555 section 8.3). Also to a HEAD: the connection ends behind it.
+/// Appends the 200 that a CA asked for (RFC 8555 section 8.3).
 pub fn write_proof(out: &mut Vec<u8>, text: &str, then: Then) {
     write!(
         out,

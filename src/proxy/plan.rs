@@ -145,7 +145,8 @@ pub fn prepare(
     if is_challenge(head.path_and_query) {
         match certificates.load().http_proof(host, head.path_and_query) {
             HttpProof::NotAsked => {}
-            HttpProof::Proven(text) => return Ok(Prepared::Proof(text)),
+            HttpProof::Proven(text) if head.method == "GET" => return Ok(Prepared::Proof(text)),
+            HttpProof::Proven(_) => return Err(Refusal::MethodNotAllowed),
             HttpProof::Refused => return Err(Refusal::NoRoute),
         }
     }
@@ -243,6 +244,9 @@ fn find_route<'s>(
     let as_sent = snapshot.routes.find(host, path);
     if *meant == *path {
         return as_sent.map_err(|_| Refusal::NoRoute);
+    }
+    if is_challenge(&meant) {
+        return Err(Refusal::Malformed("a challenge's path that is not plain"));
     }
     match (as_sent, snapshot.routes.find(host, &meant)) {
         (Ok(one), Ok(other)) if Arc::ptr_eq(one, other) => Ok(one),

@@ -172,3 +172,18 @@ fn ten_thousand_hosts_are_routed_each_to_its_own() {
     }
     assert_eq!(rota.get("h10000.test", "/").status, 404);
 }
+
+#[test]
+fn a_challenge_path_in_disguise_reaches_no_server() {
+    let (rota, origins) = routed(&["app"], &[("*", "/", "app")]);
+    for path in [
+        "/.well-known//acme-challenge/t",
+        "/x/../.well-known/acme-challenge/t",
+        "/%2ewell-known/acme-challenge/t",
+        "/.well-known/acme-challenge%2ft",
+        "/.well-known;x/acme-challenge/t",
+    ] {
+        assert_eq!(rota.get("a.test", path).status, 400, "{path}");
+    }
+    assert_eq!(origins[0].requests().len(), 0);
+}

@@ -34,9 +34,7 @@ impl Process {
             .enable_all()
             .build()
             .map_err(|error| format!("the control plane's runtime: {error}"))?;
-        // Before anybody can know that there is something to end.
-        let signals =
-            Signals::watch().map_err(|error| format!("signals can't be watched: {error}"))?;
+        let signals = launch.signals;
         raise_descriptor_limit();
         let config = Arc::new(launch.config);
         let workers = config.node.workers.get();

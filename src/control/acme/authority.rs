@@ -1,17 +1,18 @@
 //! The one door to instant-acme: an account at a CA, and one order from its first to its last word.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount,
-    NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error,
+    Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::time::timeout;
 
-use super::model::Failure;
+use super::model::{Failure, Window};
 use super::transport::Transport;
+use crate::certs::Certificate;
 use crate::config::{Acme, DomainName};
 use crate::seal::Plain;
 
@@ -65,9 +66,26 @@ impl Authority {
         self.account.key_thumbprint()
     }
 
-    /// Orders a certificate for one name with a new key. The proof by http-01 has to be live before.
-    pub(super) async fn order(&self, name: &DomainName) -> Result<Issued, Failure> {
-        timeout(ORDER_DEADLINE, self.order_patiently(name))
+    /// When the CA wants a certificate renewed (RFC 9773).
+    pub(super) async fn window(&self, certificate: &Certificate) -> Result<Window, Failure> {
+        let asked = self.account.renewal_info(&identifier(certificate)?).await;
+        let (told, ask_after) = asked.map_err(failure)?;
+        Ok(Window {
+            start: since_1970(told.suggested_window.start.unix_timestamp()),
+            end: since_1970(told.suggested_window.end.unix_timestamp()),
+            ask_after,
+        })
+    }
+
+    /// Orders a certificate for one name with a new key, in the place of another if the CA may know so. The proof by http-01 has
+    /// to be live before.
+    pub(super) async fn order(
+        &self,
+        name: &DomainName,
+        replaced: Option<&Certificate>,
+    ) -> Result<Issued, Failure> {
+        let replaced = replaced.map(identifier).transpose()?;
+        timeout(ORDER_DEADLINE, self.order_patiently(name, replaced))
             .await
             .unwrap_or_else(|_| {
                 let seconds = ORDER_DEADLINE.as_secs();
@@ -77,9 +95,16 @@ impl Authority {
             })
     }
 
-    async fn order_patiently(&self, name: &DomainName) -> Result<Issued, Failure> {
+    async fn order_patiently(
+        &self,
+        name: &DomainName,
+        replaced: Option<CertificateIdentifier<'static>>,
+    ) -> Result<Issued, Failure> {
         let identifiers = [Identifier::Dns(name.as_str().to_owned())];
-        let new = NewOrder::new(&identifiers);
+        let mut new = NewOrder::new(&identifiers);
+        if let Some(replaced) = replaced {
+            new = new.replaces(replaced);
+        }
         let mut order = self.account.new_order(&new).await.map_err(failure)?;
         offer_proofs(&mut order).await?;
         match order.poll_ready(&POLLING).await {
@@ -96,6 +121,18 @@ impl Authority {
         let chain_pem = order.poll_certificate(&POLLING).await.map_err(failure)?;
         Ok(Issued { chain_pem, key_pem })
     }
+}
+
+fn since_1970(seconds: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+/// As the CA names it: its issuer's key and its serial number.
+fn identifier(certificate: &Certificate) -> Result<CertificateIdentifier<'static>, Failure> {
+    let leaf = &certificate.served().cert[0];
+    CertificateIdentifier::try_from(leaf)
+        .map(CertificateIdentifier::into_owned)
+        .map_err(Failure::Local)
 }
 
 /// Tells the CA for each name that is not proven yet that it may look.
@@ -154,6 +191,7 @@ fn failure(error: Error) -> Failure {
             let kind = kind.rsplit(':').next().unwrap_or_default();
             match (kind, problem.status) {
                 ("rateLimited", _) => Failure::Limited(text),
+                ("accountDoesNotExist", _) => Failure::Account(text),
                 ("badNonce" | "serverInternal", _) | (_, Some(500..)) => Failure::Unreached(text),
                 _ => Failure::Refused(text),
             }

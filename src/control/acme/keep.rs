@@ -72,6 +72,19 @@ impl Keep {
     }
 }
 
+impl Keep {
+    /// Removes a key, there or not.
+    pub(super) fn remove(&self, key: &str) -> Result<(), String> {
+        let path = self.root.join(key);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(format!("{}: {error}", path.display()))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
 /// What is being written is called so until it is whole.
 const FRESH: &str = ".new";
 

@@ -9,7 +9,7 @@ use crate::config::DomainName;
 #[cfg(test)]
 mod tests;
 
-/// Orders under way at once.
+/// Orders under way at once, and questions to the CA.
 const AT_ONCE: usize = 8;
 /// Orders that an account begins within [`BUDGET_SPAN`]; Let's Encrypt refuses more than 300.
 const BUDGET: usize = 250;
@@ -22,6 +22,12 @@ const UNREACHED: Duration = Duration::from_secs(2);
 const UNREACHED_LONGEST: Duration = Duration::from_secs(600);
 /// After the CA's own word that it was asked too often.
 const LIMITED: Duration = Duration::from_secs(3600);
+/// A CA is asked about a certificate's window so often at least and at most, whatever it wishes; and again after so long if it did not say.
+const ASK_SOONEST: Duration = Duration::from_secs(60);
+const ASK_LATEST: Duration = Duration::from_secs(24 * 3600);
+const ASK_AGAIN: Duration = Duration::from_secs(6 * 3600);
+/// At least so long after a certificate came the next one is ordered by the CA's window; less for short lives.
+const BREATHER: Duration = Duration::from_secs(3600);
 
 /// From when to when a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +45,8 @@ pub enum Failure {
     Refused(String),
     /// The CA was asked too often.
     Limited(String),
+    /// The CA does not know the account any more.
+    Account(String),
     /// Ours: a certificate that does not fit, a state directory that cannot be written.
     Local(String),
 }
@@ -49,6 +57,7 @@ impl Failure {
             Failure::Unreached(text)
             | Failure::Refused(text)
             | Failure::Limited(text)
+            | Failure::Account(text)
             | Failure::Local(text) => text,
         }
     }
@@ -56,7 +65,7 @@ impl Failure {
     /// Before it is tried again, after this many failures in a row.
     fn pause(&self, failures: u32) -> Duration {
         let (first, longest) = match self {
-            Failure::Unreached(_) => (UNREACHED, UNREACHED_LONGEST),
+            Failure::Unreached(_) | Failure::Account(_) => (UNREACHED, UNREACHED_LONGEST),
             Failure::Refused(_) | Failure::Local(_) => (REFUSED, REFUSED_LONGEST),
             Failure::Limited(_) => (LIMITED, REFUSED_LONGEST),
         };
@@ -72,6 +81,8 @@ pub enum Event {
     Wanted(BTreeMap<DomainName, Option<Validity>>),
     /// The account is open, or not.
     Opened(Result<(), Failure>),
+    /// What the CA says of when to renew the certificate of this validity (RFC 9773); None: it was not to be had.
+    Told(DomainName, Validity, Option<Window>),
     /// An order ended.
     Ended(DomainName, Result<Validity, Failure>),
     /// Time went by.
@@ -83,7 +94,24 @@ pub enum Event {
 pub enum Effect {
     /// The account is to be read, or made.
     Open,
-    Order(DomainName),
+    /// The CA is to be asked when to renew the certificate of this validity.
+    Ask(DomainName, Validity),
+    Order(DomainName, Replaces),
+}
+
+/// Whether an order says to the CA that it takes the present certificate's place: then no limit counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaces {
+    Present,
+    Nothing,
+}
+
+/// When the CA wants a certificate renewed, and when it wants to be asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub start: SystemTime,
+    pub end: SystemTime,
+    pub ask_after: Duration,
 }
 
 /// What is known of a name, for people.
@@ -128,6 +156,12 @@ impl Trouble {
 #[derive(Debug, Default)]
 struct Name {
     validity: Option<Validity>,
+    window: Option<Window>,
+    /// When the CA is asked about the window next.
+    ask_at: Option<SystemTime>,
+    is_asked: bool,
+    /// Since when the certificate is known.
+    since: Option<SystemTime>,
     trouble: Option<Trouble>,
     is_ordered: bool,
     /// False: its order is under way and nobody needs it any more.
@@ -152,7 +186,7 @@ impl Model {
 
     pub fn apply(&mut self, event: Event, now: SystemTime) {
         match event {
-            Event::Wanted(wanted) => self.want(wanted),
+            Event::Wanted(wanted) => self.want(wanted, now),
             Event::Opened(Ok(())) => {
                 self.account = Account::Open;
                 self.account_trouble = None;
@@ -162,6 +196,7 @@ impl Model {
                 let before = self.account_trouble.as_ref();
                 self.account_trouble = Some(Trouble::after(before, &failure, 0, now));
             }
+            Event::Told(name, of, window) => self.tell(&name, of, window, now),
             Event::Ended(name, result) => self.end(&name, result, now),
             Event::Tick => {}
         }
@@ -178,13 +213,16 @@ impl Model {
         let trouble = self.account_trouble.as_ref().map(|trouble| trouble.until);
         match self.account {
             Account::Opening => None,
-            Account::Closed => self
-                .next_due()
-                .map(|due| trouble.map_or(due, |t| t.max(due))),
+            Account::Closed => {
+                let needs = self.next_due().into_iter().chain(self.next_question());
+                needs.min().map(|at| trouble.map_or(at, |t| t.max(at)))
+            }
             Account::Open => {
                 let refill = self.budget_until();
-                self.next_due()
-                    .map(|due| refill.map_or(due, |at| at.max(due)))
+                let order = self
+                    .next_due()
+                    .map(|due| refill.map_or(due, |at| at.max(due)));
+                order.into_iter().chain(self.next_question()).min()
             }
         }
     }
@@ -209,7 +247,7 @@ impl Model {
         })
     }
 
-    fn want(&mut self, wanted: BTreeMap<DomainName, Option<Validity>>) {
+    fn want(&mut self, wanted: BTreeMap<DomainName, Option<Validity>>, now: SystemTime) {
         // An order under way ends by itself; its name is forgotten then.
         self.names
             .retain(|name, known| known.is_ordered || wanted.contains_key(name));
@@ -219,7 +257,9 @@ impl Model {
         for (name, validity) in wanted {
             let known = self.names.entry(name).or_default();
             known.is_wanted = true;
-            known.validity = validity.or(known.validity);
+            if validity.is_some() && known.validity != validity {
+                known.hold(validity, now);
+            }
         }
     }
 
@@ -228,12 +268,14 @@ impl Model {
             return;
         };
         known.is_ordered = false;
+        if matches!(result, Err(Failure::Account(_))) {
+            self.account = Account::Closed;
+        }
         match result {
-            Ok(validity) => {
-                known.validity = Some(validity);
-                known.trouble = None;
-            }
+            Ok(validity) => known.hold(Some(validity), now),
             Err(failure) => {
+                // Perhaps it was the window or what the order was to replace that the CA did not take.
+                known.window = None;
                 let before = known.trouble.as_ref();
                 known.trouble = Some(Trouble::after(before, &failure, seed_of(name), now));
             }
@@ -243,44 +285,83 @@ impl Model {
         }
     }
 
-    fn decide(&mut self, now: SystemTime) {
-        let is_due = |(name, known): &(&DomainName, &Name)| {
-            known.is_waiting() && known.due(seed_of(name)) <= now
+    fn tell(&mut self, name: &DomainName, of: Validity, window: Option<Window>, now: SystemTime) {
+        let Some(known) = self.names.get_mut(name) else {
+            return;
         };
-        let mut due: Vec<DomainName> = self
-            .names
-            .iter()
-            .filter(is_due)
-            .map(|(name, _)| name.clone())
-            .collect();
-        if due.is_empty() {
+        known.is_asked = false;
+        if known.validity != Some(of) {
             return;
         }
+        known.window = window.or(known.window);
+        let after = window.map_or(ASK_AGAIN, |window| {
+            window.ask_after.clamp(ASK_SOONEST, ASK_LATEST)
+        });
+        known.ask_at = Some(now + after);
+    }
+
+    fn decide(&mut self, now: SystemTime) {
         match self.account {
             Account::Opening => {}
             Account::Closed => {
                 let rests = self.account_trouble.as_ref();
-                if rests.is_none_or(|trouble| trouble.until <= now) {
+                let is_rested = rests.is_none_or(|trouble| trouble.until <= now);
+                let needs = self.next_due().into_iter().chain(self.next_question());
+                if is_rested && needs.min().is_some_and(|at| at <= now) {
                     self.account = Account::Opening;
                     self.effects.push(Effect::Open);
                 }
             }
             Account::Open => {
-                self.forget_old_orders(now);
-                // Who has nothing goes before who has something that still serves.
-                due.sort_by_key(|name| self.names[name].validity.is_some());
-                let under_way = self.names.values().filter(|one| one.is_ordered).count();
-                let room = AT_ONCE
-                    .saturating_sub(under_way)
-                    .min(BUDGET.saturating_sub(self.begun.len()));
-                due.truncate(room);
-                for name in due {
-                    self.begun.push_back(now);
-                    let known = self.names.get_mut(&name).expect("it was just found");
-                    known.is_ordered = true;
-                    self.effects.push(Effect::Order(name));
-                }
+                self.ask_for_windows(now);
+                self.order_what_is_due(now);
             }
+        }
+    }
+
+    fn ask_for_windows(&mut self, now: SystemTime) {
+        let mut room = self.room_for_questions();
+        for (name, known) in &mut self.names {
+            let is_due = known.asks_at().is_some_and(|at| at <= now);
+            if let (true, 1.., Some(validity)) = (is_due, room, known.validity) {
+                room -= 1;
+                known.is_asked = true;
+                self.effects.push(Effect::Ask(name.clone(), validity));
+            }
+        }
+    }
+
+    fn room_for_questions(&self) -> usize {
+        let asked = self.names.values().filter(|known| known.is_asked).count();
+        AT_ONCE.saturating_sub(asked)
+    }
+
+    /// When the CA is to be asked about a window, if there is room for a question.
+    fn next_question(&self) -> Option<SystemTime> {
+        let ask = self.names.values().filter_map(Name::asks_at).min();
+        ask.filter(|_| self.room_for_questions() > 0)
+    }
+
+    fn order_what_is_due(&mut self, now: SystemTime) {
+        self.forget_old_orders(now);
+        let is_due = |(name, known): &(&DomainName, &Name)| {
+            known.is_waiting() && known.due(seed_of(name)) <= now
+        };
+        let due = self.names.iter().filter(is_due);
+        let mut due: Vec<DomainName> = due.map(|(name, _)| name.clone()).collect();
+        // Who has nothing goes before who has something that still serves.
+        due.sort_by_key(|name| self.names[name].validity.is_some());
+        let under_way = self.names.values().filter(|one| one.is_ordered).count();
+        let room = AT_ONCE
+            .saturating_sub(under_way)
+            .min(BUDGET.saturating_sub(self.begun.len()));
+        due.truncate(room);
+        for name in due {
+            self.begun.push_back(now);
+            let known = self.names.get_mut(&name).expect("it was just found");
+            known.is_ordered = true;
+            let replaces = known.replaces();
+            self.effects.push(Effect::Order(name, replaces));
         }
     }
 
@@ -313,10 +394,36 @@ impl Name {
         self.is_wanted && !self.is_ordered
     }
 
+    /// Another certificate than before: its window is another, and what went wrong is over.
+    fn hold(&mut self, validity: Option<Validity>, now: SystemTime) {
+        self.validity = validity;
+        self.since = Some(now);
+        self.window = None;
+        self.ask_at = Some(SystemTime::UNIX_EPOCH);
+        self.trouble = None;
+    }
+
+    /// When the CA is to be asked for its window; None: it is being asked, or there is nothing to ask about.
+    fn asks_at(&self) -> Option<SystemTime> {
+        let is_there = self.is_waiting() && self.validity.is_some();
+        self.ask_at.filter(|_| is_there && !self.is_asked)
+    }
+
+    fn replaces(&self) -> Replaces {
+        match (self.validity, self.window) {
+            (Some(_), Some(_)) => Replaces::Present,
+            (None, _) | (_, None) => Replaces::Nothing,
+        }
+    }
+
     fn due(&self, seed: u64) -> SystemTime {
-        let by_need = match self.validity {
-            None => SystemTime::UNIX_EPOCH,
-            Some(validity) => by_lifetime(validity, seed),
+        let by_need = match (self.validity, self.window) {
+            (None, _) => SystemTime::UNIX_EPOCH,
+            (Some(validity), Some(window)) => {
+                let since = self.since.unwrap_or(validity.not_before);
+                within(window, validity, since, seed)
+            }
+            (Some(validity), None) => by_lifetime(validity, seed),
         };
         let rests = self.trouble.as_ref().map(|trouble| trouble.until);
         rests.map_or(by_need, |until| until.max(by_need))
@@ -330,6 +437,27 @@ fn by_lifetime(validity: Validity, seed: u64) -> SystemTime {
         .duration_since(validity.not_before)
         .unwrap_or_default();
     validity.not_before + lifetime.mul_f64(2.0 / 3.0 - share(seed) / 20.0)
+}
+
+/// A moment of the window, the same each time. Of the window counts what lies in the certificate's own life: of one that reaches
+/// into its second half only that, without the last tenth; and of none the first moments after `since`, lest a CA whose windows are
+/// all in the past be asked for one certificate after the other.
+fn within(window: Window, validity: Validity, since: SystemTime, seed: u64) -> SystemTime {
+    let lifetime = validity.not_after.duration_since(validity.not_before);
+    let lifetime = lifetime.unwrap_or_default();
+    let earliest = since + (lifetime / 50).min(BREATHER);
+    let latest = validity.not_after - lifetime / 10;
+    let half = validity.not_before + lifetime / 2;
+    let earliest = match window.end > half {
+        true => earliest.max(half),
+        false => earliest,
+    };
+    let (start, end) = (window.start.max(earliest), window.end.min(latest));
+    match end.duration_since(start) {
+        Ok(length) => start + length.mul_f64(share(seed)),
+        // All over: at once. Or all beyond the end: as late as it may be.
+        Err(_) => latest.max(earliest).min(start),
+    }
 }
 
 /// FNV-1a (<https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>): even, and the same in each release.

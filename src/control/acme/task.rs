@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::authority::{Authority, Issued};
 use super::keep::Keep;
-use super::model::{Effect, Event, Failure, Model, Standing, Validity};
+use super::model::{Effect, Event, Failure, Model, Replaces, Standing, Validity, Window};
 use super::transport;
 use crate::certs::challenge::{self, Challenges};
 use crate::certs::{CertStore, Certificate};
@@ -57,6 +57,7 @@ pub struct Order {
 /// What came of something that was begun.
 enum Ended {
     Opened(Result<Arc<Authority>, Failure>),
+    Told(DomainName, Validity, Option<Window>),
     Ordered(DomainName, Result<Arc<Certificate>, Failure>),
 }
 
@@ -205,6 +206,7 @@ impl Task {
                 tracing::warn!("acme: the account could not be opened: {}", failure.text());
                 self.model.apply(Event::Opened(Err(failure)), now);
             }
+            Ended::Told(name, of, window) => self.model.apply(Event::Told(name, of, window), now),
             Ended::Ordered(name, Ok(certificate)) => {
                 self.vitals.acme_issued.fetch_add(1, Relaxed);
                 let validity = validity_of(&certificate);
@@ -215,6 +217,9 @@ impl Task {
                 self.model.apply(Event::Ended(name, Ok(validity)), now);
             }
             Ended::Ordered(name, Err(failure)) => {
+                if matches!(failure, Failure::Account(_)) && self.authority.take().is_some() {
+                    self.forget_account();
+                }
                 self.vitals.acme_failed.fetch_add(1, Relaxed);
                 tracing::warn!(%name, "acme: no certificate was issued: {}", failure.text());
                 self.model.apply(Event::Ended(name, Err(failure)), now);
@@ -239,11 +244,22 @@ impl Task {
         self.overview.publish(Overview(overview.collect()));
     }
 
+    /// The CA lost it, or somebody closed it: another one is made.
+    fn forget_account(&self) {
+        let (Some(settings), Some(keep)) = (&self.settings, &self.keep) else {
+            return;
+        };
+        if let Err(error) = keep.remove(&account_key(&settings.directory)) {
+            tracing::error!("acme: {error}");
+        }
+    }
+
     fn carry_out(&mut self) {
         for effect in self.model.take_effects() {
             match effect {
                 Effect::Open => self.open(),
-                Effect::Order(name) => self.order(name),
+                Effect::Ask(name, validity) => self.ask(name, validity),
+                Effect::Order(name, replaces) => self.order(name, replaces),
             }
         }
     }
@@ -259,15 +275,38 @@ impl Task {
         });
     }
 
-    fn order(&self, name: DomainName) {
+    fn ask(&self, name: DomainName, validity: Validity) {
+        let (authority, present) = (self.authority.clone(), self.ordered.get(&name).cloned());
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            let window = match (authority, present) {
+                (Some(authority), Some(present)) => authority.window(&present).await,
+                (None, _) | (_, None) => {
+                    Err(Failure::Local("there is nothing to ask about".into()))
+                }
+            };
+            if let Err(failure) = &window {
+                tracing::debug!(%name, "acme: no renewal window: {}", failure.text());
+            }
+            let _ = sender.send(Ended::Told(name, validity, window.ok())).await;
+        });
+    }
+
+    fn order(&self, name: DomainName, replaces: Replaces) {
         let (Some(settings), Some(keep)) = (&self.settings, self.keep.clone()) else {
             return;
         };
         let authority = self.authority.clone();
+        let replaced = match replaces {
+            Replaces::Present => self.ordered.get(&name).cloned(),
+            Replaces::Nothing => None,
+        };
         let (preflight, sender) = (settings.preflight, self.sender.clone());
         tokio::spawn(async move {
             let ordered = match authority {
-                Some(authority) => order(&authority, &keep, &name, preflight).await,
+                Some(authority) => {
+                    order(&authority, &keep, &name, preflight, replaced.as_deref()).await
+                }
                 None => Err(Failure::Local("the account is closed".into())),
             };
             let _ = sender.send(Ended::Ordered(name, ordered)).await;
@@ -360,13 +399,14 @@ async fn order(
     keep: &Keep,
     name: &DomainName,
     preflight: Preflight,
+    replaced: Option<&Certificate>,
 ) -> Result<Arc<Certificate>, Failure> {
     match (preflight, check_reach(authority, name, preflight).await) {
         (Preflight::Off, _) | (_, Ok(())) => {}
         (Preflight::Warn, Err(why)) => tracing::warn!(%name, "acme: ordered all the same: {why}"),
         (Preflight::Require, Err(why)) => return Err(Failure::Refused(why)),
     }
-    let issued = authority.order(name).await?;
+    let issued = authority.order(name, replaced).await?;
     let (keep, name) = (keep.clone(), name.clone());
     blocking(move || keep_issued(&keep, &name, issued)).await
 }

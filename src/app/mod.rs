@@ -1,6 +1,7 @@
 //! Puts the rooms together: the command line, the running process, the demo.
 
 pub mod ask;
+pub mod checked;
 pub mod cli;
 pub mod demo;
 pub mod run;
@@ -10,19 +11,16 @@ pub mod sockets;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
+use self::checked::Checked;
 use self::cli::{Command, CommandLine, Form};
 use self::run::Launch;
 use self::signals::Signals;
-use crate::certs::{self, CertStore};
-use crate::config::{self, Config};
-use crate::seal::Keyring;
 
 /// Does what the command line says; usage errors end with exit code 2.
 pub fn main() -> ExitCode {
     match CommandLine::read().command {
-        Command::Run { config } => match read(&config) {
+        Command::Run { config } => match Checked::read(&config) {
             Ok(checked) => launch(checked, config),
             Err(mistakes) => {
                 mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
@@ -41,13 +39,6 @@ pub fn main() -> ExitCode {
         }
         Command::Ask(ask) => ask::ask(ask),
     }
-}
-
-/// A file, and what the files that it names hold.
-struct Checked {
-    config: Config,
-    certificates: CertStore,
-    keyring: Option<Arc<Keyring>>,
 }
 
 fn launch(checked: Checked, file: PathBuf) -> ExitCode {
@@ -78,47 +69,16 @@ fn launch(checked: Checked, file: PathBuf) -> ExitCode {
     }
 }
 
-/// Reads the file, and the certificates and keys it names; every mistake of theirs, a line each.
-fn read(file: &Path) -> Result<Checked, Vec<String>> {
-    let config = config::load(file).map_err(|mistakes| {
-        mistakes
-            .0
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-    })?;
-    let mut mistakes = Vec::new();
-    let keyring = secrets::keyring(&config).unwrap_or_else(|mistake| {
-        mistakes.push(mistake);
-        None
-    });
-    match certs::load(&config.listeners) {
-        Ok(certificates) if mistakes.is_empty() => Ok(Checked {
-            config,
-            certificates,
-            keyring,
-        }),
-        Ok(_) => Err(mistakes),
-        Err(more) => {
-            mistakes.extend(more.iter().map(ToString::to_string));
-            Err(mistakes)
-        }
-    }
-}
-
 fn check(file: &Path, form: &Form) -> ExitCode {
-    let (mistakes, warnings) = match read(file) {
+    let (mistakes, warnings) = match Checked::read(file) {
         Ok(checked) => (
             [
                 secrets::unusable_tokens(&checked.config),
                 secrets::unusable_authorities(&checked.config),
             ]
             .concat(),
-            checked
-                .certificates
-                .warnings()
-                .iter()
-                .map(ToString::to_string)
+            checked::warnings(&checked.config, &checked.certificates)
+                .into_iter()
                 .chain(secrets::exposed_tokens(&checked.config))
                 .collect(),
         ),

@@ -55,11 +55,15 @@ pub fn exposed_tokens(config: &Config) -> Option<String> {
     })
 }
 
-/// A line for each CA or client certificate that cannot be used to speak to Consul or to servers.
+/// A line for each CA or client certificate that cannot be used to speak to Consul, to the CA or to servers.
 pub fn unusable_authorities(config: &Config) -> Vec<String> {
     let mut mistakes = Vec::new();
     if let Some(Err(error)) = config.consul.as_ref().map(Client::new) {
         mistakes.push(format!("consul: {error}"));
+    }
+    let issuer = config.acme.as_ref().and_then(|acme| acme.ca_file.as_ref());
+    if let Some(Err(error)) = issuer.map(|ca| dial::tls::client_config(Some(ca), None, &[])) {
+        mistakes.push(format!("acme.ca_file: {error}"));
     }
     let mut fine = BTreeSet::new();
     for service in &config.services {

@@ -69,6 +69,10 @@ fn orders(rota: &Rota, outcome: &str) -> f64 {
     rota.metric("rota_acme_orders_total", &[("outcome", outcome)])
 }
 
+fn reloads(rota: &Rota, outcome: &str) -> f64 {
+    rota.metric("rota_reloads_total", &[("outcome", outcome)])
+}
+
 #[test]
 fn names_of_routes_and_domains_get_certificates_without_a_reload_one_order_each() {
     let (place, origin) = (Place::new(), Origin::fixed("ok"));
@@ -96,8 +100,7 @@ fn what_was_issued_outlives_the_process_sealed_and_is_not_ordered_again() {
     let (place, origin) = (Place::new(), Origin::fixed("ok"));
     let mut pebble = Pebble::start(place.http, HOURS);
     let key = place.path().join("fleet.key");
-    fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
-    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    write_key_file(&key, &[KEY]);
     let table = pebble.table();
     let sealed = format!("{table}key_file = \"fleet.key\"\n");
     let text = file(&pebble, &origin, &["shop.test"]).replace(&table, &sealed);
@@ -119,6 +122,13 @@ fn what_was_issued_outlives_the_process_sealed_and_is_not_ordered_again() {
     // Ready means that it is there.
     assert_eq!(leaf(&again, &client), before);
     assert_eq!(orders(&again, "ok") + orders(&again, "failed"), 0.0);
+}
+
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+fn write_key_file(path: &Path, keys: &[&str]) {
+    fs::write(path, keys.join("\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// All files of a folder, at least one, can be opened by their owner alone and say nothing.
@@ -251,4 +261,56 @@ fn a_certificate_of_seconds_is_renewed_without_a_failed_handshake() {
         pebble.log().contains("ARI: order"),
         "it says what it replaces"
     );
+}
+
+#[test]
+fn what_takes_a_restart_costs_no_certificate_and_makes_no_folder_at_hup() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let table = format!("{}key_file = \"fleet.key\"\n", pebble.table());
+    write_key_file(&place.path().join("fleet.key"), &[KEY]);
+    let text = file(&pebble, &origin, &["shop.test"]).replace(&pebble.table(), &table);
+    let rota = place.start(&text);
+    let client = pebble.client("shop.test");
+    eventually_served(&rota, &client);
+    let before = leaf(&rota, &client);
+    let moved = text.replace("state_dir = \"state\"", "state_dir = \"elsewhere\"");
+    rota.reload(&format!(
+        "{moved}[consul]\naddress = \"http://127.0.0.1:1\"\n"
+    ));
+    eventually("the file is read", || reloads(&rota, "ok") == 1.0);
+    assert!(
+        rota.log().contains("[consul] is another now"),
+        "{}",
+        rota.log()
+    );
+    assert_eq!(leaf(&rota, &client), before);
+    assert!(!rota.directory().join("elsewhere").exists());
+    assert!(!rota.log().contains("not ordered"), "{}", rota.log());
+}
+
+#[test]
+fn hup_names_every_mistake_of_key_and_certificate_files() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::prepare(place.http, HOURS);
+    let text = file(&pebble, &origin, &["shop.test"]);
+    let rota = place.start(&text);
+    let table = format!("{}key_file = \"absent.key\"\n", pebble.table());
+    let pair = "protocol = \"https\"\ncertificates = [{ certificate = \"absent.pem\", key = \"absent-tls.key\" }]";
+    let wrong = text.replace(&pebble.table(), &table);
+    rota.reload(&wrong.replace("protocol = \"https\"", pair));
+    eventually("the file is refused", || reloads(&rota, "failed") == 1.0);
+    let log = rota.log();
+    let line = log
+        .lines()
+        .find(|line| line.contains("nothing changed"))
+        .unwrap();
+    for part in [
+        "acme.key_file",
+        "absent.key",
+        "absent.pem",
+        "absent-tls.key",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
 }

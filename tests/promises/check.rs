@@ -212,3 +212,51 @@ fn a_key_file_that_others_can_open_or_that_holds_no_key_is_refused_by_check_and_
     let output = run(&["check", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }
+
+const ACME: &str = r#"
+[node]
+state_dir = "state"
+[acme]
+directory = "https://ca.test/dir"
+key_file = "fleet.key"
+[[listener]]
+address = "127.0.0.1:8443"
+protocol = "https"
+[[service]]
+name = "app"
+servers = ["127.0.0.1:1"]
+[[route]]
+host = "shop.test"
+service = "app"
+"#;
+
+#[test]
+fn a_listener_whose_certificates_come_by_acme_is_fine_and_one_where_none_can_come_is_warned_of() {
+    let refused = "every handshake is refused";
+    for (text, is_warned, says_why) in [
+        (ACME.to_owned(), false, false),
+        (ACME.replace("shop.test", "*.shop.test"), true, false),
+        (format!("{ACME}[consul]\n"), true, true),
+    ] {
+        let directory = Directory::new();
+        let path = directory.path().join("rota.toml");
+        let key = directory.path().join("fleet.key");
+        fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n").unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, &text).unwrap();
+        let output = run(&["check", path.to_str().unwrap()]);
+        let said = said(&output);
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said.contains(refused), is_warned, "{text}: {said}");
+        assert_eq!(said.contains("not ordered"), says_why, "{text}: {said}");
+    }
+}
+
+#[test]
+fn an_absent_ca_file_of_acme_is_named() {
+    let text = ACME.replace("key_file = \"fleet.key\"", "ca_file = \"absent-ca.pem\"");
+    let (code, said) = check(&text);
+    assert_eq!(code, Some(1), "{said}");
+    let is_named = |line: &str| line.contains("acme.ca_file") && line.contains("absent-ca.pem");
+    assert!(said.lines().any(is_named), "{said}");
+}

@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::{Launch, Process};
+use crate::app::checked;
 use crate::app::secrets::unusable_tokens;
 use crate::app::signals::Signals;
 use crate::app::sockets::Group;
@@ -54,14 +55,7 @@ impl Process {
         unusable_tokens(&config)
             .iter()
             .for_each(|mistake| tracing::warn!("{mistake}"));
-        if config.acme.is_some() && config.consul.is_some() {
-            tracing::warn!(
-                "[acme]: with [consul] certificates are not ordered in this version; its key file is used for session tickets"
-            );
-        }
-        launch
-            .certificates
-            .warnings()
+        checked::warnings(&config, &launch.certificates)
             .iter()
             .for_each(|warning| tracing::warn!("{warning}"));
         let mut process = Process {

@@ -7,14 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Process;
 use super::launch::open_log;
-use crate::app::secrets::{keyring, unusable_tokens};
+use crate::app::checked::{Checked, warnings};
+use crate::app::secrets::unusable_tokens;
 use crate::app::sockets::{Group, Taken, open_group};
-use crate::certs::{self, CertStore};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::control;
 use crate::proxy::WorkerOrder;
 use crate::routing::Scheme;
-use crate::seal::Keyring;
 use crate::telemetry::access_log;
 
 impl Process {
@@ -45,20 +44,28 @@ impl Process {
             .collect();
         let read =
             tokio::task::spawn_blocking(move || read_again(&file, &known, &owned, workers)).await;
-        let (config, store, keyring, groups) = read.map_err(|error| error.to_string())??;
-        warn_of_what_stays(&self.config, &config);
+        let (checked, groups) = read.map_err(|error| error.to_string())??;
+        warn_of_what_stays(&self.config, &checked.config);
+        // What HUP cannot change is as it was started with for all who take the file, and is named again the next time.
+        let config = Config {
+            node: self.config.node.clone(),
+            admin: self.config.admin.clone(),
+            consul: self.config.consul.clone(),
+            ..checked.config
+        };
         let log_changed = config.access_log != self.config.access_log;
         let new_log = if log_changed {
             Some(open_log(config.access_log.as_ref(), &self.vitals)?)
         } else {
             None
         };
-        store
-            .warnings()
+        warnings(&config, &checked.certificates)
             .iter()
             .for_each(|warning| tracing::warn!("{warning}"));
         let config = Arc::new(config);
-        handle.reload(config.clone(), keyring, store).await?;
+        handle
+            .reload(config.clone(), checked.keyring, checked.certificates)
+            .await?;
         self.close_doors(&config, &groups).await;
         for group in groups {
             self.open_door(group).await?;
@@ -70,13 +77,7 @@ impl Process {
             }
             (self.log, self.written) = (log, written);
         }
-        // What HUP cannot change stays as it was started with, so that it is named again the next time.
-        self.config = Arc::new(Config {
-            node: self.config.node.clone(),
-            admin: self.config.admin.clone(),
-            consul: self.config.consul.clone(),
-            ..Config::clone(&config)
-        });
+        self.config = config;
         Ok(())
     }
 
@@ -117,23 +118,19 @@ fn warn_of_what_stays(running: &Config, read: &Config) {
     }
 }
 
-type ReadAgain = (Config, CertStore, Option<Arc<Keyring>>, Vec<Group>);
-
 /// What HUP reads and opens before anything changes.
 fn read_again(
     file: &std::path::Path,
     known: &BTreeMap<Arc<str>, (SocketAddr, Scheme)>,
     owned: &[SocketAddr],
     workers: usize,
-) -> Result<ReadAgain, String> {
-    let config = config::load(file).map_err(|mistakes| mistakes.to_string())?;
-    let store = certs::load(&config.listeners).map_err(|mistakes| one_line(&mistakes))?;
-    let keyring = keyring(&config)?;
-    unusable_tokens(&config)
+) -> Result<(Checked, Vec<Group>), String> {
+    let checked = Checked::read(file).map_err(|mistakes| mistakes.join("; "))?;
+    unusable_tokens(&checked.config)
         .iter()
         .for_each(|mistake| tracing::warn!("{mistake}"));
     let mut groups = Vec::new();
-    for listener in &config.listeners {
+    for listener in &checked.config.listeners {
         let policy = &listener.policy;
         if known.get(&policy.name) == Some(&(policy.address, policy.scheme)) {
             continue;
@@ -149,14 +146,5 @@ fn read_again(
             group.map_err(|error| format!("listener {}: {error}", policy.name))?,
         ));
     }
-    Ok((config, store, keyring, groups))
-}
-
-/// Several mistakes in one message.
-fn one_line<T: std::fmt::Display>(mistakes: &[T]) -> String {
-    mistakes
-        .iter()
-        .map(T::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    Ok((checked, groups))
 }

@@ -6,6 +6,8 @@ mod keep;
 pub mod model;
 pub mod task;
 mod transport;
+mod wanted;
 
 pub use model::Standing;
 pub use task::{Inputs, Order, Overview};
+pub use wanted::orders_any;

@@ -14,12 +14,13 @@ use super::authority::{Authority, Issued};
 use super::keep::Keep;
 use super::model::{Effect, Event, Failure, Model, Replaces, Standing, Validity, Window};
 use super::transport;
+use super::wanted::{in_use, wanted};
 use crate::certs::challenge::{self, Challenges};
 use crate::certs::{CertStore, Certificate};
 use crate::config::{Acme, Config, DomainName, Preflight};
 use crate::dial::tls;
+use crate::routing::Scheme;
 use crate::routing::swap::Publisher;
-use crate::routing::{HostPattern, Scheme};
 use crate::seal::{Keyring, Plain};
 use crate::telemetry::Vitals;
 
@@ -312,22 +313,6 @@ impl Task {
             let _ = sender.send(Ended::Ordered(name, ordered)).await;
         });
     }
-}
-
-/// With Consul the fleet would have to agree on who orders, which is not in this version.
-pub fn in_use(config: &Config) -> Option<&Acme> {
-    config.acme.as_ref().filter(|_| config.consul.is_none())
-}
-
-/// Domains and the exact hosts of routes, but for those that a certificate of one's own covers.
-fn wanted(config: &Config, own: &CertStore) -> BTreeSet<DomainName> {
-    let hosts = config.routes.iter().filter_map(|route| match &route.host {
-        HostPattern::Exact(host) => DomainName::parse(host.as_str()),
-        HostPattern::Wildcard(_) | HostPattern::Any => None,
-    });
-    let domains = config.domains.iter().map(|domain| domain.name.clone());
-    let is_uncovered = |name: &DomainName| !own.list().any(|(_, one)| one.covers(name.as_str()));
-    hosts.chain(domains).filter(is_uncovered).collect()
 }
 
 fn validity_of(certificate: &Certificate) -> Validity {

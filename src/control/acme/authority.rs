@@ -11,7 +11,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use tokio::time::timeout;
 
 use super::model::{Failure, Window};
-use super::transport::Transport;
+use super::transport::{Transport, Unanswered};
 use crate::certs::Certificate;
 use crate::config::{Acme, DomainName};
 use crate::seal::Plain;
@@ -89,7 +89,7 @@ impl Authority {
             .await
             .unwrap_or_else(|_| {
                 let seconds = ORDER_DEADLINE.as_secs();
-                Err(Failure::Unreached(format!(
+                Err(Failure::Faltered(format!(
                     "no certificate within {seconds} s"
                 )))
             })
@@ -105,7 +105,7 @@ impl Authority {
         if let Some(replaced) = replaced {
             new = new.replaces(replaced);
         }
-        let mut order = self.account.new_order(&new).await.map_err(failure)?;
+        let mut order = self.account.new_order(&new).await.map_err(unordered)?;
         offer_proofs(&mut order).await?;
         match order.poll_ready(&POLLING).await {
             Ok(OrderStatus::Ready) => {}
@@ -192,12 +192,22 @@ fn failure(error: Error) -> Failure {
             match (kind, problem.status) {
                 ("rateLimited", _) => Failure::Limited(text),
                 ("accountDoesNotExist", _) => Failure::Account(text),
-                ("badNonce" | "serverInternal", _) | (_, Some(500..)) => Failure::Unreached(text),
+                ("badNonce" | "serverInternal", _) | (_, Some(500..)) => Failure::Faltered(text),
                 _ => Failure::Refused(text),
             }
         }
         Error::Crypto | Error::KeyRejected => Failure::Local(text),
-        _ => Failure::Unreached(text),
+        _ => Failure::Faltered(text),
+    }
+}
+
+/// Why there is no order: only what was never sent is none to the CA.
+fn unordered(error: Error) -> Failure {
+    match &error {
+        Error::Other(why) if why.downcast_ref().is_some_and(Unanswered::is_unsent) => {
+            Failure::Unreached(cut(error.to_string()))
+        }
+        _ => failure(error),
     }
 }
 

@@ -2,6 +2,7 @@
 //! publishes the certificate store, in which certificates of one's own come first.
 
 mod authority;
+mod failure;
 mod keep;
 pub mod model;
 pub mod task;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
+pub use super::failure::Failure;
 use crate::config::DomainName;
 
 #[cfg(test)]
@@ -14,14 +15,6 @@ const AT_ONCE: usize = 8;
 /// Orders that an account begins within [`BUDGET_SPAN`]; Let's Encrypt refuses more than 300.
 const BUDGET: usize = 250;
 const BUDGET_SPAN: Duration = Duration::from_secs(3 * 3600);
-/// What the CA said of a name is asked again after so long, doubled each time up to [`REFUSED_LONGEST`].
-const REFUSED: Duration = Duration::from_secs(60);
-const REFUSED_LONGEST: Duration = Duration::from_secs(12 * 3600);
-/// A CA that could not be asked is asked again after so long, doubled each time up to [`UNREACHED_LONGEST`].
-const UNREACHED: Duration = Duration::from_secs(2);
-const UNREACHED_LONGEST: Duration = Duration::from_secs(600);
-/// After the CA's own word that it was asked too often.
-const LIMITED: Duration = Duration::from_secs(3600);
 /// A CA is asked about a certificate's window so often at least and at most, whatever it wishes; and again after so long if it did not say.
 const ASK_SOONEST: Duration = Duration::from_secs(60);
 const ASK_LATEST: Duration = Duration::from_secs(24 * 3600);
@@ -34,44 +27,6 @@ const BREATHER: Duration = Duration::from_secs(3600);
 pub struct Validity {
     pub not_before: SystemTime,
     pub not_after: SystemTime,
-}
-
-/// Why there is no certificate, sorted by whose fault it is; the text is for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The CA was not reached, or failed by itself.
-    Unreached(String),
-    /// The CA does not believe that the name is ours, or issues none for it.
-    Refused(String),
-    /// The CA was asked too often.
-    Limited(String),
-    /// The CA does not know the account any more.
-    Account(String),
-    /// Ours: a certificate that does not fit, a state directory that cannot be written.
-    Local(String),
-}
-
-impl Failure {
-    pub fn text(&self) -> &str {
-        match self {
-            Failure::Unreached(text)
-            | Failure::Refused(text)
-            | Failure::Limited(text)
-            | Failure::Account(text)
-            | Failure::Local(text) => text,
-        }
-    }
-
-    /// Before it is tried again, after this many failures in a row.
-    fn pause(&self, failures: u32) -> Duration {
-        let (first, longest) = match self {
-            Failure::Unreached(_) | Failure::Account(_) => (UNREACHED, UNREACHED_LONGEST),
-            Failure::Refused(_) | Failure::Local(_) => (REFUSED, REFUSED_LONGEST),
-            Failure::Limited(_) => (LIMITED, REFUSED_LONGEST),
-        };
-        let doubled = 2u32.saturating_pow(failures.saturating_sub(1).min(20));
-        first.saturating_mul(doubled).min(longest)
-    }
 }
 
 /// What happened.
@@ -118,7 +73,7 @@ pub struct Window {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     pub validity: Option<Validity>,
-    /// None: it is being ordered.
+    /// Not before this moment it is ordered; None: it is being ordered, or is as soon as there is room.
     pub next: Option<SystemTime>,
     pub error: Option<String>,
 }
@@ -163,7 +118,8 @@ struct Name {
     /// Since when the certificate is known.
     since: Option<SystemTime>,
     trouble: Option<Trouble>,
-    is_ordered: bool,
+    /// Since when its order is under way.
+    ordered_at: Option<SystemTime>,
     /// False: its order is under way and nobody needs it any more.
     is_wanted: bool,
 }
@@ -238,19 +194,38 @@ impl Model {
         wanted.map(|(name, known)| {
             let account = self.account_trouble.as_ref();
             let trouble = known.trouble.as_ref().or(account);
-            let standing = Standing {
+            let mut standing = Standing {
                 validity: known.validity,
-                next: (!known.is_ordered).then(|| known.due(seed_of(name))),
+                next: None,
                 error: trouble.map(|trouble| trouble.text.clone()),
             };
+            if !known.is_ordered() {
+                self.foresee(known.due(seed_of(name)), &mut standing);
+            }
             (name, standing)
         })
+    }
+
+    /// When what is due at a moment is ordered, and what holds it back until then.
+    fn foresee(&self, due: SystemTime, standing: &mut Standing) {
+        let rest = self.account_trouble.as_ref().map(|trouble| trouble.until);
+        let next = rest.map_or(due, |until| until.max(due));
+        let refill = self.budget_until().filter(|refill| *refill > next);
+        if refill.is_some() {
+            let why = format!("{BUDGET} orders began within 3 h: the next one waits");
+            standing.error = Some(match standing.error.take() {
+                Some(error) => format!("{error}; {why}"),
+                None => why,
+            });
+        }
+        let next = refill.unwrap_or(next);
+        standing.next = (next > SystemTime::UNIX_EPOCH).then_some(next);
     }
 
     fn want(&mut self, wanted: BTreeMap<DomainName, Option<Validity>>, now: SystemTime) {
         // An order under way ends by itself; its name is forgotten then.
         self.names
-            .retain(|name, known| known.is_ordered || wanted.contains_key(name));
+            .retain(|name, known| known.is_ordered() || wanted.contains_key(name));
         for (name, known) in &mut self.names {
             known.is_wanted = wanted.contains_key(name);
         }
@@ -267,13 +242,17 @@ impl Model {
         let Some(known) = self.names.get_mut(name) else {
             return;
         };
-        known.is_ordered = false;
+        let ordered_at = known.ordered_at.take();
         if matches!(result, Err(Failure::Account(_))) {
             self.account = Account::Closed;
         }
         match result {
             Ok(validity) => known.hold(Some(validity), now),
             Err(failure) => {
+                let unseen = ordered_at.filter(|_| !failure.is_of_an_order());
+                if let Some(at) = unseen.and_then(|at| self.begun.iter().position(|b| *b == at)) {
+                    self.begun.remove(at);
+                }
                 // Perhaps it was the window or what the order was to replace that the CA did not take.
                 known.window = None;
                 let before = known.trouble.as_ref();
@@ -351,7 +330,7 @@ impl Model {
         let mut due: Vec<DomainName> = due.map(|(name, _)| name.clone()).collect();
         // Who has nothing goes before who has something that still serves.
         due.sort_by_key(|name| self.names[name].validity.is_some());
-        let under_way = self.names.values().filter(|one| one.is_ordered).count();
+        let under_way = self.names.values().filter(|one| one.is_ordered()).count();
         let room = AT_ONCE
             .saturating_sub(under_way)
             .min(BUDGET.saturating_sub(self.begun.len()));
@@ -359,7 +338,7 @@ impl Model {
         for name in due {
             self.begun.push_back(now);
             let known = self.names.get_mut(&name).expect("it was just found");
-            known.is_ordered = true;
+            known.ordered_at = Some(now);
             let replaces = known.replaces();
             self.effects.push(Effect::Order(name, replaces));
         }
@@ -382,7 +361,7 @@ impl Model {
     }
 
     fn next_due(&self) -> Option<SystemTime> {
-        let under_way = self.names.values().filter(|one| one.is_ordered).count();
+        let under_way = self.names.values().filter(|one| one.is_ordered()).count();
         let waiting = self.names.iter().filter(|(_, known)| known.is_waiting());
         let earliest = waiting.map(|(name, known)| known.due(seed_of(name))).min();
         earliest.filter(|_| under_way < AT_ONCE)
@@ -390,8 +369,12 @@ impl Model {
 }
 
 impl Name {
+    fn is_ordered(&self) -> bool {
+        self.ordered_at.is_some()
+    }
+
     fn is_waiting(&self) -> bool {
-        self.is_wanted && !self.is_ordered
+        self.is_wanted && !self.is_ordered()
     }
 
     /// Another certificate than before: its window is another, and what went wrong is over.

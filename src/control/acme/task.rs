@@ -389,7 +389,7 @@ async fn order(
     match (preflight, check_reach(authority, name, preflight).await) {
         (Preflight::Off, _) | (_, Ok(())) => {}
         (Preflight::Warn, Err(why)) => tracing::warn!(%name, "acme: ordered all the same: {why}"),
-        (Preflight::Require, Err(why)) => return Err(Failure::Refused(why)),
+        (Preflight::Require, Err(why)) => return Err(Failure::Preflight(why)),
     }
     let issued = authority.order(name, replaced).await?;
     let (keep, name) = (keep.clone(), name.clone());

@@ -1,5 +1,6 @@
 //! HTTP/1.1 for ACME over our own connections: every exchange has a deadline and a limit. To the CA, and to a name's own address.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -43,12 +44,49 @@ impl HttpClient for Transport {
             let deadline = Instant::now() + DEADLINE;
             let answered = exchange(request, Some(&tls), BODY_BYTES, deadline).await;
             let authority = uri.authority().map(ToString::to_string);
-            let named = |error| format!("{}: {error}", authority.unwrap_or_default());
-            let answer = answered.map_err(|error| Error::Other(named(error).into()))?;
+            let answer = answered
+                .map_err(|error| Error::Other(Box::new(error.named(authority.as_deref()))))?;
             Ok(BytesResponse::from(answer))
         })
     }
 }
+
+/// Why there is no answer, in words.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// There is no connection to send it over.
+    Unsent(String),
+    /// It may have arrived.
+    Lost(String),
+}
+
+impl Unanswered {
+    pub(super) fn is_unsent(&self) -> bool {
+        matches!(self, Unanswered::Unsent(_))
+    }
+
+    fn lost(error: impl fmt::Display) -> Unanswered {
+        Unanswered::Lost(error.to_string())
+    }
+
+    fn named(self, authority: Option<&str>) -> Unanswered {
+        let named = |why| format!("{}: {why}", authority.unwrap_or_default());
+        match self {
+            Unanswered::Unsent(why) => Unanswered::Unsent(named(why)),
+            Unanswered::Lost(why) => Unanswered::Lost(named(why)),
+        }
+    }
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unanswered::Unsent(why) | Unanswered::Lost(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Unanswered {}
 
 /// What `http://HOST PATH` answers, for whoever resolves the host as this machine does. The error is in words.
 pub(super) async fn fetch(host: &str, path: &str) -> Result<Vec<u8>, String> {
@@ -57,7 +95,9 @@ pub(super) async fn fetch(host: &str, path: &str) -> Result<Vec<u8>, String> {
         .body(Full::<Bytes>::default())
         .map_err(|error| error.to_string())?;
     let deadline = Instant::now() + PREFLIGHT_DEADLINE;
-    let answer = exchange(request, None, PREFLIGHT_BYTES, deadline).await?;
+    let answer = exchange(request, None, PREFLIGHT_BYTES, deadline)
+        .await
+        .map_err(|error| error.to_string())?;
     match answer.status().as_u16() {
         200 => Ok(answer
             .into_body()
@@ -73,13 +113,13 @@ async fn exchange<B>(
     tls: Option<&Arc<rustls::ClientConfig>>,
     limit: usize,
     deadline: Instant,
-) -> Result<Response<Full<Bytes>>, String>
+) -> Result<Response<Full<Bytes>>, Unanswered>
 where
     B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
     timeout_at(deadline, carry(request, tls, limit, deadline))
         .await
-        .unwrap_or_else(|_| Err("no whole answer in time".to_owned()))
+        .unwrap_or_else(|_| Err(Unanswered::lost("no whole answer in time")))
 }
 
 async fn carry<B>(
@@ -87,22 +127,24 @@ async fn carry<B>(
     tls: Option<&Arc<rustls::ClientConfig>>,
     limit: usize,
     deadline: Instant,
-) -> Result<Response<Full<Bytes>>, String>
+) -> Result<Response<Full<Bytes>>, Unanswered>
 where
     B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
-    let stream = open(request.uri(), tls, deadline).await?;
+    let stream = open(request.uri(), tls, deadline)
+        .await
+        .map_err(Unanswered::Unsent)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(Unanswered::lost)?;
     let answered = async {
         let answer = sender
-            .send_request(in_origin_form(request)?)
+            .send_request(in_origin_form(request).map_err(Unanswered::Unsent)?)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(Unanswered::lost)?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, limit).collect().await;
-        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        let body = body.map_err(Unanswered::lost)?.to_bytes();
         Ok(Response::from_parts(head, Full::new(body)))
     };
     tokio::pin!(answered);

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::failure::{REFUSED, REFUSED_LONGEST, UNREACHED};
 use super::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -78,6 +79,15 @@ impl World {
                     Effect::Open | Effect::Order(..) => left.push(effect),
                 }
             }
+        }
+    }
+
+    /// What is to be done now, or else as [`World::wait`].
+    fn wait_or_now(&mut self) -> Vec<Effect> {
+        let effects = self.effects();
+        match effects.is_empty() {
+            true => self.wait().unwrap(),
+            false => effects,
         }
     }
 
@@ -276,6 +286,60 @@ fn a_name_that_is_no_longer_wanted_is_forgotten() {
     world.say(Event::Wanted(names(1)));
     world.end("n1.test", Err(refused()));
     assert_eq!(world.model.names.len(), 1);
+}
+
+#[test]
+fn what_no_ca_saw_costs_nothing_of_the_budget() {
+    let mut world = World::open(names(BUDGET + 50));
+    let mut begun = BTreeMap::<DomainName, usize>::new();
+    while begun.len() < BUDGET + 50 {
+        for effect in world.wait_or_now() {
+            let Effect::Order(name, _) = effect else {
+                panic!("{effect:?}")
+            };
+            *begun.entry(name.clone()).or_default() += 1;
+            let failure = Failure::Preflight("elsewhere".into());
+            world.say(Event::Ended(name, Err(failure)));
+        }
+    }
+    assert!(world.now < start() + REFUSED, "{:?}", world.now);
+    assert!(world.model.begun.is_empty());
+}
+
+#[test]
+fn a_name_that_waits_for_the_budget_or_the_account_says_until_when_and_why() {
+    let mut world = World::open(names(BUDGET + 1));
+    for _ in 0..BUDGET / AT_ONCE + 1 {
+        for effect in world.effects() {
+            let Effect::Order(name, _) = effect else {
+                panic!("{effect:?}")
+            };
+            world.say(Event::Ended(name, Ok(ninety_days(start()))));
+        }
+    }
+    let standing = |world: &World| {
+        let mut all = world.model.standings();
+        let held = all.find(|(_, standing)| standing.validity.is_none());
+        held.unwrap().1
+    };
+    let held = standing(&world);
+    assert_eq!(held.next, Some(start() + BUDGET_SPAN));
+    assert!(held.error.unwrap().contains("250 orders"));
+    let renewed = |(_, standing): (&DomainName, Standing)| standing.error.is_none();
+    assert_eq!(
+        world
+            .model
+            .standings()
+            .filter(|one| renewed(one.clone()))
+            .count(),
+        BUDGET
+    );
+
+    let mut world = World::of(names(1));
+    assert_eq!(standing(&world).next, None, "as soon as may be");
+    world.effects();
+    world.say(Event::Opened(Err(Failure::Unreached("refused".into()))));
+    assert!(standing(&world).next.unwrap() > start());
 }
 
 proptest! {

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::authority::{Authority, Issued};
@@ -24,8 +25,6 @@ use crate::routing::swap::Publisher;
 use crate::seal::{Keyring, Plain};
 use crate::telemetry::Vitals;
 
-/// What ended and was not looked at yet; more make orders wait.
-const ENDED: usize = 64;
 /// The longest sleep, so that a wall clock that was set is noticed.
 const LOOK_EACH: Duration = Duration::from_secs(600);
 /// What stands for a file's path where a certificate is ACME's.
@@ -80,8 +79,8 @@ pub struct Task {
     publisher: Publisher<CertStore>,
     overview: Publisher<Overview>,
     vitals: Arc<Vitals>,
-    sender: mpsc::Sender<Ended>,
-    ended: mpsc::Receiver<Ended>,
+    /// What was begun at the present CA: the account, questions and orders, as few as the model begins at once.
+    begun: JoinSet<Ended>,
 }
 
 impl Task {
@@ -90,7 +89,6 @@ impl Task {
     /// # Errors
     /// A state directory that cannot be made.
     pub fn new(inputs: Inputs) -> Result<Task, String> {
-        let (sender, ended) = mpsc::channel(ENDED);
         let mut task = Task {
             settings: None,
             keep: None,
@@ -102,8 +100,7 @@ impl Task {
             publisher: inputs.publisher,
             overview: inputs.overview,
             vitals: inputs.vitals,
-            sender,
-            ended,
+            begun: JoinSet::new(),
         };
         task.follow(&inputs.config, inputs.keyring, inputs.own)?;
         Ok(task)
@@ -119,7 +116,7 @@ impl Task {
                     Some(order) => self.reload(order),
                     None => return,
                 },
-                Some(ended) = self.ended.recv() => self.end(ended),
+                Some(Ok(ended)) = self.begun.join_next() => self.end(ended),
                 () = until(next) => self.model.apply(Event::Tick, SystemTime::now()),
             }
         }
@@ -143,9 +140,10 @@ impl Task {
     ) -> Result<(), String> {
         let settings = in_use(config);
         if self.settings.as_ref() != settings {
-            // Another CA knows another account.
+            // Another CA knows another account, and the old one's late word is not heard.
             self.model = Model::new();
             self.authority = None;
+            self.begun = JoinSet::new();
         }
         self.keep = match (settings, &config.node.state_dir) {
             (Some(_), Some(state_dir)) => Some(Keep::open(state_dir, keyring)?),
@@ -265,21 +263,18 @@ impl Task {
         }
     }
 
-    fn open(&self) {
+    fn open(&mut self) {
         let (Some(settings), Some(keep)) = (self.settings.clone(), self.keep.clone()) else {
             return;
         };
-        let sender = self.sender.clone();
-        tokio::spawn(async move {
-            let opened = open_account(&settings, &keep).await.map(Arc::new);
-            let _ = sender.send(Ended::Opened(opened)).await;
+        self.begun.spawn(async move {
+            Ended::Opened(open_account(&settings, &keep).await.map(Arc::new))
         });
     }
 
-    fn ask(&self, name: DomainName, validity: Validity) {
+    fn ask(&mut self, name: DomainName, validity: Validity) {
         let (authority, present) = (self.authority.clone(), self.ordered.get(&name).cloned());
-        let sender = self.sender.clone();
-        tokio::spawn(async move {
+        self.begun.spawn(async move {
             let window = match (authority, present) {
                 (Some(authority), Some(present)) => authority.window(&present).await,
                 (None, _) | (_, None) => {
@@ -289,11 +284,11 @@ impl Task {
             if let Err(failure) = &window {
                 tracing::debug!(%name, "acme: no renewal window: {}", failure.text());
             }
-            let _ = sender.send(Ended::Told(name, validity, window.ok())).await;
+            Ended::Told(name, validity, window.ok())
         });
     }
 
-    fn order(&self, name: DomainName, replaces: Replaces) {
+    fn order(&mut self, name: DomainName, replaces: Replaces) {
         let (Some(settings), Some(keep)) = (&self.settings, self.keep.clone()) else {
             return;
         };
@@ -302,15 +297,15 @@ impl Task {
             Replaces::Present => self.ordered.get(&name).cloned(),
             Replaces::Nothing => None,
         };
-        let (preflight, sender) = (settings.preflight, self.sender.clone());
-        tokio::spawn(async move {
+        let preflight = settings.preflight;
+        self.begun.spawn(async move {
             let ordered = match authority {
                 Some(authority) => {
                     order(&authority, &keep, &name, preflight, replaced.as_deref()).await
                 }
                 None => Err(Failure::Local("the account is closed".into())),
             };
-            let _ = sender.send(Ended::Ordered(name, ordered)).await;
+            Ended::Ordered(name, ordered)
         });
     }
 }

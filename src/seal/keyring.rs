@@ -100,6 +100,11 @@ impl Keyring {
         split(text).is_some()
     }
 
+    /// Whether it would seal with the same key as another.
+    pub fn seals_like(&self, other: &Keyring) -> bool {
+        self.keys[0].name == other.keys[0].name
+    }
+
     /// Whether a sealed text would be another today: it needs a key that is no longer the first.
     pub fn is_outdated(&self, sealed: &[u8]) -> bool {
         split(sealed).is_some_and(|(name, _)| name != self.keys[0].name)

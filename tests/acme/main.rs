@@ -126,6 +126,8 @@ fn what_was_issued_outlives_the_process_sealed_and_is_not_ordered_again() {
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+const SECOND_KEY: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
+
 fn write_key_file(path: &Path, keys: &[&str]) {
     fs::write(path, keys.join("\n")).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -313,4 +315,29 @@ fn hup_names_every_mistake_of_key_and_certificate_files() {
     ] {
         assert!(line.contains(part), "{part}: {line}");
     }
+}
+
+#[test]
+fn a_key_that_is_moved_up_seals_what_was_kept_so_that_the_old_one_can_go() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let key = place.path().join("fleet.key");
+    write_key_file(&key, &[KEY]);
+    let table = format!("{}key_file = \"fleet.key\"\n", pebble.table());
+    let text = file(&pebble, &origin, &["shop.test"]).replace(&pebble.table(), &table);
+    let rota = place.start(&text);
+    let client = pebble.client("shop.test");
+    eventually_served(&rota, &client);
+    let before = leaf(&rota, &client);
+    write_key_file(&key, &[SECOND_KEY, KEY]);
+    rota.reload(&text);
+    eventually("the file is read", || reloads(&rota, "ok") == 1.0);
+    assert!(rota.stop().success());
+
+    let again = Place::new();
+    copy_folder(&rota.directory().join("state"), &again.path().join("state"));
+    write_key_file(&again.path().join("fleet.key"), &[SECOND_KEY]);
+    let again = again.start(&text);
+    assert_eq!(leaf(&again, &client), before);
+    assert!(!again.log().contains("cannot be used"), "{}", again.log());
 }

@@ -1,13 +1,13 @@
 //! What has to outlive the process without Consul: the account and the certificates, in files below the state directory. Blocking.
 //!
-//! Keys and values are as they would be in KV, sealed with the key file's first key; without a key file they are plain, and only
-//! their owner can open them.
+//! Keys and values are as they would be in KV, sealed with the key file's first key, and sealed anew when another one comes first;
+//! without a key file they are plain, and only their owner can open them.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::seal::{Keyring, OpenError, Plain};
 
@@ -20,38 +20,68 @@ const MAX_BYTES: u64 = 512 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Keep {
     root: PathBuf,
-    keyring: Option<Arc<Keyring>>,
+    /// Locked while a file is written, so that what an order brings is sealed with the keys of that moment.
+    keyring: Arc<Mutex<Option<Arc<Keyring>>>>,
 }
 
 impl Keep {
-    /// Makes the state directory (0700) if it is absent. The error names it.
+    /// Makes the state directory (0700) if it is absent. The error names it. What lies there is sealed anew where that is due.
     pub(super) fn open(state_dir: &Path, keyring: Option<Arc<Keyring>>) -> Result<Keep, String> {
         let keep = Keep {
             root: state_dir.join(FOLDER),
-            keyring,
+            keyring: Arc::default(),
         };
         make_folder(&keep.root)
             .map_err(|error| format!("node.state_dir: {}: {error}", keep.root.display()))?;
+        keep.exchange(keyring);
         Ok(keep)
+    }
+
+    /// Takes another key file. If another key comes first, all that lies there is sealed with it; what can't be is named.
+    pub(super) fn exchange(&self, keyring: Option<Arc<Keyring>>) {
+        let mut present = self.keyring();
+        let before = std::mem::replace(&mut *present, keyring);
+        let Some(keyring) = present.as_ref() else {
+            return;
+        };
+        if before.is_some_and(|before| before.seals_like(keyring)) {
+            return;
+        }
+        let is_whole = |path: &PathBuf| !path.to_string_lossy().ends_with(FRESH);
+        for path in files_below(&self.root).into_iter().filter(is_whole) {
+            if let Err(error) = self.seal_anew(&path, keyring) {
+                let path = path.display();
+                tracing::warn!("acme: {path}: not sealed with the key file's first key: {error}");
+            }
+        }
+    }
+
+    fn keyring(&self) -> MutexGuard<'_, Option<Arc<Keyring>>> {
+        self.keyring.lock().expect("no panic while held")
+    }
+
+    /// If it is sealed with another key.
+    fn seal_anew(&self, path: &Path, keyring: &Keyring) -> Result<(), String> {
+        let text = read_bounded(path).map_err(|e| e.to_string())?;
+        let key = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+        let Some(key) = key.filter(|_| keyring.is_outdated(&text)) else {
+            return Ok(());
+        };
+        let plain = keyring.open(key, &text).map_err(|e| e.to_string())?;
+        replace(path, keyring.seal(key, &plain).as_bytes()).map_err(|e| e.to_string())
     }
 
     /// None: there is no such key.
     pub(super) fn read(&self, key: &str) -> Result<Option<Plain>, String> {
         let path = self.root.join(key);
         let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let file = match File::open(&path) {
-            Ok(file) => file,
+        let text = match read_bounded(&path) {
+            Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(named(&error)),
         };
-        let mut text = Plain::default();
-        file.take(MAX_BYTES + 1)
-            .read_to_end(&mut text)
-            .map_err(|error| named(&error))?;
-        if text.len() as u64 > MAX_BYTES {
-            return Err(named(&format!("longer than {MAX_BYTES} bytes")));
-        }
-        match &self.keyring {
+        let keyring = self.keyring().clone();
+        match &keyring {
             None if Keyring::is_sealed(&text) => Err(named(&"sealed, and there is no key file")),
             None => Ok(Some(text)),
             Some(keyring) => match keyring.open(key, &text) {
@@ -66,13 +96,12 @@ impl Keep {
     /// Writes the whole of it or nothing, and has it on disk when it returns.
     pub(super) fn write(&self, key: &str, plain: &[u8]) -> Result<(), String> {
         let path = self.root.join(key);
-        let sealed = self.keyring.as_ref().map(|ring| ring.seal(key, plain));
+        let keyring = self.keyring();
+        let sealed = keyring.as_ref().map(|ring| ring.seal(key, plain));
         let text = sealed.as_deref().map_or(plain, str::as_bytes);
         replace(&path, text).map_err(|error| format!("{}: {error}", path.display()))
     }
-}
 
-impl Keep {
     /// Removes a key, there or not.
     pub(super) fn remove(&self, key: &str) -> Result<(), String> {
         let path = self.root.join(key);
@@ -87,6 +116,28 @@ impl Keep {
 
 /// What is being written is called so until it is whole.
 const FRESH: &str = ".new";
+
+/// Files of a folder and of those in it; what cannot be listed has none.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files_below(&entry.path()),
+            Ok(_) | Err(_) => vec![entry.path()],
+        })
+        .collect()
+}
+
+fn read_bounded(path: &Path) -> io::Result<Plain> {
+    let mut text = Plain::default();
+    File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut text)?;
+    match text.len() as u64 > MAX_BYTES {
+        true => Err(io::Error::other(format!("longer than {MAX_BYTES} bytes"))),
+        false => Ok(text),
+    }
+}
 
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let folder = path.parent().expect("a key lies in a folder");
@@ -136,7 +187,12 @@ mod tests {
     }
 
     fn keyring(byte: u8) -> Option<Arc<Keyring>> {
-        Some(Arc::new(Keyring::of(&[Secret::from_bytes([byte; 32])])))
+        keyrings(&[byte])
+    }
+
+    fn keyrings(bytes: &[u8]) -> Option<Arc<Keyring>> {
+        let secrets: Vec<Secret> = bytes.iter().map(|b| Secret::from_bytes([*b; 32])).collect();
+        Some(Arc::new(Keyring::of(&secrets)))
     }
 
     const KEY: &str = "acme/certs/a.test";
@@ -169,6 +225,25 @@ mod tests {
         fs::copy(&path, path.with_file_name("b.test")).unwrap();
         let error = keep(keyring(1)).read("acme/certs/b.test").unwrap_err();
         assert!(error.contains("sealed for another place"), "{error}");
+    }
+
+    #[test]
+    fn what_lies_there_is_sealed_anew_once_another_key_comes_first_so_that_the_old_one_can_go() {
+        let folder = Folder::new("exchange");
+        let keep = Keep::open(&folder.0, keyrings(&[1])).unwrap();
+        keep.write(KEY, b"secret").unwrap();
+        let under_way = keep.clone();
+        keep.exchange(keyrings(&[1, 2]));
+        keep.exchange(keyrings(&[2, 1]));
+        under_way.write("acme/certs/b.test", b"late").unwrap();
+        let opened = Keep::open(&folder.0, keyrings(&[2])).unwrap();
+        assert_eq!(opened.read(KEY).unwrap().unwrap().as_slice(), b"secret");
+        let late = opened.read("acme/certs/b.test").unwrap().unwrap();
+        assert_eq!(late.as_slice(), b"late");
+        // At a start too.
+        Keep::open(&folder.0, keyrings(&[3, 2])).unwrap();
+        let started = Keep::open(&folder.0, keyrings(&[3])).unwrap();
+        assert_eq!(started.read(KEY).unwrap().unwrap().as_slice(), b"secret");
     }
 
     #[test]

@@ -146,7 +146,14 @@ impl Task {
             self.begun = JoinSet::new();
         }
         self.keep = match (settings, &config.node.state_dir) {
-            (Some(_), Some(state_dir)) => Some(Keep::open(state_dir, keyring)?),
+            (Some(_), Some(state_dir)) => match self.keep.take() {
+                // Which state directory is settled at the start.
+                Some(keep) => {
+                    keep.exchange(keyring);
+                    Some(keep)
+                }
+                None => Some(Keep::open(state_dir, keyring)?),
+            },
             (Some(_), None) | (None, _) => None,
         };
         self.settings = settings.cloned();

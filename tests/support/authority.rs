@@ -53,15 +53,7 @@ impl Authority {
         alpn: &[&str],
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Tls {
-        let mut roots = rustls::RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap())
-            .unwrap();
-        let mut config = rustls::ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config = trusting(&self.pem, versions);
         config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
         Tls {
             config: Arc::new(config),
@@ -105,6 +97,22 @@ impl Leaf {
             .unwrap();
         Arc::new(config)
     }
+}
+
+/// For a client that trusts this authority alone (PEM).
+pub fn trusting(
+    pem: &str,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+        .unwrap();
+    rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

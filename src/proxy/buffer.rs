@@ -11,7 +11,7 @@ pub const BODY_SIZE: usize = 256 * 1024;
 const KEPT: usize = 256;
 /// How many of the body size a worker keeps.
 const BODY_KEPT: usize = 8;
-/// How many of the body size a worker lends at once (32 MiB); bodies beyond that go on in the base size, so that ten thousand
+/// How many of the body size a worker lends at once (32 MiB, and over TLS as much again, encrypted); bodies beyond that go on in the base size, so that ten thousand
 /// slow clients don't hold more than ten thousand small buffers.
 pub const BODY_LENT: usize = 128;
 

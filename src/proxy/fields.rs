@@ -83,7 +83,7 @@ pub struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// What no option can hold may mean `close` to somebody else: the connection ends behind the message.
+    /// Bytes that no text has may hide a `close` from one reader and not from another: the connection ends behind the message.
     pub fn add(&mut self, value: &[u8]) {
         self.close |= !value.is_ascii();
         for element in elements(value) {

@@ -441,37 +441,58 @@ const CUT: &[&[&str]] = &[
     ],
 ];
 
+/// The rest of an answer comes once its head has reached the client: what comes then can't be a 502 any more.
+fn assert_cut(pieces: &[&str], version: &str) {
+    let (go_on, waits) = mpsc::channel::<()>();
+    let waits = Mutex::new(waits);
+    let sent: Vec<String> = pieces.iter().map(|piece| (*piece).to_owned()).collect();
+    let origin = Origin::start(move |exchange| {
+        for piece in &sent {
+            exchange.send(piece)?;
+            let _ = waits.lock().unwrap().recv();
+        }
+        exchange.close()
+    });
+    let what = pieces.concat();
+    let what = &what[..what.len().min(80)];
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let mut client = Client::connect(rota.http());
+    client.send(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n"));
+    assert_eq!(client.answer_head().status, 200, "{what:?}");
+    drop(go_on);
+    let mut bytes = Vec::new();
+    let end = loop {
+        match client.try_read_exactly(1) {
+            Ok(byte) => bytes.extend(byte),
+            Err(error) => break error.kind(),
+        }
+    };
+    assert_eq!(end, io::ErrorKind::ConnectionReset, "{what:?} {version}");
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(!text.ends_with("0\r\n\r\n"), "{what:?}: {text:?}");
+    assert!(!text.contains('x'), "{what:?}: {text:?}");
+    origin.wait_until_left(1);
+}
+
 #[test]
 fn an_answer_that_is_cut_is_cut_for_the_client_too() {
     for pieces in CUT {
         for version in ["1.0", "1.1"] {
-            let (go_on, waits) = mpsc::channel::<()>();
-            let waits = Mutex::new(waits);
-            let origin = Origin::start(move |exchange| {
-                for piece in *pieces {
-                    exchange.send(piece)?;
-                    let _ = waits.lock().unwrap().recv();
-                }
-                exchange.close()
-            });
-            let rota = Rota::start(&edge(&[origin.address()]));
-            let mut client = Client::connect(rota.http());
-            client.send(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n"));
-            // Its head is out before the rest comes: what comes now can't be a 502 any more.
-            assert_eq!(client.answer_head().status, 200, "{pieces:?}");
-            drop(go_on);
-            let mut bytes = Vec::new();
-            let end = loop {
-                match client.try_read_exactly(1) {
-                    Ok(byte) => bytes.extend(byte),
-                    Err(error) => break error.kind(),
-                }
-            };
-            assert_eq!(end, io::ErrorKind::ConnectionReset, "{pieces:?} {version}");
-            let text = String::from_utf8(bytes).unwrap();
-            assert!(!text.ends_with("0\r\n\r\n"), "{pieces:?}: {text:?}");
-            assert!(!text.contains('x'), "{pieces:?}: {text:?}");
-            origin.wait_until_left(1);
+            assert_cut(pieces, version);
         }
+    }
+}
+
+#[test]
+fn an_answer_whose_chunk_extensions_or_trailers_go_beyond_their_limits_is_cut() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let long = "x".repeat(300);
+    let extension = format!("4;{long}\r\nhalf\r\n0\r\n\r\n");
+    let extensions = format!("1;{}\r\na\r\n", &long[..200]).repeat(100);
+    let trailers: String = (0..65).map(|n| format!("X-{n}: x\r\n")).collect();
+    let trailers = format!("0\r\n{trailers}\r\n");
+    let trailer = format!("0\r\nX: {}\r\n\r\n", long.repeat(30));
+    for beyond in [extension, extensions, trailers, trailer] {
+        assert_cut(&[chunked, &beyond], "1.1");
     }
 }

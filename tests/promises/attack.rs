@@ -16,7 +16,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// A rota that speaks HTTP/2 for shop.test.
-fn secure(authority: &Authority, origin: &Origin, settings: &str) -> Rota {
+pub fn secure(authority: &Authority, origin: &Origin, settings: &str) -> Rota {
     let place = Place::new();
     authority.leaf(&["shop.test"]).write(place.path(), "shop");
     place.start(&format!(

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use crate::attack::secure;
 use crate::support::client::Client;
+use crate::support::http2::Http2;
 use crate::support::rota::{Place, edge};
 use crate::support::{Authority, Origin, Rota};
 
@@ -37,6 +39,33 @@ fn interim_answers_are_relayed_each_in_its_turn_without_what_is_for_one_hop() {
         assert_eq!(String::from_utf8(got).unwrap(), expected);
     }
     assert_eq!(origin.connections(), 1, "kept, since nothing is left over");
+}
+
+#[test]
+fn interim_answers_reach_a_client_of_http_2_without_what_is_for_one_hop() {
+    let authority = Authority::new();
+    let origin = Origin::start(|exchange| exchange.send(HINTS));
+    let rota = secure(&authority, &origin, "");
+    let tls = authority.client_with("shop.test", &["h2"], rustls::DEFAULT_VERSIONS);
+    let client = Http2::connect(rota.https(), &tls);
+    let answer = client.get("shop.test", "/").unwrap();
+    assert_eq!((answer.status, &*answer.body), (200, &b"ok"[..]));
+    let told: Vec<_> = answer
+        .interims
+        .iter()
+        .map(|one| (one.status().as_u16(), one.headers().get("link")))
+        .collect();
+    let link = |text: &'static str| http::HeaderValue::from_static(text);
+    let (first, second) = (link("</a.css>"), link("</b.css>"));
+    let expected = [
+        (102, None),
+        (103, Some(&first)),
+        (103, Some(&second)),
+        (199, None),
+    ];
+    assert_eq!(told, expected);
+    let fields = answer.interims.iter().flat_map(|one| one.headers().keys());
+    assert!(fields.into_iter().all(|name| name == "link" || name == "x"));
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! A client for HTTP/2 over TLS, on a runtime of its own.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
@@ -20,6 +22,8 @@ pub struct Answer2 {
     pub fields: HeaderMap,
     pub body: Vec<u8>,
     pub trailers: Option<HeaderMap>,
+    /// The 1xx answers before it.
+    pub interims: Vec<http::Response<()>>,
 }
 
 impl Http2 {
@@ -110,12 +114,19 @@ async fn exchange(
 ) -> Result<Answer2, h2::Error> {
     let mut sender = sender.ready().await?;
     let ends = body.is_empty() && trailers.is_none();
-    let (answer, mut stream) = sender.send_request(head, ends)?;
+    let (mut answer, mut stream) = sender.send_request(head, ends)?;
     if !ends {
         // A server may answer before it has the body, and stop its coming (RFC 9113 section 8.1): its answer counts.
         let _ = send_body(&mut stream, Bytes::from(body), trailers).await;
     }
-    let (head, mut stream) = answer.await?.into_parts();
+    let mut interims = Vec::new();
+    let head = std::future::poll_fn(|context| {
+        while let Poll::Ready(Some(interim)) = answer.poll_informational(context) {
+            interims.push(interim?);
+        }
+        Pin::new(&mut answer).poll(context)
+    });
+    let (head, mut stream) = head.await?.into_parts();
     let mut body = Vec::new();
     while let Some(piece) = stream.data().await {
         let piece = piece?;
@@ -127,6 +138,7 @@ async fn exchange(
         fields: head.headers,
         body,
         trailers: stream.trailers().await?,
+        interims,
     })
 }
 

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use rota::app::run::{Launch, run};
 use rota::app::signals::Signals;
+use rota::certs::CertStore;
+use rota::config::Environment;
 use rustls_pki_types::ServerName;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -212,16 +214,20 @@ impl Rota {
         authority.leaf(&[NAME]).write(directory, "a");
         let held = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
         let [plain, tls] = held.each_ref().map(|held| held.local_addr().unwrap());
-        let config = rota::config::load(&config_file(directory, plain, tls, app)).unwrap();
+        let config = rota::config::load(
+            &config_file(directory, plain, tls, app),
+            &Environment::of_this_process(),
+        )
+        .unwrap();
         drop(held);
         let opened = rota::app::sockets::open_all(&config).unwrap();
-        let certificates = rota::certs::load(&config.listeners).unwrap();
+        let certificates = rota::certs::load(&config.listeners, &CertStore::default()).unwrap();
         std::thread::spawn(move || {
             run(Launch {
                 signals: Signals::watch().unwrap(),
                 config,
                 opened,
-                file: None,
+                origin: None,
                 certificates,
                 keyring: None,
                 opening: None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::secrets;
 use crate::certs::{self, CertStore, CertWarning};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Environment};
 use crate::control::acme;
 use crate::seal::Keyring;
 
@@ -17,11 +17,16 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// Reads the file, and the certificates and keys it names; every mistake of theirs, a line each.
-    pub fn read(file: &Path) -> Result<Checked, Vec<String>> {
-        let config = config::load(file).map_err(|mistakes| lines(&mistakes.0))?;
+    /// Reads the file, and the certificates and keys it names; every mistake of theirs, a line each. Certificates of `before` whose
+    /// files have not changed are taken over.
+    pub fn read(
+        file: &Path,
+        environment: &Environment,
+        before: &CertStore,
+    ) -> Result<Checked, Vec<String>> {
+        let config = config::load(file, environment).map_err(|mistakes| lines(&mistakes.0))?;
         let keyring = secrets::keyring(&config);
-        let certificates = certs::load(&config.listeners);
+        let certificates = certs::load(&config.listeners, before);
         match (keyring, certificates) {
             (Ok(keyring), Ok(certificates)) => Ok(Checked {
                 config,

@@ -9,24 +9,36 @@ pub mod secrets;
 pub mod signals;
 pub mod sockets;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use self::checked::Checked;
 use self::cli::{Command, CommandLine, Form};
-use self::run::Launch;
+use self::run::{Launch, Origin};
 use self::signals::Signals;
+use crate::certs::CertStore;
+use crate::config::Environment;
 
 /// Does what the command line says; usage errors end with exit code 2.
 pub fn main() -> ExitCode {
     match CommandLine::read().command {
-        Command::Run { config } => match Checked::read(&config) {
-            Ok(checked) => launch(checked, config),
-            Err(mistakes) => {
-                mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
-                ExitCode::FAILURE
+        Command::Run { config } => {
+            let environment = Environment::of_this_process();
+            match Checked::read(&config, &environment, &CertStore::default()) {
+                Ok(checked) => launch(
+                    checked,
+                    Origin {
+                        file: config,
+                        environment: Arc::new(environment),
+                    },
+                ),
+                Err(mistakes) => {
+                    mistakes.iter().for_each(|mistake| eprintln!("{mistake}"));
+                    ExitCode::FAILURE
+                }
             }
-        },
+        }
         Command::Check { file, form } => check(&file, &form),
         Command::Demo => demonstrate(),
         Command::Version { form } => {
@@ -41,7 +53,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn launch(checked: Checked, file: PathBuf) -> ExitCode {
+fn launch(checked: Checked, origin: Origin) -> ExitCode {
     let Checked {
         config,
         certificates,
@@ -56,7 +68,7 @@ fn launch(checked: Checked, file: PathBuf) -> ExitCode {
         Ok((signals, opened)) => run::run(Launch {
             signals,
             config,
-            file: Some(file),
+            origin: Some(origin),
             certificates,
             keyring,
             opened,
@@ -70,7 +82,8 @@ fn launch(checked: Checked, file: PathBuf) -> ExitCode {
 }
 
 fn check(file: &Path, form: &Form) -> ExitCode {
-    let (mistakes, warnings) = match Checked::read(file) {
+    let environment = Environment::of_this_process();
+    let (mistakes, warnings) = match Checked::read(file, &environment, &CertStore::default()) {
         Ok(checked) => (
             [
                 secrets::unusable_tokens(&checked.config),
@@ -119,7 +132,7 @@ fn demonstrate() -> ExitCode {
             let code = run::run(Launch {
                 signals,
                 config,
-                file: None,
+                origin: None,
                 certificates,
                 keyring: None,
                 opened,

@@ -2,17 +2,20 @@
 
 mod launch;
 mod planes;
+mod reading;
 mod reload;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+pub use self::reading::Origin;
+use self::reading::Reading;
 use super::signals::{Signal, Signals};
 use super::sockets::{Group, Opened};
 use crate::admin::AdminListener;
@@ -29,13 +32,15 @@ use crate::telemetry::access_log::{self, Written};
 
 /// How long the end waits for the access log to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// How long it waits for what blocking threads have under way: a certificate that is being kept is, a file system that hangs never ends.
+const BLOCKING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is to be run.
 pub struct Launch {
     pub signals: Signals,
     pub config: Config,
-    /// Read again on HUP; None: the demo, which has none.
-    pub file: Option<PathBuf>,
+    /// Read again on HUP; None: the demo, which has no file.
+    pub origin: Option<Origin>,
     pub certificates: CertStore,
     /// None: there is no key file.
     pub keyring: Option<Arc<Keyring>>,
@@ -47,7 +52,7 @@ pub struct Launch {
 /// Runs until a signal ends it. An error at the start is one line on stderr and exit code 1, with nothing started.
 pub fn run(launch: Launch) -> ExitCode {
     match Process::start(launch) {
-        Ok((process, signals, runtime)) => runtime.block_on(process.serve(signals)),
+        Ok((process, signals, runtime)) => serve(process, signals, runtime),
         Err(error) => {
             eprintln!("rota: {error}");
             ExitCode::FAILURE
@@ -55,9 +60,15 @@ pub fn run(launch: Launch) -> ExitCode {
     }
 }
 
+fn serve(process: Process, signals: Signals, runtime: Runtime) -> ExitCode {
+    let code = runtime.block_on(process.serve(signals));
+    runtime.shutdown_timeout(BLOCKING_PATIENCE);
+    code
+}
+
 struct Process {
     config: Arc<Config>,
-    file: Option<PathBuf>,
+    reading: Reading,
     drain: Drain,
     gate: Gate,
     vitals: Arc<Vitals>,
@@ -96,10 +107,18 @@ impl Process {
         };
         tracing::info!(version = env!("CARGO_PKG_VERSION"), node = %self.config.node.name, "serving");
         let are_well = loop {
-            match signals.next().await {
+            // Signals are heard while a file is read, however long that takes.
+            let signal = tokio::select! {
+                signal = signals.next() => signal,
+                read = self.reading.end() => {
+                    self.reload(read, &handle).await;
+                    continue;
+                }
+            };
+            match signal {
                 // The demo has no file: its terminal was closed.
-                Signal::Reload if self.file.is_none() => break self.cut().await,
-                Signal::Reload => self.reload(&handle).await,
+                Signal::Reload if self.reading.has_no_file() => break self.cut().await,
+                Signal::Reload => self.read_again(),
                 Signal::ReopenLogs => self.log.iter().for_each(access_log::AccessLog::reopen),
                 Signal::Upgrade => {
                     tracing::warn!("USR2: upgrading in place is not in this version")

@@ -4,7 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithRawSiginfo;
 use tokio::sync::mpsc;
 
 /// Signals that wait to be carried out; more of them make the signals' thread wait, and the kernel merges what comes then.
@@ -24,7 +25,8 @@ pub enum Signal {
     Upgrade,
 }
 
-/// All signals that rota takes.
+/// All signals that rota takes, each as often as the kernel delivers it (a queue of five of a kind, instead of a mark that it came):
+/// a second TERM means something else than the first. Two that the kernel has not delivered yet are one to it (POSIX).
 pub struct Signals(mpsc::Receiver<Signal>);
 
 impl Signals {
@@ -34,14 +36,15 @@ impl Signals {
     }
 
     fn take() -> io::Result<Signals> {
-        let mut taken =
-            iterator::Signals::new([SIGTERM, SIGQUIT, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
+        let mut taken = SignalsInfo::<WithRawSiginfo>::new([
+            SIGTERM, SIGQUIT, SIGINT, SIGHUP, SIGUSR1, SIGUSR2,
+        ])?;
         let (sender, receiver) = mpsc::channel(WAITING);
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
-                for number in taken.forever() {
-                    if sender.blocking_send(meaning(number)).is_err() {
+                for info in taken.forever() {
+                    if sender.blocking_send(meaning(info.si_signo)).is_err() {
                         return;
                     }
                 }

@@ -14,15 +14,24 @@ use rustls::{Error, InconsistentKeys};
 
 use super::mistake::CertMistake;
 use super::x509::{self, Names};
+use crate::seal::Digest;
 
 /// A chain, its key, and what the first certificate of the chain says of itself.
 pub struct Certificate {
     served: Arc<CertifiedKey>,
+    key_text: Digest,
     names: Names,
     issuer: String,
     not_before: SystemTime,
     not_after: SystemTime,
     source: PathBuf,
+}
+
+/// A private key, and which text it was in.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    pub signing: Arc<dyn SigningKey>,
+    pub text: Digest,
 }
 
 impl Certificate {
@@ -35,17 +44,16 @@ impl Certificate {
         key_source: &Path,
     ) -> Result<Certificate, CertMistake> {
         let key = parse_key(key, key_source)?;
-        Certificate::assemble(chain, key, source, key_source)
+        Certificate::assemble(parse_chain(chain, source)?, key, source, key_source)
     }
 
-    /// As [`Certificate::from_pem`], with a key that was parsed before.
+    /// As [`Certificate::from_pem`], from what was parsed before.
     pub(super) fn assemble(
-        chain: &[u8],
-        key: Arc<dyn SigningKey>,
+        chain: Vec<CertificateDer<'static>>,
+        key: Key,
         source: &Path,
         key_source: &Path,
     ) -> Result<Certificate, CertMistake> {
-        let chain = parse_chain(chain, source)?;
         let malformed = |why: String| CertMistake::Malformed {
             path: source.into(),
             why,
@@ -56,7 +64,7 @@ impl Certificate {
                 path: source.into(),
             });
         }
-        let served = CertifiedKey::new(chain, key);
+        let served = CertifiedKey::new(chain, key.signing);
         match served.keys_match() {
             // Unknown: a key that cannot name its public half, as one in a hardware module; nothing speaks against it.
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
@@ -70,6 +78,7 @@ impl Certificate {
         }
         Ok(Certificate {
             served: Arc::new(served),
+            key_text: key.text,
             names: facts.names,
             issuer: facts.issuer,
             not_before: facts.not_before,
@@ -142,6 +151,18 @@ impl Certificate {
             .as_secs()
     }
 
+    pub(super) fn key(&self) -> Key {
+        Key {
+            signing: self.served.key.clone(),
+            text: self.key_text,
+        }
+    }
+
+    /// Whether [`Certificate::assemble`] would make the same of these.
+    pub(super) fn is_made_of(&self, chain: &[CertificateDer<'_>], key: &Key) -> bool {
+        self.key_text == key.text && self.served.cert == chain
+    }
+
     /// The file it was read from, or what stands for one.
     pub fn source(&self) -> &Path {
         &self.source
@@ -158,7 +179,7 @@ impl fmt::Debug for Certificate {
 }
 
 /// Takes PEM; gives the first private key in it. `source` names it in the mistake.
-pub(super) fn parse_key(pem: &[u8], source: &Path) -> Result<Arc<dyn SigningKey>, CertMistake> {
+pub(super) fn parse_key(pem: &[u8], source: &Path) -> Result<Key, CertMistake> {
     let unusable = |why: String| CertMistake::UnusableKey {
         path: source.into(),
         why,
@@ -176,14 +197,21 @@ pub(super) fn parse_key(pem: &[u8], source: &Path) -> Result<Arc<dyn SigningKey>
         }
         Err(error) => return Err(unusable(error.to_string())),
     };
-    provider()
+    let signing = provider()
         .key_provider
         .load_private_key(der)
-        .map_err(|_| unusable("not an RSA, ECDSA or Ed25519 key that TLS can use".to_owned()))
+        .map_err(|_| unusable("not an RSA, ECDSA or Ed25519 key that TLS can use".to_owned()))?;
+    Ok(Key {
+        signing,
+        text: Digest::of(pem),
+    })
 }
 
 /// At least one certificate, the leaf first.
-fn parse_chain(pem: &[u8], source: &Path) -> Result<Vec<CertificateDer<'static>>, CertMistake> {
+pub(super) fn parse_chain(
+    pem: &[u8],
+    source: &Path,
+) -> Result<Vec<CertificateDer<'static>>, CertMistake> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|error| CertMistake::Malformed {

@@ -7,23 +7,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::sign::SigningKey;
-
-use super::certificate::{Certificate, parse_key};
+use super::certificate::{Certificate, Key, parse_chain, parse_key};
 use super::mistake::{CertMistake, CertWarning, PlacedMistake};
 use super::store::CertStore;
 use crate::config::{CertificateFiles, Listener};
 use crate::routing::Scheme;
+use crate::seal::Digest;
 
 /// The most bytes of a certificate or key file; a larger one is refused unread.
 pub const MAX_PEM_BYTES: u64 = 1024 * 1024;
 
-/// Reads the files of all listeners: each key once and each pair once, however often they are named. Expired and not yet valid
-/// certificates are loaded, and in [`CertStore::warnings`]. The error holds every mistake, each in one line with its path.
-pub fn load(listeners: &[Listener]) -> Result<CertStore, Vec<PlacedMistake>> {
+/// Reads the files of all listeners: each key once and each pair once, however often they are named. What is in `before` and stands
+/// in its files as it did is taken over from there: reading costs then little, and no certificate is in memory twice. Expired and
+/// not yet valid certificates are loaded, and in [`CertStore::warnings`]. The error holds every mistake, each in one line with its
+/// path.
+pub fn load(listeners: &[Listener], before: &CertStore) -> Result<CertStore, Vec<PlacedMistake>> {
     let mut builder = CertStore::builder();
     let mut mistakes = Vec::new();
-    let mut files = Files::default();
+    let mut files = Files::new(before);
     for (number, listener) in listeners.iter().enumerate() {
         let name = &listener.policy.name;
         builder.listener(name);
@@ -51,14 +52,25 @@ pub fn load(listeners: &[Listener]) -> Result<CertStore, Vec<PlacedMistake>> {
     }
 }
 
-/// What was read already in this run; None: it was a mistake, which has been told.
-#[derive(Default)]
-struct Files {
-    keys: HashMap<PathBuf, Option<Arc<dyn SigningKey>>>,
+/// What was read already; None: it was a mistake, which has been told.
+struct Files<'a> {
+    keys: HashMap<PathBuf, Option<Key>>,
     pairs: HashMap<(PathBuf, PathBuf), Option<Arc<Certificate>>>,
+    keys_before: HashMap<Digest, Key>,
+    before: HashMap<&'a Path, &'a Arc<Certificate>>,
 }
 
-impl Files {
+impl<'a> Files<'a> {
+    fn new(before: &'a CertStore) -> Files<'a> {
+        let known = || before.list().map(|(_, certificate)| certificate);
+        Files {
+            keys: HashMap::new(),
+            pairs: HashMap::new(),
+            keys_before: known().map(|one| (one.key().text, one.key())).collect(),
+            before: known().map(|one| (one.source(), one)).collect(),
+        }
+    }
+
     fn certificate(
         &mut self,
         pair: &CertificateFiles,
@@ -69,20 +81,28 @@ impl Files {
             return known.clone();
         }
         let key = self.key(&pair.key, mistakes);
-        let chain = told(read(&pair.certificate), mistakes);
-        let certificate = key.zip(chain).and_then(|(key, chain)| {
-            let made = Certificate::assemble(&chain, key, &pair.certificate, &pair.key);
-            told(made, mistakes).map(Arc::new)
+        let chain = read(&pair.certificate).and_then(|pem| parse_chain(&pem, &pair.certificate));
+        let chain = told(chain, mistakes);
+        let known = self.before.get(pair.certificate.as_path());
+        let certificate = key.zip(chain).and_then(|(key, chain)| match known {
+            Some(known) if known.is_made_of(&chain, &key) => Some(Arc::clone(known)),
+            Some(_) | None => {
+                let made = Certificate::assemble(chain, key, &pair.certificate, &pair.key);
+                told(made, mistakes).map(Arc::new)
+            }
         });
         self.pairs.insert(id, certificate.clone());
         certificate
     }
 
-    fn key(&mut self, path: &Path, mistakes: &mut Vec<CertMistake>) -> Option<Arc<dyn SigningKey>> {
+    fn key(&mut self, path: &Path, mistakes: &mut Vec<CertMistake>) -> Option<Key> {
         if let Some(known) = self.keys.get(path) {
             return known.clone();
         }
-        let parsed = read(path).and_then(|pem| parse_key(&pem, path));
+        let parsed = read(path).and_then(|pem| match self.keys_before.get(&Digest::of(&pem)) {
+            Some(known) => Ok(known.clone()),
+            None => parse_key(&pem, path),
+        });
         let key = told(parsed, mistakes);
         self.keys.insert(path.to_path_buf(), key.clone());
         key
@@ -114,8 +134,12 @@ fn read(path: &Path) -> Result<Vec<u8>, CertMistake> {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::super::fixture::{Folder, leaf_with_key, listener, made};
+    use super::super::fixture::{Folder, Made, leaf_with_key, listener, made};
     use super::*;
+
+    fn nothing() -> CertStore {
+        CertStore::default()
+    }
 
     #[test]
     fn every_mistake_is_named_in_one_line_with_its_place_and_path() {
@@ -134,7 +158,7 @@ mod tests {
             (&good, &empty),
             (&missing, &empty),
         ];
-        let mistakes = load(&[listener("tls", &pairs)]).unwrap_err();
+        let mistakes = load(&[listener("tls", &pairs)], &nothing()).unwrap_err();
         let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         assert_eq!(lines.len(), 5, "{lines:#?}");
         assert!(lines.iter().all(|line| !line.contains('\n')));
@@ -162,14 +186,41 @@ mod tests {
             folder.write("a.key", &one.key_pem),
         );
         let pairs = [(&chain, &key)];
-        let store = load(&[listener("x", &pairs), listener("y", &pairs)]).unwrap();
+        let store = load(&[listener("x", &pairs), listener("y", &pairs)], &nothing()).unwrap();
         let of = |name| store.certificate(name, Some("a.test")).unwrap();
         assert!(Arc::ptr_eq(of("x"), of("y")));
     }
 
     #[test]
+    fn read_again_what_stands_as_it_did_is_taken_over_and_what_does_not_is_made_anew() {
+        let folder = Folder::new();
+        let write = |name: &str, made: &Made| {
+            let chain = folder.write(&format!("{name}.pem"), &made.chain_pem);
+            (chain, folder.write(&format!("{name}.key"), &made.key_pem))
+        };
+        let pairs = ["a", "b", "c"].map(|name| write(name, &made(&[&format!("{name}.test")])));
+        let pairs = pairs.each_ref().map(|(chain, key)| (chain, key));
+        let listeners = [listener("tls", &pairs)];
+        let before = load(&listeners, &nothing()).unwrap();
+        write("b", &made(&["b.test"]));
+        let foreign = folder.write("c.key", &made(&["c.test"]).key_pem);
+        let error = load(&listeners, &before).unwrap_err();
+        assert_eq!(error.len(), 1, "{error:?}");
+        assert!(error[0].to_string().contains(foreign.to_str().unwrap()));
+
+        write("c", &made(&["c.test"]));
+        let after = load(&listeners, &before).unwrap();
+        let is_the_same = |name| {
+            let of = |store: &CertStore| store.certificate("tls", Some(name)).unwrap().clone();
+            Arc::ptr_eq(&of(&before), &of(&after))
+        };
+        assert!(is_the_same("a.test"));
+        assert!(!is_the_same("b.test") && !is_the_same("c.test"));
+    }
+
+    #[test]
     fn an_https_listener_without_a_certificate_is_fine_and_warned_of() {
-        let store = load(&[listener("tls", &[])]).unwrap();
+        let store = load(&[listener("tls", &[])], &nothing()).unwrap();
         assert!(!store.knows("tls", None));
         assert!(
             store.warnings()[0]
@@ -192,7 +243,7 @@ mod tests {
         let pairs: Vec<_> = chains.iter().map(|chain| (chain, &key_path)).collect();
         let listener = listener("tls", &pairs);
         let begun = Instant::now();
-        let store = load(&[listener]).unwrap();
+        let store = load(&[listener], &nothing()).unwrap();
         let took = begun.elapsed();
         assert!(store.knows("tls", Some("host-4999.test")));
         assert!(took < Duration::from_secs(20), "{took:?}");

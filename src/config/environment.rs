@@ -40,7 +40,7 @@ impl Environment {
         }
     }
 
-    /// Reads the process's environment now. Relative paths in it are relative to the working directory.
+    /// Reads the process's environment now. To be asked once: it takes some twenty system calls, most of them for the cores. Relative paths in it are relative to the working directory.
     pub fn of_this_process() -> Environment {
         // What is no Unicode stays wrong after this and is refused where it is used.
         let text = |variable: &str| {

@@ -48,21 +48,29 @@ use section::{Author, Reading, Section};
 /// A longer file is refused unread.
 pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Reads a file with the process's environment. Paths in it come out absolute.
-pub fn load(path: &Path) -> Result<Config, Mistakes> {
+/// Reads a file. Paths in it come out absolute.
+pub fn load(path: &Path, environment: &Environment) -> Result<Config, Mistakes> {
     let source = path.display().to_string();
     let unreadable =
         |error: std::io::Error| Mistakes::whole(&source, format!("unreadable: {error}"));
     let absolute = std::path::absolute(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
+    let bytes = read_bytes(path).map_err(unreadable)?;
     let text = std::str::from_utf8(&bytes).map_err(|error| match bytes.len() {
         len if len > MAX_FILE_BYTES => too_long(&source),
         _ => Mistakes::whole(&source, format!("no UTF-8 at byte {}", error.valid_up_to())),
     })?;
-    read(text, &source, &absolute, &Environment::of_this_process())
+    read(text, &source, &absolute, environment)
+}
+
+/// The whole file, or its first bytes if there are too many.
+fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let most = MAX_FILE_BYTES + 1;
+    // The length is a guess alone: the file may be a pipe, or grow. One more than it shows the end in the same read.
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(most);
+    let mut bytes = Vec::with_capacity(length.min(most) + 1);
+    file.take(most as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Reads a file's text. Relative paths in it are relative to the directory of `path`, which is not opened.

@@ -116,7 +116,8 @@ fn every_file_in_config_is_accepted() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         accepted(&std::fs::read_to_string(&path).unwrap());
-        super::load(&path).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        super::load(&path, &Environment::bare("lb-1"))
+            .unwrap_or_else(|mistakes| panic!("{mistakes}"));
         count += 1;
     }
     assert!(count >= 4, "only {count} files");

@@ -484,9 +484,12 @@ fn a_value_cannot_flood_or_forge_a_log() {
 
 #[test]
 fn a_file_that_is_absent_or_too_long_is_refused_with_its_path() {
-    let told = load(Path::new("/nonexistent/rota.toml"))
-        .unwrap_err()
-        .to_string();
+    let told = load(
+        Path::new("/nonexistent/rota.toml"),
+        &Environment::bare("lb-1"),
+    )
+    .unwrap_err()
+    .to_string();
     assert_eq!(
         told,
         "/nonexistent/rota.toml: unreadable: No such file or directory (os error 2)"

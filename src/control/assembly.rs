@@ -33,7 +33,7 @@ pub struct Assembly {
     routes: HashMap<Arc<str>, Arc<Route>>,
     numbers: HashMap<Arc<str>, u32>,
     measured: HashMap<ServiceName, Arc<ServiceMeasured>>,
-    tls: HashMap<TlsKey, Arc<rustls::ClientConfig>>,
+    tls: HashMap<TlsKey, Trust>,
     /// What was read anew for the table that is being built: once, however many services look again.
     tls_read: HashSet<TlsKey>,
     ledger: Ledger,
@@ -47,6 +47,12 @@ struct Built {
     protocol: Option<Protocol>,
     mistake: Option<Mistake>,
     service: Arc<Service>,
+}
+
+/// What a CA's file held (none: the system's store), and the settings made of it.
+struct Trust {
+    text: Option<Vec<u8>>,
+    config: Arc<rustls::ClientConfig>,
 }
 
 /// The CA's file (none: the system's store), and what is spoken.
@@ -308,16 +314,10 @@ impl Assembly {
         };
         let key = (entry.tls.ca.clone(), alpn);
         let looks_again = before.is_some_and(|built| built.tls_revision != state.tls_revision());
-        if looks_again && self.tls_read.insert(key.clone()) {
-            self.tls.remove(&key);
-        }
+        let is_read = !looks_again || !self.tls_read.insert(key.clone());
         let config = match self.tls.get(&key) {
-            Some(config) => config.clone(),
-            None => {
-                let made = dial::tls::client_config(entry.tls.ca.as_deref(), None, alpn.words())?;
-                self.tls.insert(key, made.clone());
-                made
-            }
+            Some(trust) if is_read => trust.config.clone(),
+            Some(_) | None => self.trust(key)?,
         };
         let server_name = match &entry.tls.server_name {
             Some(name) => Some(dial::tls::server_name(name)?),
@@ -331,6 +331,25 @@ impl Assembly {
             Alpn::Http1 => Protocol::Https(tls),
             Alpn::H2 => Protocol::H2(tls),
         })
+    }
+
+    /// Reads a CA's file. The same text leaves the settings that there are, and with them the sessions that can be resumed.
+    fn trust(&mut self, key: TlsKey) -> Result<Arc<rustls::ClientConfig>, String> {
+        let before = self.tls.remove(&key);
+        let (ca, alpn) = (&key.0, key.1.words());
+        let text = ca.as_deref().map(dial::tls::read).transpose()?;
+        let known = before.filter(|before| before.text == text);
+        let config = match (known, ca, &text) {
+            (Some(known), _, _) => known.config,
+            (None, Some(path), Some(text)) => dial::tls::trusting(text, &path.display(), alpn)?,
+            (None, _, _) => dial::tls::client_config(None, None, alpn)?,
+        };
+        let trust = Trust {
+            text,
+            config: config.clone(),
+        };
+        self.tls.insert(key, trust);
+        Ok(config)
     }
 
     fn build_routes(&mut self, entries: &[RouteEntry]) -> RouteTable {

@@ -35,9 +35,13 @@ pub fn client_config(
     Ok(offering(config, alpn))
 }
 
-/// As [`client_config`], trusting the certificates of a PEM text that is in no file.
-pub fn trusting(ca: &[u8], alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, String> {
-    let roots = roots_of(ca, &"the CA given")?;
+/// As [`client_config`], trusting the certificates of a PEM text; `source` stands before each message.
+pub fn trusting(
+    ca: &[u8],
+    source: &dyn std::fmt::Display,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, String> {
+    let roots = roots_of(ca, source)?;
     let config = builder()?
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -119,7 +123,8 @@ fn read_identity(
     Ok((chain, private))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// A whole file. Blocking. The error names the path.
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
@@ -157,11 +162,11 @@ mod tests {
     #[tokio::test]
     async fn a_server_is_verified_against_the_ca_and_the_name() {
         let server = made("server.test");
-        let trusted = trusting(server.cert.pem().as_bytes(), &[b"http/1.1"]).unwrap();
+        let trusted = trusting(server.cert.pem().as_bytes(), &"ca", &[b"http/1.1"]).unwrap();
         let alpn = meet(&server, trusted.clone(), "server.test").await.unwrap();
         assert_eq!(alpn.unwrap(), b"http/1.1");
         meet(&server, trusted, "other.test").await.unwrap_err();
-        let stranger = trusting(made("server.test").cert.pem().as_bytes(), &[]).unwrap();
+        let stranger = trusting(made("server.test").cert.pem().as_bytes(), &"ca", &[]).unwrap();
         meet(&server, stranger, "server.test").await.unwrap_err();
     }
 
@@ -195,7 +200,7 @@ mod tests {
         let missing = Path::new("no/such/ca.pem");
         let error = client_config(Some(missing), None, &[]).unwrap_err();
         assert!(error.starts_with("no/such/ca.pem: "), "{error}");
-        let error = trusting(b"", &[]).unwrap_err();
+        let error = trusting(b"", &"ca", &[]).unwrap_err();
         assert!(error.contains("no certificate"), "{error}");
     }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::{hkdf, rand};
+use aws_lc_rs::{digest, hkdf, rand};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
@@ -113,6 +113,18 @@ impl Cipher {
 impl fmt::Debug for Cipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Cipher(…)")
+    }
+}
+
+/// What stands for bytes that are not to be kept: SHA-256, so that nobody can make others that pass for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Digest([u8; digest::SHA256_OUTPUT_LEN]);
+
+impl Digest {
+    pub fn of(bytes: &[u8]) -> Digest {
+        let digest = digest::digest(&digest::SHA256, bytes);
+        let bytes = digest.as_ref().try_into();
+        Digest(bytes.expect("SHA-256 gives 32 bytes"))
     }
 }
 

@@ -7,7 +7,7 @@ mod cipher;
 mod key_file;
 mod keyring;
 
-pub use cipher::{Cipher, SECRET_BYTES, Secret};
+pub use cipher::{Cipher, Digest, SECRET_BYTES, Secret};
 pub use key_file::{KeyFileMistake, MAX_KEYS};
 pub use keyring::{Keyring, OpenError};
 

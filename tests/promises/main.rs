@@ -20,6 +20,7 @@ mod headers;
 mod health;
 mod identity;
 mod operation;
+mod reload;
 mod retry;
 mod routing;
 mod timeouts;

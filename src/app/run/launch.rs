@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicUsize;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use super::reading::Reading;
 use super::{Launch, Process};
 use crate::app::checked;
 use crate::app::secrets::unusable_tokens;
@@ -60,7 +61,7 @@ impl Process {
             .for_each(|warning| tracing::warn!("{warning}"));
         let mut process = Process {
             config,
-            file: launch.file,
+            reading: Reading::new(launch.origin),
             drain,
             gate,
             vitals,

@@ -1,25 +1,31 @@
-//! HUP: the file is read again, and put in force as a whole or not at all.
+//! HUP: a file that was read again is put in force as a whole or not at all.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Process;
 use super::launch::open_log;
-use crate::app::checked::{Checked, warnings};
-use crate::app::secrets::unusable_tokens;
-use crate::app::sockets::{Group, Taken, open_group};
+use super::reading::{Present, Read};
+use crate::app::checked::warnings;
+use crate::app::sockets::Group;
 use crate::config::Config;
 use crate::control;
 use crate::proxy::WorkerOrder;
-use crate::routing::Scheme;
 use crate::telemetry::access_log;
 
 impl Process {
-    /// HUP: all of the file but `[node]`, `[admin]` and `[consul]`. A bad file changes nothing.
-    pub(super) async fn reload(&mut self, handle: &control::Handle) {
-        match self.try_reload(handle).await {
+    /// HUP: begins to read the file.
+    pub(super) fn read_again(&mut self) {
+        self.reading.begin(Present {
+            certificates: self.certificate_reader.full(),
+            doors: self.doors.values().cloned().collect(),
+            workers: self.orders.len(),
+        });
+    }
+
+    /// Puts in force what was read: all of the file but `[node]`, `[admin]` and `[consul]`. A bad file changes nothing.
+    pub(super) async fn reload(&mut self, read: Result<Read, String>, handle: &control::Handle) {
+        match self.try_reload(read, handle).await {
             Ok(()) => {
                 self.vitals.reloads.fetch_add(1, Relaxed);
                 tracing::info!("the file was read again and is in force");
@@ -29,22 +35,17 @@ impl Process {
                 tracing::error!("the file was read again and refused, nothing changed: {error}");
             }
         }
+        if self.reading.is_wanted_again() {
+            self.read_again();
+        }
     }
 
-    async fn try_reload(&mut self, handle: &control::Handle) -> Result<(), String> {
-        let Some(file) = self.file.clone() else {
-            return Err("there is no file".to_owned());
-        };
-        let workers = self.orders.len();
-        let owned: Vec<SocketAddr> = self.doors.values().map(|door| door.address).collect();
-        let known: BTreeMap<Arc<str>, (SocketAddr, Scheme)> = self
-            .doors
-            .iter()
-            .map(|(name, door)| (name.clone(), (door.address, door.scheme)))
-            .collect();
-        let read =
-            tokio::task::spawn_blocking(move || read_again(&file, &known, &owned, workers)).await;
-        let (checked, groups) = read.map_err(|error| error.to_string())??;
+    async fn try_reload(
+        &mut self,
+        read: Result<Read, String>,
+        handle: &control::Handle,
+    ) -> Result<(), String> {
+        let Read { checked, groups } = read?;
         warn_of_what_stays(&self.config, &checked.config);
         // What HUP cannot change is as it was started with for all who take the file, and is named again the next time.
         let config = Config {
@@ -116,35 +117,4 @@ fn warn_of_what_stays(running: &Config, read: &Config) {
             tracing::warn!("[{table}] is another now: it takes a restart to be in force");
         }
     }
-}
-
-/// What HUP reads and opens before anything changes.
-fn read_again(
-    file: &std::path::Path,
-    known: &BTreeMap<Arc<str>, (SocketAddr, Scheme)>,
-    owned: &[SocketAddr],
-    workers: usize,
-) -> Result<(Checked, Vec<Group>), String> {
-    let checked = Checked::read(file).map_err(|mistakes| mistakes.join("; "))?;
-    unusable_tokens(&checked.config)
-        .iter()
-        .for_each(|mistake| tracing::warn!("{mistake}"));
-    let mut groups = Vec::new();
-    for listener in &checked.config.listeners {
-        let policy = &listener.policy;
-        if known.get(&policy.name) == Some(&(policy.address, policy.scheme)) {
-            continue;
-        }
-        let taken = if owned.contains(&policy.address) {
-            Taken::Ours
-        } else {
-            Taken::Refuse
-        };
-        let group = open_group(policy.address, workers, taken);
-        groups.push((
-            policy.clone(),
-            group.map_err(|error| format!("listener {}: {error}", policy.name))?,
-        ));
-    }
-    Ok((checked, groups))
 }

@@ -125,6 +125,12 @@ async fn services_of_one_ca_share_its_settings_also_after_the_file_was_read_agai
     let [before, _] = settings(&mut world);
     world.apply(Event::File(file(&both)));
     let [app, other] = settings(&mut world);
+    assert!(Arc::ptr_eq(&before, &app), "the CA is as it was");
+    assert!(Arc::ptr_eq(&app, &other));
+    let (_, another) = https_server().await;
+    std::fs::copy(&another.0, &ca.0).unwrap();
+    world.apply(Event::File(file(&both)));
+    let [app, other] = settings(&mut world);
     assert!(!Arc::ptr_eq(&before, &app), "the CA's file was read again");
     assert!(Arc::ptr_eq(&app, &other), "once for both");
 }

@@ -267,12 +267,15 @@ impl Rota {
 
     /// A new `rota.toml`, and HUP. What follows is for the test to wait for.
     pub fn reload(&self, text: &str) {
-        let text = self.place.fill(text);
-        // As editors do it: the file is whole at every moment.
-        let fresh = self.directory().join("rota.toml.new");
-        fs::write(&fresh, text).unwrap();
-        fs::rename(fresh, self.directory().join("rota.toml")).unwrap();
+        self.write(text, "rota.toml");
         self.signal(Signal::HUP);
+    }
+
+    /// Writes a file beside `rota.toml`, as editors do it: it is whole at every moment.
+    pub fn write(&self, text: &str, name: &str) {
+        let fresh = self.directory().join(format!("{name}.new"));
+        fs::write(&fresh, self.place.fill(text)).unwrap();
+        fs::rename(fresh, self.directory().join(name)).unwrap();
     }
 
     /// The value of `rota_snapshot_generation`.

@@ -24,6 +24,28 @@ pub enum ConsulError {
     Unreadable(String),
 }
 
+/// Who has to mend it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    Us,
+    Agent,
+    Token,
+    Servers,
+    Content,
+}
+
+impl ConsulError {
+    pub fn blame(&self) -> Blame {
+        match self {
+            ConsulError::Local(_) => Blame::Us,
+            ConsulError::Unreachable(_) | ConsulError::TimedOut => Blame::Agent,
+            ConsulError::Denied(_) => Blame::Token,
+            ConsulError::NoLeader | ConsulError::Server { .. } => Blame::Servers,
+            ConsulError::Unreadable(_) => Blame::Content,
+        }
+    }
+}
+
 impl fmt::Display for ConsulError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use super::client::Leader;
-use super::error::ConsulError;
+use super::error::{Blame, ConsulError};
 use super::observation::{Document, Instance, Observation, Subtree};
 use super::parse::Instances;
 use crate::config::ConsulService;
@@ -93,7 +93,8 @@ struct Record {
     instances: Option<Vec<Instance>>,
     documents: Option<Vec<Document>>,
     skipped: Vec<String>,
-    is_failing: bool,
+    /// Whose fault it is that there is no answer.
+    failing: Option<Blame>,
 }
 
 impl Subject {
@@ -165,17 +166,17 @@ impl Subject {
         self.report(|_| None).await;
     }
 
-    /// No answer. Said once, until there is one again.
+    /// No answer. Said once, until there is one again or it is another's fault.
     pub(super) async fn failed(&self, error: &ConsulError) {
         let Ok(permit) = self.outlet.observations.reserve().await else {
             return;
         };
         let mut record = self.record.lock().expect("no panic while held");
-        if record.is_failing {
-            return;
+        match record.failing.replace(error.blame()) {
+            Some(before) if before == error.blame() => return,
+            Some(_) => {}
+            None => drop(self.outlet.vitals.discovery_failing.fetch_add(1, Relaxed)),
         }
-        record.is_failing = true;
-        self.outlet.vitals.discovery_failing.fetch_add(1, Relaxed);
         permit.send(Observation::Failing {
             watch: self.topic.to_string(),
             error: error.to_string(),
@@ -192,7 +193,7 @@ impl Subject {
             permit.send(observation);
         };
         let mut record = self.record.lock().expect("no panic while held");
-        if std::mem::take(&mut record.is_failing) {
+        if record.failing.take().is_some() {
             self.outlet.vitals.discovery_failing.fetch_sub(1, Relaxed);
             send(Observation::Recovered {
                 watch: self.topic.to_string(),
@@ -211,7 +212,7 @@ impl Subject {
 impl Drop for Subject {
     fn drop(&mut self) {
         let record = self.record.get_mut().expect("no panic while held");
-        if record.is_failing {
+        if record.failing.is_some() {
             self.outlet.vitals.discovery_failing.fetch_sub(1, Relaxed);
         }
     }
@@ -223,4 +224,36 @@ fn have_same_content(one: &[Document], other: &[Document]) -> bool {
         && one.iter().zip(other).all(|(a, b)| {
             a.name == b.name && a.value == b.value && a.create_index == b.create_index
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_is_said_once_and_again_when_it_is_anothers_fault() {
+        let (observations, mut said) = mpsc::channel(8);
+        let vitals = Arc::new(Vitals::new(1));
+        let outlet = Outlet {
+            observations,
+            vitals: vitals.clone(),
+        };
+        let subject = Subject::new(Topic::Subtree(Subtree::Pod), outlet);
+        let refused = ConsulError::Unreachable("refused".into());
+        let denied = ConsulError::Denied("no such token".into());
+        for error in [&refused, &ConsulError::TimedOut, &denied, &denied] {
+            subject.failed(error).await;
+            assert_eq!(vitals.discovery_failing.load(Relaxed), 1);
+        }
+        for error in [refused, denied] {
+            let expected = error.to_string();
+            match said.try_recv().unwrap() {
+                Observation::Failing { error, .. } => assert_eq!(error, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(said.try_recv().is_err());
+        subject.answered().await;
+        assert_eq!(vitals.discovery_failing.load(Relaxed), 0);
+    }
 }

@@ -19,10 +19,8 @@ handshake_load() { # handshake_load URL: a new connection for each request, 40 e
     awk '/^requests:/ { if ($10 + $12 > 0) exit 1; print $8 }' <<<"$text" || die "$1: $text"
 }
 
-load_priority=()
-
 own_load() { # own_load ORDER…: of peers-load
-    (on_core "$load_core" ${load_priority[@]+"${load_priority[@]}"} "$load_bin" "$@") || die "no figure without all answers"
+    (on_core "$load_core" "$load_bin" "$@") || die "no figure without all answers"
 }
 
 load() { # load SCENARIO INSTANCE

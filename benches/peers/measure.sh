@@ -66,46 +66,83 @@ release() { # all of them are still there, or the figure is none
     wait "$process" || true
 }
 
-# Latencies at half of what the second proxy can carry at most. All who take part get real-time priority where that is allowed, the
-# app server before the load: else p99 is the slices of time that the two share their core in, and whatever else the machine does.
+late_at_most=50 # µs, p99: a pair of rounds in which the load itself was later says more of the machine, and is made again
+
+# Latencies at half of what the second proxy can carry at most, $RATE_PERCENT of it (50): through instances of their own, whose app
+# server is the load's own thread. All who take part get real-time priority where that is allowed: else p99 is what else the machine does.
 measure_half_rate() {
-    local proxy round peak rate line
-    peak=$(wrk_load 64 "http://localhost:${plain[${proxies[1]}]}/")
-    rate=$((peak / seconds / 2))
+    local proxy round tries=0 rate
+    open_pace
+    for proxy in "${proxies[@]}"; do
+        configure "$proxy.paced" 0 "$dir/paced-server" "$dir/one"
+        start_proxy "$proxy.paced"
+    done
+    for round in 1 2 3; do
+        for proxy in "${proxies[@]}"; do pace_peak "$proxy" "$round"; done
+    done
+    # The highest: whatever else ran meanwhile made the others lower.
+    rate=$(awk -v who="${proxies[1]}" -v percent="$rate_percent" '
+        $1 == "half-rate-peak" && $2 == who && $4 > peak { peak = $4 }
+        END { printf "%d", peak * percent / 100 }' "$dir/figures")
     say "half-rate: $rate requests a second"
     preempting
-    for round in $(seq 0 "$rounds"); do
-        for proxy in "${proxies[@]}"; do
-            line=$(own_load rate "127.0.0.1:${plain[$proxy]}" "$rate" "$seconds" 64)
-            [ "$round" = 0 ] || latencies "$proxy" "$round" "$line" # the first one is a warm-up
-        done
+    round=1
+    while [ "$round" -le "$rounds" ]; do
+        [ $((tries += 1)) -le $((4 * rounds)) ] || die "half-rate: the load itself is late too often"
+        ! pace_all "$round" "$rate" || round=$((round + 1))
     done
-    sharing
+    say "half-rate: $((tries - rounds)) of $tries rounds were made again"
+    close_pace
+    for proxy in "${proxies[@]}"; do stop "$proxy.paced"; done
 }
 
-latencies() { # latencies PROXY ROUND LINE
-    local p50 p99 p999 longest late
-    read -r _ p50 p99 p999 longest late <<<"$3"
-    figure half-rate-50 "$1" "$2" "$p50"
-    figure half-rate "$1" "$2" "$p99" "longest=$longest"
-    figure half-rate-999 "$1" "$2" "$p999"
-    figure half-rate-late "$1" "$2" "$late"
+open_pace() {
+    local line
+    free_port
+    echo "127.0.0.1:$found_port" >"$dir/paced-server"
+    coproc pacer { on_core "$load_core" "$load_bin" paced "127.0.0.1:$found_port"; }
+    read -r -t 10 line <&"${pacer[0]}" || die "no app server at port $found_port"
+}
+
+pace() { # pace PROXY peak|rate [REQUESTS-A-SECOND]: its line to $paced
+    echo "$2 127.0.0.1:${plain[$1.paced]} ${3:-} $seconds 64" >&"${pacer[1]}"
+    read -r -t 60 paced <&"${pacer[0]}" || die "$2 through $1: no figure without all answers"
+}
+
+pace_peak() { # pace_peak PROXY ROUND
+    local answered spare
+    pace "$1" peak
+    read -r answered _ _ _ _ _ spare <<<"$paced"
+    figure half-rate-peak "$1" "$2" "$answered" "spare=$spare%"
+}
+
+pace_all() { # pace_all ROUND REQUESTS-A-SECOND: false if the load was late
+    local proxy p50 p99 p999 longest late spare lines=()
+    for proxy in "${proxies[@]}"; do
+        pace "$proxy" rate "$2"
+        lines+=("$proxy $paced")
+        read -r _ p50 p99 p999 longest late spare <<<"$paced"
+        awk -v late="$late" -v most="$late_at_most" 'BEGIN { exit late > most }' || { say "half-rate: $late µs late, p99 $p99: again"; return 1; }
+    done
+    while read -r proxy _ p50 p99 p999 longest late spare; do
+        figure half-rate-50 "$proxy" "$1" "$p50"
+        figure half-rate "$proxy" "$1" "$p99" "longest=$longest"
+        figure half-rate-999 "$proxy" "$1" "$p999"
+        figure half-rate-late "$proxy" "$1" "$late" "spare=$spare%"
+    done < <(printf '%s\n' "${lines[@]}")
+}
+
+close_pace() {
+    local input=${pacer[1]} process=$pacer_PID
+    exec {input}>&-
+    wait "$process" || true
 }
 
 preempting() {
     local proxy process
-    chrt --fifo 2 true 2>/dev/null || { say "no real-time priority here: tails are also the machine's"; return 0; }
-    load_priority=(chrt --fifo 1)
-    for process in $(family origin); do chrt --all-tasks --fifo --pid 2 "$process"; done
+    chrt --fifo 1 true 2>/dev/null || { say "no real-time priority here: tails are also the machine's"; return 0; }
+    chrt --all-tasks --fifo --pid 1 "$pacer_PID"
     for proxy in "${proxies[@]}"; do
-        for process in $(family "$proxy"); do chrt --all-tasks --fifo --pid 1 "$process"; done
-    done
-}
-
-sharing() {
-    local instance process
-    load_priority=()
-    for instance in origin "${proxies[@]}"; do
-        for process in $(family "$instance"); do chrt --all-tasks --other --pid 0 "$process"; done
+        for process in $(family "$proxy.paced"); do chrt --all-tasks --fifo --pid 1 "$process"; done
     done
 }

@@ -10,10 +10,11 @@ title() {
         large) echo "1 MiB answers (µs)" ;;
         large-tls) echo "1 MiB answers over TLS (µs)" ;;
         upload) echo "1 MiB uploads (µs)" ;;
-        half-rate) echo "p99 at half of ${proxies[1]}'s peak rate (µs)" ;;
+        half-rate-peak) echo "peak rate with the load that latencies are measured with (requests a second)" ;;
+        half-rate) echo "p99 at $rate_percent % of ${proxies[1]}'s peak rate, from when each was due (µs)" ;;
         half-rate-50) echo "p50 there (µs)" ;;
         half-rate-999) echo "p99.9 there (µs)" ;;
-        half-rate-late) echo "how late the load was itself there, p99: with milliseconds here the three above are the machine's (µs)" ;;
+        half-rate-late) echo "how late the load was itself there, p99: the three above are worth what this is small against them (µs)" ;;
         idle) echo "memory of an idle TLS connection, of $idle_connections (KiB)" ;;
         idle-plain) echo "memory of an idle plain connection, of $idle_connections (KiB)" ;;
         hosts) echo "1 → $hosts_many virtual hosts" ;;

@@ -2,10 +2,11 @@
 //!
 //! Built by `cargo build --release --example peers-load`. Each order prints what the usage says, or what is wrong, and then ends with 1.
 
+mod appserver;
 mod certificates;
 mod handshakes;
 mod hold;
-mod rate;
+mod paced;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +17,9 @@ use std::str::FromStr;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const USAGE: &str = "usage: peers-load
-  rate ADDRESS REQUESTS-A-SECOND SECONDS CONNECTIONS   a line: answered; p50, p99, p99.9, longest, own lateness (µs)
+  paced APP-ADDRESS                                    a line once the app server listens there; then of standard input, a line each:
+    peak ADDRESS SECONDS CONNECTIONS                   the same line as:
+    rate ADDRESS REQUESTS-A-SECOND SECONDS CONNECTIONS answered a second; p50, p99, p99.9, longest, p99 of its own lateness (µs); its spare time (%)
   handshakes ADDRESS AUTHORITY COUNT NAMES             a line: answered
   hold ADDRESS COUNT [AUTHORITY]                       a line once all are open; at the end of standard input another
   certificates DIRECTORY COUNT shared|each             a line: the directory";
@@ -38,12 +41,7 @@ fn main() -> ExitCode {
 fn obey(arguments: &[String]) -> Result<String, Failure> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["rate", address, rate, seconds, connections] => rate::run(
-            parsed(address)?,
-            parsed(rate)?,
-            parsed(seconds)?,
-            parsed(connections)?,
-        ),
+        ["paced", app] => paced::run(parsed(app)?),
         ["handshakes", address, authority, count, names] => handshakes::run(
             parsed(address)?,
             &PathBuf::from(authority),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::admin::Token;
 use crate::config::{Config, ConsulToken, ServiceProtocol};
+use crate::control::acme::jose::Binding;
 use crate::control::consul::Client;
 use crate::dial;
 use crate::seal::Keyring;
@@ -61,9 +62,15 @@ pub fn unusable_authorities(config: &Config) -> Vec<String> {
     if let Some(Err(error)) = config.consul.as_ref().map(Client::new) {
         mistakes.push(format!("consul: {error}"));
     }
-    let issuer = config.acme.as_ref().and_then(|acme| acme.ca_file.as_ref());
-    if let Some(Err(error)) = issuer.map(|ca| dial::tls::client_config(Some(ca), None, &[])) {
-        mistakes.push(format!("acme.ca_file: {error}"));
+    let issuers = config.acme.iter().flat_map(|acme| acme.directories());
+    for (issuer, place) in issuers.zip(["acme", "acme.fallback"]) {
+        let ca = issuer.ca_file.as_ref();
+        if let Some(Err(error)) = ca.map(|ca| dial::tls::client_config(Some(ca), None, &[])) {
+            mistakes.push(format!("{place}.ca_file: {error}"));
+        }
+        if let Some(Err(error)) = issuer.eab.as_ref().map(Binding::read) {
+            mistakes.push(format!("{place}.eab.hmac_file: {error}"));
+        }
     }
     let mut fine = BTreeSet::new();
     for service in &config.services {

@@ -9,7 +9,7 @@ use super::model::{AccessLog, Admin, AdminAddress, Config, DomainEntry, Node, Ro
 use super::names::{PLAIN_NAME, plain_name};
 use super::section::{Section, path_in};
 use super::{acme, agent, listener, relations, route, service, tuning};
-use crate::routing::{Host, HostPattern, Prefix};
+use crate::routing::{HostPattern, Prefix};
 
 pub(super) const KEYS: &[&str] = &[
     "node",
@@ -73,11 +73,11 @@ pub(super) fn read(root: &Section<'_>, environment: &Environment) -> Option<Conf
 
 /// A domain with a service of its own is a route for the whole host.
 fn route_of(domain: &DomainEntry) -> Option<RouteEntry> {
-    let host = Host::parse(domain.name.as_str()).expect("a domain's name is a host");
+    let host = HostPattern::parse(domain.name.as_str()).expect("a domain's name is a host");
     let path = Prefix::parse("/").expect("the root is a prefix");
     Some(RouteEntry {
-        name: format!("{host}{path}"),
-        host: HostPattern::Exact(host),
+        name: format!("{}{path}", domain.name),
+        host,
         path,
         service: domain.service.clone()?,
     })

@@ -88,15 +88,66 @@ impl std::fmt::Debug for Consul {
 /// `[acme]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {
-    /// `https`.
-    pub directory: String,
-    /// None: the system's roots.
-    pub ca_file: Option<PathBuf>,
+    pub primary: Directory,
+    /// Asked in turn with the first one while that one fails by its own fault.
+    pub fallback: Option<Directory>,
     /// `mailto:` URLs.
     pub contact: Vec<String>,
     /// Seals what rests in KV and in the state directory; there whenever there is `[consul]`.
     pub key_file: Option<PathBuf>,
     pub preflight: Preflight,
+    /// Of names; wildcards are always proven by dns-01.
+    pub challenge: Challenge,
+    /// There whenever a name is proven by dns-01.
+    pub dns_hook: Option<DnsHook>,
+    pub key_type: KeyType,
+    /// Orders that one registered domain may begin within a week; None: any number.
+    pub domain_orders: Option<NonZeroUsize>,
+    /// Orders that the account may begin within three hours; None: any number.
+    pub account_orders: Option<NonZeroUsize>,
+}
+
+/// One CA, `[acme]` or `[acme.fallback]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// `https`.
+    pub url: String,
+    /// None: the system's roots.
+    pub ca_file: Option<PathBuf>,
+    /// Which of the CA's kinds of certificates; None: its usual one.
+    pub profile: Option<String>,
+    pub eab: Option<Eab>,
+}
+
+/// `[acme.eab]`, external account binding (RFC 8555 section 7.3.4): the CA knows its customer by this key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eab {
+    pub kid: String,
+    pub hmac_file: PathBuf,
+}
+
+/// How a CA is shown that a name is ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Challenge {
+    Http01,
+    TlsAlpn01,
+    Dns01,
+}
+
+/// The program that puts records into the DNS and takes them out again, and its first arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsHook {
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
+}
+
+/// Of certificates that are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyType {
+    P256,
+    P384,
+    Rsa2048,
+    Rsa4096,
 }
 
 /// Whether a name has to reach this pod before its certificate is ordered.
@@ -107,7 +158,7 @@ pub enum Preflight {
     Off,
 }
 
-/// A name that may have a certificate: lower case, without trailing dot, by construction.
+/// A name that may have a certificate: lower case, without trailing dot, by construction; or a wildcard, `*.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainName(pub(super) Box<str>);
 

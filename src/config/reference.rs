@@ -27,6 +27,9 @@ fn known_keys() -> BTreeSet<String> {
         ("admin", file::ADMIN),
         ("consul", agent::KEYS),
         ("acme", acme::KEYS),
+        ("acme.eab", acme::EAB),
+        ("acme.fallback", acme::DIRECTORY_KEYS),
+        ("acme.fallback.eab", acme::EAB),
         ("access_log", file::ACCESS_LOG),
         ("limits", tuning::LIMITS),
         ("timeouts", tuning::TIMEOUTS),
@@ -209,7 +212,7 @@ fn the_static_edge_means_what_it_says() {
 fn the_load_balancer_of_a_pod_means_what_it_says() {
     let config = accepted(POD);
     let acme = config.acme.unwrap();
-    assert_eq!(acme.directory, "https://127.0.0.1:14000/dir");
+    assert_eq!(acme.primary.url, "https://127.0.0.1:14000/dir");
     assert_eq!(acme.contact, ["mailto:ops@example.com"]);
     assert_eq!(acme.preflight, Preflight::Off);
     let key_file = acme.key_file.unwrap();

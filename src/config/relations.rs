@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::SocketAddr;
 
-use super::model::{AdminAddress, Config, DomainName};
+use super::model::{Acme, AdminAddress, Challenge, Config, DomainName};
 use super::section::Section;
 use crate::routing::{HostPattern, Prefix, ServiceName};
 
@@ -19,7 +19,7 @@ pub(super) fn check(root: &Section<'_>, config: &Config) {
 /// What `[acme]` and `[[domain]]` need of the other tables.
 fn check_acme(root: &Section<'_>, config: &Config) {
     let acme = config.acme.as_ref().and_then(|_| root.free_table("acme"));
-    if let Some(acme) = acme {
+    if let Some(acme) = &acme {
         match (&config.consul, &config.node.state_dir) {
             (Some(_), _) => acme.need(
                 "key_file",
@@ -31,14 +31,42 @@ fn check_acme(root: &Section<'_>, config: &Config) {
             ),
         }
     }
+    if let (Some(acme), Some(settings)) = (acme, &config.acme) {
+        check_directories(&acme, settings);
+    }
+    let has_hook = config
+        .acme
+        .as_ref()
+        .is_none_or(|acme| acme.dns_hook.is_some());
     let mut names = Once::new("name");
     for domain in root.quiet_tables("domain") {
         if let Some(name) = domain.quiet_text("name").and_then(DomainName::parse) {
+            if name.is_wildcard() && !has_hook {
+                domain.blame_key(
+                    "name",
+                    "a wildcard is proven by dns-01: needs acme.dns_hook, a program that sets the record",
+                );
+            }
             names.see(name, &domain, "name");
         }
         if !root.has("acme") {
             domain.blame("needs an [acme] table: nobody would order its certificate");
         }
+    }
+}
+
+/// What the keys of `[acme]` need of each other.
+fn check_directories(acme: &Section<'_>, settings: &Acme) {
+    if settings.challenge == Challenge::Dns01 && !acme.has("dns_hook") {
+        let problem = "needs acme.dns_hook, a program that sets the record";
+        acme.blame_key("challenge", problem);
+    }
+    let fallback = settings.fallback.as_ref().map(|fallback| &fallback.url);
+    if fallback == Some(&settings.primary.url)
+        && acme.has("directory")
+        && let Some(table) = acme.free_table("fallback")
+    {
+        table.blame_key("directory", "the same as acme.directory");
     }
 }
 

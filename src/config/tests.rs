@@ -573,7 +573,7 @@ fn a_wrong_acme_table_or_domain_is_told() {
     for (domains, expected) in [
         (
             "[[domain]]\nname = \"*.a.test\"\n[[domain]]\nname = \"a\"\n[[domain]]\nname = \"a.test\"\nservice = \"shop\"\n[[domain]]\nname = \"A.test.\"",
-            "rota.toml:8: domain[0].name = \"*.a.test\": a wildcard is proven by dns-01, which is not in this version: name a certificate of your own in [[listener]] certificates\n\
+            "rota.toml:8: domain[0].name = \"*.a.test\": a wildcard is proven by dns-01: needs acme.dns_hook, a program that sets the record\n\
              rota.toml:10: domain[1].name = \"a\": expected a host name of two labels or more, such as \"shop.example.com\"\n\
              rota.toml:13: domain[2].service = \"shop\": no [[service]] has this name; known: none\n\
              rota.toml:15: domain[3].name = \"A.test.\": the same name as domain[2]",
@@ -589,6 +589,55 @@ fn a_wrong_acme_table_or_domain_is_told() {
             "for:\n{domains}"
         );
     }
+}
+
+#[test]
+fn what_an_acme_table_says_of_directories_proofs_and_limits_is_told_if_it_is_wrong() {
+    const HEAD: &str =
+        "[node]\nstate_dir = \"state\"\n[acme]\ndirectory = \"https://ca.test/dir\"\n";
+    for (text, expected) in [
+        (
+            "challenge = \"dns-01\"\nkey_type = \"ed25519\"\ndomain_orders = -1\n",
+            "rota.toml:7: acme.challenge = \"dns-01\": needs acme.dns_hook, a program that sets the record\n\
+             rota.toml:8: acme.key_type = \"ed25519\": expected one of \"p256\", \"p384\", \"rsa2048\", \"rsa4096\"\n\
+             rota.toml:9: acme.domain_orders = -1: expected a whole number from 0 to 1000000",
+        ),
+        (
+            "challenge = \"dns\"\ndns_hook = []\nprofile = \"a b\"\n",
+            "rota.toml:7: acme.challenge = \"dns\": expected one of \"http-01\", \"tls-alpn-01\", \"dns-01\"\n\
+             rota.toml:8: acme.dns_hook = []: expected a list of texts: a program's path and its arguments\n\
+             rota.toml:9: acme.profile = \"a b\": expected 1 to 128 visible ASCII characters without quotes and backslashes",
+        ),
+        (
+            "eab = {}\nfallback = { directory = \"https://ca.test/dir\", contact = [] }\n",
+            "rota.toml:7: acme.eab.kid: missing: expected the key's name, as the CA gave it\n\
+             rota.toml:7: acme.eab.hmac_file: missing: expected the path of a file with the key in base64url\n\
+             rota.toml:8: acme.fallback.contact: no such key; known: directory, ca_file, profile, eab\n\
+             rota.toml:8: acme.fallback.directory = \"https://ca.test/dir\": the same as acme.directory",
+        ),
+        (
+            "dns_hook = [\"hook\", 1]\n",
+            "rota.toml:7: acme.dns_hook[1] = 1: expected a text",
+        ),
+    ] {
+        let text = format!("{LISTENER}{HEAD}{text}");
+        assert_eq!(told(&text), expected, "for:\n{text}");
+    }
+    let said = accepted(&format!(
+        "{LISTENER}{HEAD}dns_hook = [\"./hook\", \"a\"]\nchallenge = \"dns-01\"\ndomain_orders = 0\n\
+         [acme.fallback]\ndirectory = \"https://other.test/\"\neab = {{ kid = \"k\", hmac_file = \"h\" }}\n\
+         [[service]]\nname = \"shop\"\nservers = [\"127.0.0.1:1\"]\n\
+         [[domain]]\nname = \"*.A.test\"\nservice = \"shop\"\n"
+    ));
+    let acme = said.acme.unwrap();
+    let hook = acme.dns_hook.unwrap();
+    assert_eq!(hook.program.file_name().unwrap(), "hook");
+    assert_eq!(hook.arguments, ["a"]);
+    assert_eq!(acme.domain_orders, None);
+    assert_eq!(acme.account_orders.map(|orders| orders.get()), Some(250));
+    assert_eq!(acme.fallback.unwrap().eab.unwrap().kid, "k");
+    assert!(said.domains[0].name.is_wildcard());
+    assert_eq!(said.routes[0].name, "*.a.test/");
 }
 
 #[test]

@@ -61,14 +61,24 @@ impl fmt::Display for KeyFileMistake {
 
 impl std::error::Error for KeyFileMistake {}
 
+impl Fault {
+    fn at(self, path: &Path) -> KeyFileMistake {
+        KeyFileMistake {
+            path: path.to_path_buf(),
+            fault: self,
+        }
+    }
+}
+
 /// The keys of a file in its order, at least one. Blocking.
 pub(super) fn read(path: &Path) -> Result<Vec<Secret>, KeyFileMistake> {
-    read_text(path)
-        .and_then(|text| parse(&text))
-        .map_err(|fault| KeyFileMistake {
-            path: path.to_path_buf(),
-            fault,
-        })
+    let keys = read_text(path).and_then(|text| parse(&text));
+    keys.map_err(|fault| fault.at(path))
+}
+
+/// The text of any file that only its owner may open: a secret of another kind. Blocking.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyFileMistake> {
+    read_text(path).map_err(|fault| fault.at(path))
 }
 
 /// The mode is that of the file that was opened, not of what lies at its path a moment later.

@@ -8,7 +8,7 @@ mod key_file;
 mod keyring;
 
 pub use cipher::{Cipher, Digest, SECRET_BYTES, Secret};
-pub use key_file::{KeyFileMistake, MAX_KEYS};
+pub use key_file::{KeyFileMistake, MAX_KEYS, read_secret};
 pub use keyring::{Keyring, OpenError};
 
 /// Secret bytes of any length, erased from memory when dropped.

@@ -7,6 +7,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod choices;
+mod orders;
 mod pebble;
 
 use std::fs;

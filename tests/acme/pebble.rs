@@ -2,12 +2,14 @@
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, OnceLock};
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use serde_json::{Value, json};
 
 use crate::support::rota::{Directory, free_port};
 use crate::support::{Authority, Client, Tls, eventually};
@@ -22,6 +24,9 @@ pub struct Pebble {
     api: u16,
     management: u16,
     dns: u16,
+    /// Where records are put into the DNS.
+    records: u16,
+    program: PathBuf,
     /// Ended with the value, the CA before the DNS server.
     children: Vec<Child>,
 }
@@ -34,8 +39,33 @@ impl Pebble {
         pebble
     }
 
+    /// As [`Pebble::start`], with other words in its configuration.
+    pub fn start_with(http: u16, seconds: u64, words: Value) -> Pebble {
+        let mut pebble = Pebble::prepare_with(http, seconds, words);
+        pebble.launch();
+        pebble
+    }
+
+    /// A later one, which offers kinds of certificates: for each its name and its seconds. Trixie's has none yet.
+    pub fn start_with_profiles(http: u16, profiles: &[(&str, u64)]) -> Pebble {
+        let profile = |(name, seconds): &(&str, u64)| {
+            let about = json!({ "description": name, "validityPeriod": seconds });
+            ((*name).to_owned(), about)
+        };
+        let profiles: serde_json::Map<_, _> = profiles.iter().map(profile).collect();
+        let words = json!({ "profiles": profiles });
+        let mut pebble = Pebble::prepare_with(http, 5 * 3600, words);
+        pebble.program = found(&["fetch-debian", "forky", "pebble", "usr/bin/pebble"]);
+        pebble.launch();
+        pebble
+    }
+
     /// As [`Pebble::start`], but nobody listens yet.
     pub fn prepare(http: u16, seconds: u64) -> Pebble {
+        Pebble::prepare_with(http, seconds, json!({}))
+    }
+
+    pub fn prepare_with(http: u16, seconds: u64, words: Value) -> Pebble {
         let authority = Authority::new();
         let directory = Directory::new();
         let (certificate, key) = authority
@@ -48,9 +78,11 @@ impl Pebble {
             api: free_port(),
             management: free_port(),
             dns: free_port(),
+            records: free_port(),
+            program: binary().clone(),
             children: Vec::new(),
         };
-        let config = serde_json::json!({ "pebble": {
+        let mut config = json!({ "pebble": {
             "listenAddress": format!("127.0.0.1:{}", pebble.api),
             "managementListenAddress": format!("127.0.0.1:{}", pebble.management),
             "certificate": certificate,
@@ -63,6 +95,9 @@ impl Pebble {
             "retryAfter": { "authz": 1, "order": 1 },
             "certificateValidityPeriod": seconds,
         }});
+        for (word, value) in words.as_object().unwrap() {
+            config["pebble"][word] = value.clone();
+        }
         fs::write(pebble.path("config.json"), config.to_string()).unwrap();
         pebble
     }
@@ -72,8 +107,8 @@ impl Pebble {
         let mut names = self.command(&binary().with_file_name("pebble-challtestsrv"));
         names.args(["-dns01", &dns, "-defaultIPv6", ""]);
         names.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", ""]);
-        names.args(["-management", &format!("127.0.0.1:{}", free_port())]);
-        let mut ca = self.command(binary());
+        names.args(["-management", &format!("127.0.0.1:{}", self.records)]);
+        let mut ca = self.command(&self.program);
         ca.arg("-config").arg(self.path("config.json"));
         ca.args(["-dnsserver", &dns]);
         ca.env("PEBBLE_VA_NOSLEEP", "1")
@@ -81,7 +116,7 @@ impl Pebble {
         for mut command in [ca, names] {
             self.children.push(command.spawn().unwrap());
         }
-        for port in [self.dns, self.api, self.management] {
+        for port in [self.dns, self.records, self.api, self.management] {
             let address = SocketAddr::from(([127, 0, 0, 1], port));
             eventually("the ca listens", || TcpStream::connect(address).is_ok());
         }
@@ -117,13 +152,46 @@ impl Pebble {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
+    pub fn directory(&self) -> String {
+        format!("https://127.0.0.1:{}/dir", self.api)
+    }
+
+    /// Who issued the certificate of its own API, PEM.
+    pub fn ca_file(&self) -> PathBuf {
+        self.path("api-ca.pem")
+    }
+
     /// `[acme]` for this CA.
     pub fn table(&self) -> String {
         format!(
-            "[acme]\ndirectory = \"https://127.0.0.1:{}/dir\"\nca_file = {:?}\npreflight = \"off\"\n",
-            self.api,
-            self.path("api-ca.pem")
+            "[acme]\ndirectory = \"{}\"\nca_file = {:?}\npreflight = \"off\"\n",
+            self.directory(),
+            self.ca_file()
         )
+    }
+
+    /// A program that puts records into the DNS that this CA asks, and takes them out: an `acme.dns_hook`.
+    pub fn write_dns_hook(&self, path: &Path) {
+        let script = format!(
+            "#!/bin/sh\nset -eu\ncase $1 in\n\
+             present) what=set-txt body=\"{{\\\"host\\\":\\\"$2.\\\",\\\"value\\\":\\\"$3\\\"}}\" ;;\n\
+             cleanup) what=clear-txt body=\"{{\\\"host\\\":\\\"$2.\\\"}}\" ;;\nesac\n\
+             echo \"$@\" >>\"$0.calls\"\n\
+             exec curl -fsS -d \"$body\" http://127.0.0.1:{}/$what\n",
+            self.records
+        );
+        fs::write(path, script).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    /// What it says of a certificate by its serial number: `Valid` or `Revoked`.
+    pub fn status_of(&self, serial: &str) -> String {
+        let management = SocketAddr::from(([127, 0, 0, 1], self.management));
+        let trusting = self.authority.client("127.0.0.1");
+        let mut client = Client::connect_tls(management, &trusting).unwrap();
+        let path = format!("/cert-status-by-serial/{serial}");
+        let answer = client.get("127.0.0.1", &path).json();
+        answer["Status"].as_str().unwrap().to_owned()
     }
 
     /// Who trusts what it issues, and speaks to `name`. Another one each time it is started.
@@ -164,14 +232,18 @@ impl Drop for Pebble {
 /// What `scripts/pebble` says, asked once.
 fn binary() -> &'static PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let root = env!("CARGO_MANIFEST_DIR");
-        let found = Command::new(format!("{root}/scripts/pebble"))
-            .current_dir(root)
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
-        assert!(found.status.success(), "scripts/pebble found no binary");
-        PathBuf::from(String::from_utf8(found.stdout).unwrap().trim())
-    })
+    BINARY.get_or_init(|| found(&["pebble"]))
+}
+
+/// The path that a script prints.
+fn found(script: &[&str]) -> PathBuf {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let found = Command::new(format!("{root}/scripts/{}", script[0]))
+        .args(&script[1..])
+        .current_dir(root)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(found.status.success(), "{script:?} found no binary");
+    PathBuf::from(String::from_utf8(found.stdout).unwrap().trim())
 }

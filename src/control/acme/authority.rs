@@ -1,75 +1,155 @@
-//! The one door to instant-acme: an account at a CA, and one order from its first to its last word.
+//! An account at one CA: what it can be asked for. With `pending`, the door to instant-acme.
+//!
+//! The key is one for all directories, so that one thumbprint answers http-01 for each; the account is per directory. Nothing is
+//! stored here: [`Authority::kept`] is what the caller keeps.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error,
-    Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, CertificateIdentifier, Identifier, NewOrder, RevocationReason, RevocationRequest,
 };
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
-use super::model::{Failure, Window};
-use super::transport::{Transport, Unanswered};
+use super::failure::Failure;
+use super::jose::{AccountKey, Binding};
+use super::model::Window;
+use super::pending::Pending;
+use super::problem::{failure, is_unknown, unordered};
+use super::registration::{Applicant, register};
+use super::transport::Transport;
 use crate::certs::Certificate;
-use crate::config::{Acme, DomainName};
+use crate::config::{Acme, Directory, DomainName};
 use crate::seal::Plain;
 
-/// For all of an order; a CA that validates from several places takes some seconds.
-const ORDER_DEADLINE: Duration = Duration::from_secs(180);
-/// For the CA to have validated, and to have issued.
-const POLLING: RetryPolicy = RetryPolicy::new().timeout(Duration::from_secs(60));
-/// The CA's own words in an error are cut at so many bytes.
-const WORDS: usize = 400;
+/// For one step of several exchanges with the CA, none of which waits for it to have done something.
+const DEADLINE: Duration = Duration::from_secs(90);
+/// Profiles that are named when one is missing.
+const PROFILES: usize = 10;
 
 /// An account that is open.
-pub(super) struct Authority {
+pub struct Authority {
     account: Account,
+    kept: Kept,
+    profile: Option<String>,
 }
 
-/// A chain and its key, PEM texts.
-pub(super) struct Issued {
-    pub(super) chain_pem: String,
-    pub(super) key_pem: Plain,
+/// What of an account outlives the process. Secret: the key is in it.
+#[derive(Serialize, Deserialize)]
+pub struct Kept {
+    /// The account's URL.
+    id: String,
+    directory: String,
+    /// In base64url.
+    key_pkcs8: String,
+}
+
+/// What an account is opened with.
+pub enum Credentials {
+    /// What was kept of it at this directory.
+    Kept(Kept),
+    /// The key alone: the account is made, or found if the CA knows the key already.
+    New(AccountKey),
+}
+
+/// Why a certificate is not to be believed any more (RFC 5280 section 5.3.1), as far as CAs take it from who ordered it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    Unspecified,
+    KeyCompromise,
+    Superseded,
+    CessationOfOperation,
+}
+
+impl Kept {
+    /// None: not what [`Kept::to_text`] gives.
+    pub fn from_text(text: &[u8]) -> Option<Kept> {
+        let kept: Kept = serde_json::from_slice(text).ok()?;
+        kept.key().map(|_| kept)
+    }
+
+    /// A text that can be stored, sealed.
+    pub fn to_text(&self) -> Plain {
+        Plain::new(serde_json::to_vec(self).expect("credentials are texts"))
+    }
+
+    pub fn directory(&self) -> &str {
+        &self.directory
+    }
+
+    /// For the account at another directory; None: the text that was kept has none.
+    pub fn key(&self) -> Option<AccountKey> {
+        AccountKey::from_text(&self.key_pkcs8)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(Plain::new(std::mem::take(&mut self.key_pkcs8).into_bytes()));
+    }
 }
 
 impl Authority {
-    /// Opens the account that was kept, or makes one; gives what is to be kept of a new one.
-    pub(super) async fn open(
+    /// Opens the account that was kept, or makes one.
+    ///
+    /// # Errors
+    /// `Settings`: the CA wants external account binding. `Local`: the binding's key cannot be read, or what was kept is of another
+    /// directory. Else the CA was not to be had.
+    pub async fn open(
         settings: &Acme,
+        directory: &Directory,
         tls: Arc<rustls::ClientConfig>,
-        kept: Option<&[u8]>,
-    ) -> Result<(Authority, Option<Plain>), Failure> {
-        let builder = Account::builder_with_http(Box::new(Transport { tls }));
-        if let Some(kept) = kept {
-            let credentials: AccountCredentials = serde_json::from_slice(kept)
-                .map_err(|_| Failure::Local("the account that was kept is none".into()))?;
-            let account = builder.from_credentials(credentials).await;
-            let account = account.map_err(failure)?;
-            return Ok((Authority { account }, None));
-        }
-        let contact: Vec<&str> = settings.contact.iter().map(String::as_str).collect();
-        let new = NewAccount {
-            contact: &contact,
-            terms_of_service_agreed: true,
-            only_return_existing: false,
+        credentials: Credentials,
+    ) -> Result<Authority, Failure> {
+        let transport = Transport { tls };
+        let opened = async {
+            let (kept, key) = match credentials {
+                Credentials::Kept(kept) => {
+                    let key = kept.key().filter(|_| kept.directory == directory.url);
+                    let wrong = || Failure::Local("the account that was kept is another's".into());
+                    (kept, key.ok_or_else(wrong)?)
+                }
+                Credentials::New(key) => (made(settings, directory, &transport, &key).await?, key),
+            };
+            let pkcs8 = PrivatePkcs8KeyDer::from(key.pkcs8().to_vec());
+            let account = Account::builder_with_http(Box::new(transport))
+                .from_parts(kept.id.clone(), pkcs8, directory.url.clone())
+                .await
+                .map_err(failure)?;
+            Ok(Authority {
+                account,
+                kept,
+                profile: directory.profile.clone(),
+            })
         };
-        let made = builder.create(&new, settings.directory.clone(), None).await;
-        let (account, credentials) = made.map_err(failure)?;
-        let text = serde_json::to_vec(&credentials).expect("credentials are texts");
-        Ok((Authority { account }, Some(Plain::new(text))))
+        in_time(opened).await
     }
 
-    /// With it any token of this account can be answered.
-    pub(super) fn thumbprint(&self) -> &str {
+    /// What is to be kept, whether it is new or was kept before.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    pub fn directory(&self) -> &str {
+        &self.kept.directory
+    }
+
+    /// With it any token of any account with this key can be answered.
+    pub fn thumbprint(&self) -> &str {
         self.account.key_thumbprint()
     }
 
-    /// When the CA wants a certificate renewed (RFC 9773).
-    pub(super) async fn window(&self, certificate: &Certificate) -> Result<Window, Failure> {
-        let asked = self.account.renewal_info(&identifier(certificate)?).await;
-        let (told, ask_after) = asked.map_err(failure)?;
+    /// When the CA wants a certificate of its own renewed (RFC 9773).
+    pub async fn window(&self, certificate: &Certificate) -> Result<Window, Failure> {
+        let identifier = identifier(certificate)?;
+        let asked = async {
+            let asked = self.account.renewal_info(&identifier).await;
+            asked.map_err(failure)
+        };
+        let (told, ask_after) = in_time(asked).await?;
         Ok(Window {
             start: since_1970(told.suggested_window.start.unix_timestamp()),
             end: since_1970(told.suggested_window.end.unix_timestamp()),
@@ -77,50 +157,120 @@ impl Authority {
         })
     }
 
-    /// Orders a certificate for one name with a new key, in the place of another if the CA may know so. The proof by http-01 has
-    /// to be live before.
-    pub(super) async fn order(
+    /// Orders a certificate for one name, in the place of another that this CA issued if it may know so.
+    ///
+    /// # Errors
+    /// `Unreached` and `Settings`: there is no order. All others: there may be one.
+    pub async fn begin(
         &self,
         name: &DomainName,
         replaced: Option<&Certificate>,
-    ) -> Result<Issued, Failure> {
-        let replaced = replaced.map(identifier).transpose()?;
-        timeout(ORDER_DEADLINE, self.order_patiently(name, replaced))
-            .await
-            .unwrap_or_else(|_| {
-                let seconds = ORDER_DEADLINE.as_secs();
-                Err(Failure::Faltered(format!(
-                    "no certificate within {seconds} s"
-                )))
-            })
-    }
-
-    async fn order_patiently(
-        &self,
-        name: &DomainName,
-        replaced: Option<CertificateIdentifier<'static>>,
-    ) -> Result<Issued, Failure> {
+    ) -> Result<Pending, Failure> {
         let identifiers = [Identifier::Dns(name.as_str().to_owned())];
         let mut new = NewOrder::new(&identifiers);
         if let Some(replaced) = replaced {
-            new = new.replaces(replaced);
+            new = new.replaces(identifier(replaced)?);
         }
-        let mut order = self.account.new_order(&new).await.map_err(unordered)?;
-        offer_proofs(&mut order).await?;
-        match order.poll_ready(&POLLING).await {
-            Ok(OrderStatus::Ready) => {}
-            Ok(_) => return Err(why_invalid(&mut order).await),
-            Err(Error::Api(_)) => return Err(why_invalid(&mut order).await),
-            Err(error) => return Err(failure(error)),
+        if let Some(profile) = &self.profile {
+            self.check_profile(profile)?;
+            new = new.profile(profile);
         }
-        let name = name.clone();
-        let (key_pem, request) = tokio::task::spawn_blocking(move || certificate_request(&name))
-            .await
-            .map_err(|error| Failure::Local(error.to_string()))??;
-        order.finalize_csr(&request).await.map_err(failure)?;
-        let chain_pem = order.poll_certificate(&POLLING).await.map_err(failure)?;
-        Ok(Issued { chain_pem, key_pem })
+        let ordered = async { self.account.new_order(&new).await.map_err(unordered) };
+        Ok(Pending::new(in_time(ordered).await?))
     }
+
+    fn check_profile(&self, profile: &str) -> Result<(), Failure> {
+        let mut offered: Vec<&str> = self.account.profiles().map(|one| one.name).collect();
+        offered.sort_unstable();
+        if offered.contains(&profile) {
+            return Ok(());
+        }
+        offered.truncate(PROFILES);
+        let offered = match offered.is_empty() {
+            true => "none".to_owned(),
+            false => offered.join(", "),
+        };
+        Err(Failure::Settings(super::problem::cut(format!(
+            "{}: no profile {profile:?}; the ca has: {offered}",
+            self.directory()
+        ))))
+    }
+
+    /// Takes up an order of this account where it is, whoever began it; None: the CA knows it no more.
+    pub async fn resume(&self, url: &str) -> Result<Option<Pending>, Failure> {
+        let found = async {
+            match self.account.order(url.to_owned()).await {
+                Ok(order) => Ok(Some(Pending::new(order))),
+                Err(error) if is_unknown(&error) => Ok(None),
+                Err(error) => Err(failure(error)),
+            }
+        };
+        in_time(found).await
+    }
+
+    /// Has the CA tell the world that a certificate (DER) is not to be believed any more. One that was revoked before is fine.
+    pub async fn revoke(&self, certificate: &[u8], reason: Reason) -> Result<(), Failure> {
+        let certificate = CertificateDer::from(certificate);
+        let request = RevocationRequest {
+            certificate: &certificate,
+            reason: Some(reason.code()),
+        };
+        let revoked = async {
+            match self.account.revoke(&request).await {
+                Ok(()) => Ok(()),
+                Err(error) if super::problem::is_revoked(&error) => Ok(()),
+                Err(error) => Err(failure(error)),
+            }
+        };
+        in_time(revoked).await
+    }
+}
+
+impl Reason {
+    fn code(self) -> RevocationReason {
+        match self {
+            Reason::Unspecified => RevocationReason::Unspecified,
+            Reason::KeyCompromise => RevocationReason::KeyCompromise,
+            Reason::Superseded => RevocationReason::Superseded,
+            Reason::CessationOfOperation => RevocationReason::CessationOfOperation,
+        }
+    }
+}
+
+/// Has the CA make the account, or find it.
+async fn made(
+    settings: &Acme,
+    directory: &Directory,
+    transport: &Transport,
+    key: &AccountKey,
+) -> Result<Kept, Failure> {
+    let binding = match directory.eab.clone() {
+        Some(eab) => Some(
+            tokio::task::spawn_blocking(move || Binding::read(&eab))
+                .await
+                .map_err(|error| Failure::Local(error.to_string()))?
+                .map_err(|why| Failure::Local(format!("eab.hmac_file: {why}")))?,
+        ),
+        None => None,
+    };
+    let applicant = Applicant {
+        key,
+        contact: &settings.contact,
+        binding: binding.as_ref(),
+    };
+    Ok(Kept {
+        id: register(transport, &directory.url, &applicant).await?,
+        directory: directory.url.clone(),
+        key_pkcs8: key.to_text(),
+    })
+}
+
+async fn in_time<T>(step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let late = |_| {
+        let seconds = DEADLINE.as_secs();
+        Failure::Faltered(format!("the ca was not done within {seconds} s"))
+    };
+    timeout(DEADLINE, step).await.map_err(late)?
 }
 
 fn since_1970(seconds: i64) -> SystemTime {
@@ -133,87 +283,4 @@ fn identifier(certificate: &Certificate) -> Result<CertificateIdentifier<'static
     CertificateIdentifier::try_from(leaf)
         .map(CertificateIdentifier::into_owned)
         .map_err(Failure::Local)
-}
-
-/// Tells the CA for each name that is not proven yet that it may look.
-async fn offer_proofs(order: &mut Order) -> Result<(), Failure> {
-    let mut authorizations = order.authorizations();
-    while let Some(authorization) = authorizations.next().await {
-        let mut authorization = authorization.map_err(failure)?;
-        match authorization.status {
-            AuthorizationStatus::Valid => continue,
-            AuthorizationStatus::Pending => {}
-            status => {
-                return Err(Failure::Refused(format!("the authorization is {status:?}")));
-            }
-        }
-        let challenge = authorization.challenge(ChallengeType::Http01);
-        let mut challenge = challenge
-            .ok_or_else(|| Failure::Refused("the ca offers no http-01 for the name".into()))?;
-        challenge.set_ready().await.map_err(failure)?;
-    }
-    Ok(())
-}
-
-/// What the CA says of the proof that it did not accept.
-async fn why_invalid(order: &mut Order) -> Failure {
-    let mut authorizations = order.authorizations();
-    while let Some(Ok(mut authorization)) = authorizations.next().await {
-        let Ok(state) = authorization.refresh().await else {
-            break;
-        };
-        let problem = state.challenges.iter().find_map(|one| one.error.as_ref());
-        if let Some(problem) = problem {
-            return Failure::Refused(cut(problem.to_string()));
-        }
-    }
-    Failure::Refused("the ca holds the order for invalid".into())
-}
-
-/// A new key, P-256, and the CSR that asks for a certificate for it. Some milliseconds of work.
-fn certificate_request(name: &DomainName) -> Result<(Plain, Vec<u8>), Failure> {
-    let made = || -> Result<(Plain, Vec<u8>), rcgen::Error> {
-        let mut params = CertificateParams::new([name.as_str().to_owned()])?;
-        // The name stands among the alternative names; a common name of rcgen's own making would be refused.
-        params.distinguished_name = DistinguishedName::new();
-        let key = KeyPair::generate()?;
-        let request = params.serialize_request(&key)?.der().to_vec();
-        Ok((Plain::new(key.serialize_pem().into_bytes()), request))
-    };
-    made().map_err(|error| Failure::Local(format!("a key for {name}: {error}")))
-}
-
-fn failure(error: Error) -> Failure {
-    let text = cut(error.to_string());
-    match error {
-        Error::Api(problem) => {
-            let kind = problem.r#type.as_deref().unwrap_or_default();
-            let kind = kind.rsplit(':').next().unwrap_or_default();
-            match (kind, problem.status) {
-                ("rateLimited", _) => Failure::Limited(text),
-                ("accountDoesNotExist", _) => Failure::Account(text),
-                ("badNonce" | "serverInternal", _) | (_, Some(500..)) => Failure::Faltered(text),
-                _ => Failure::Refused(text),
-            }
-        }
-        Error::Crypto | Error::KeyRejected => Failure::Local(text),
-        _ => Failure::Faltered(text),
-    }
-}
-
-/// Why there is no order: only what was never sent is none to the CA.
-fn unordered(error: Error) -> Failure {
-    match &error {
-        Error::Other(why) if why.downcast_ref().is_some_and(Unanswered::is_unsent) => {
-            Failure::Unreached(cut(error.to_string()))
-        }
-        _ => failure(error),
-    }
-}
-
-/// A CA's words in one line of bounded length.
-fn cut(mut text: String) -> String {
-    text = text.replace(|c: char| c.is_control(), " ");
-    text.truncate(text.floor_char_boundary(WORDS));
-    text
 }

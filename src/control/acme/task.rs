@@ -11,14 +11,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::authority::{Authority, Issued};
+use super::authority::{Authority, Credentials, Kept as KeptAccount};
+use super::dns_hook;
+use super::jose::AccountKey;
 use super::keep::Keep;
 use super::model::{Effect, Event, Failure, Model, Replaces, Standing, Validity, Window};
+use super::pending::{Pending, Proof};
+use super::request::CertificateRequest;
 use super::transport;
 use super::wanted::{in_use, wanted};
 use crate::certs::challenge::{self, Challenges};
 use crate::certs::{CertStore, Certificate};
-use crate::config::{Acme, Config, DomainName, Preflight};
+use crate::config::{Acme, Challenge, Config, DomainName, Preflight};
 use crate::dial::tls;
 use crate::routing::Scheme;
 use crate::routing::swap::Publisher;
@@ -255,7 +259,7 @@ impl Task {
         let (Some(settings), Some(keep)) = (&self.settings, &self.keep) else {
             return;
         };
-        if let Err(error) = keep.remove(&account_key(&settings.directory)) {
+        if let Err(error) = keep.remove(&account_key(&settings.primary.url)) {
             tracing::error!("acme: {error}");
         }
     }
@@ -296,7 +300,7 @@ impl Task {
     }
 
     fn order(&mut self, name: DomainName, replaces: Replaces) {
-        let (Some(settings), Some(keep)) = (&self.settings, self.keep.clone()) else {
+        let (Some(settings), Some(keep)) = (self.settings.clone(), self.keep.clone()) else {
             return;
         };
         let authority = self.authority.clone();
@@ -304,11 +308,10 @@ impl Task {
             Replaces::Present => self.ordered.get(&name).cloned(),
             Replaces::Nothing => None,
         };
-        let preflight = settings.preflight;
         self.begun.spawn(async move {
             let ordered = match authority {
                 Some(authority) => {
-                    order(&authority, &keep, &name, preflight, replaced.as_deref()).await
+                    order(&authority, &settings, &keep, &name, replaced.as_deref()).await
                 }
                 None => Err(Failure::Local("the account is closed".into())),
             };
@@ -325,7 +328,7 @@ fn validity_of(certificate: &Certificate) -> Validity {
 }
 
 fn certificate_key(name: &DomainName) -> String {
-    format!("acme/certs/{name}")
+    format!("acme/certs/{}", name.key_part())
 }
 
 /// The directory's URL in characters that a file's name can have: accounts of several CAs stand side by side.
@@ -363,19 +366,25 @@ fn usable(name: &DomainName, chain: &[u8], key: &[u8]) -> Result<Certificate, St
 }
 
 async fn open_account(settings: &Acme, keep: &Keep) -> Result<Authority, Failure> {
-    let key = account_key(&settings.directory);
+    let directory = &settings.primary;
+    let key = account_key(&directory.url);
     let (reading, reading_key) = (keep.clone(), key.clone());
-    let ca = settings.ca_file.clone();
+    let ca = directory.ca_file.clone();
     let prepared = blocking(move || {
         let client = tls::client_config(ca.as_deref(), None, &[b"http/1.1"])
             .map_err(|error| format!("acme.ca_file: {error}"))?;
         Ok((client, reading.read(&reading_key)?))
     });
     let (client, kept) = prepared.await?;
-    let kept = kept.as_ref().map(|kept| kept.as_slice());
-    let (authority, made) = Authority::open(settings, client, kept).await?;
-    if let Some(made) = made {
-        let keep = keep.clone();
+    let credentials = match &kept {
+        Some(kept) => KeptAccount::from_text(kept)
+            .map(Credentials::Kept)
+            .ok_or_else(|| Failure::Local("the account that was kept is none".into()))?,
+        None => Credentials::New(AccountKey::generate()),
+    };
+    let authority = Authority::open(settings, directory, client, credentials).await?;
+    if kept.is_none() {
+        let (keep, made) = (keep.clone(), authority.kept().to_text());
         blocking(move || keep.write(&key, &made)).await?;
     }
     Ok(authority)
@@ -383,19 +392,41 @@ async fn open_account(settings: &Acme, keep: &Keep) -> Result<Authority, Failure
 
 async fn order(
     authority: &Authority,
+    settings: &Acme,
     keep: &Keep,
     name: &DomainName,
-    preflight: Preflight,
     replaced: Option<&Certificate>,
 ) -> Result<Arc<Certificate>, Failure> {
+    let preflight = match settings.challenge_for(name) {
+        Challenge::Http01 | Challenge::TlsAlpn01 => settings.preflight,
+        Challenge::Dns01 => Preflight::Off,
+    };
     match (preflight, check_reach(authority, name, preflight).await) {
         (Preflight::Off, _) | (_, Ok(())) => {}
         (Preflight::Warn, Err(why)) => tracing::warn!(%name, "acme: ordered all the same: {why}"),
         (Preflight::Require, Err(why)) => return Err(Failure::Preflight(why)),
     }
-    let issued = authority.order(name, replaced).await?;
+    let mut pending = authority.begin(name, replaced).await?;
+    let challenge = match settings.challenge_for(name) {
+        // Nobody answers tls-alpn-01 yet, and http-01 is always live.
+        Challenge::Http01 | Challenge::TlsAlpn01 => Challenge::Http01,
+        Challenge::Dns01 => Challenge::Dns01,
+    };
+    if let Some(proof) = pending.proof(challenge).await? {
+        prove(&mut pending, &proof, settings).await?;
+    }
+    let request = CertificateRequest::generate(name, settings.key_type).await?;
+    let chain = pending.finalize(&request.der).await?;
     let (keep, name) = (keep.clone(), name.clone());
-    blocking(move || keep_issued(&keep, &name, issued)).await
+    blocking(move || keep_issued(&keep, &name, chain, &request.key_pem)).await
+}
+
+async fn prove(pending: &mut Pending, proof: &Proof, settings: &Acme) -> Result<(), Failure> {
+    match (proof.challenge, &settings.dns_hook) {
+        (Challenge::Dns01, Some(hook)) => dns_hook::during(hook, proof, pending.prove(proof)).await,
+        (Challenge::Dns01, None) => Err(Failure::Local("there is no acme.dns_hook".into())),
+        (Challenge::Http01 | Challenge::TlsAlpn01, _) => pending.prove(proof).await,
+    }
 }
 
 /// Asks the name itself for a proof: whoever does not reach this load balancer by it would fail the CA too, at the account's cost.
@@ -421,11 +452,16 @@ async fn check_reach(
     }
 }
 
-fn keep_issued(keep: &Keep, name: &DomainName, issued: Issued) -> Result<Arc<Certificate>, String> {
-    let certificate = usable(name, issued.chain_pem.as_bytes(), &issued.key_pem)?;
+fn keep_issued(
+    keep: &Keep,
+    name: &DomainName,
+    chain: String,
+    key_pem: &Plain,
+) -> Result<Arc<Certificate>, String> {
+    let certificate = usable(name, chain.as_bytes(), key_pem)?;
     let kept = Kept {
-        chain: issued.chain_pem,
-        key: String::from_utf8_lossy(&issued.key_pem).into_owned(),
+        chain,
+        key: String::from_utf8_lossy(key_pem).into_owned(),
     };
     let text = Plain::new(serde_json::to_vec(&kept).expect("texts are json"));
     keep.write(&certificate_key(name), &text)?;

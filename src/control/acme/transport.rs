@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use tokio::time::{Instant, timeout_at};
 
 use crate::dial::{self, Stream, tls};
@@ -26,8 +26,33 @@ const PREFLIGHT_DEADLINE: Duration = Duration::from_secs(5);
 const PREFLIGHT_BYTES: usize = 1024;
 
 /// To one CA, verified.
+#[derive(Clone)]
 pub(super) struct Transport {
     pub(super) tls: Arc<rustls::ClientConfig>,
+}
+
+impl Transport {
+    /// One exchange over a connection of its own; https alone.
+    pub(super) async fn carry<B>(
+        &self,
+        request: Request<B>,
+    ) -> Result<Response<Full<Bytes>>, Unanswered>
+    where
+        B: Body<Data = Bytes, Error = std::convert::Infallible> + Send + 'static,
+    {
+        let uri = request.uri().clone();
+        if uri.scheme_str() != Some("https") {
+            return Err(Unanswered::Unsent(format!("{uri}: not https")));
+        }
+        let deadline = Instant::now() + DEADLINE;
+        let answered = exchange(request, Some(&self.tls), BODY_BYTES, deadline).await;
+        let heard = match answered {
+            Ok(answer) => heard(answer).await,
+            Err(unanswered) => Err(unanswered),
+        };
+        let authority = uri.authority().map(ToString::to_string);
+        heard.map_err(|error| error.named(authority.as_deref()))
+    }
 }
 
 impl HttpClient for Transport {
@@ -35,29 +60,60 @@ impl HttpClient for Transport {
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        let tls = self.tls.clone();
+        let transport = self.clone();
         Box::pin(async move {
-            let uri = request.uri().clone();
-            if uri.scheme_str() != Some("https") {
-                return Err(Error::Other(format!("{uri}: not https").into()));
-            }
-            let deadline = Instant::now() + DEADLINE;
-            let answered = exchange(request, Some(&tls), BODY_BYTES, deadline).await;
-            let authority = uri.authority().map(ToString::to_string);
-            let answer = answered
-                .map_err(|error| Error::Other(Box::new(error.named(authority.as_deref()))))?;
+            let answer = transport.carry(request).await;
+            let answer = answer.map_err(|error| Error::Other(Box::new(error)))?;
             Ok(BytesResponse::from(answer))
         })
     }
 }
 
-/// Why there is no answer, in words.
+/// What instant-acme would say nothing of is an error here: an answer that asks for patience, and an error without words of ACME's.
+async fn heard(answer: Response<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Unanswered> {
+    if answer.status().as_u16() < 400 {
+        return Ok(answer);
+    }
+    let (head, body) = answer.into_parts();
+    let body = body.collect().await;
+    let body = body.map_or_else(|never| match never {}, |body| body.to_bytes());
+    let problem: Option<Problem> = serde_json::from_slice(&body).ok();
+    let status = head.status.as_u16();
+    let may_ask = [
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::SERVICE_UNAVAILABLE,
+    ];
+    let told = retry_after(&head.headers).filter(|_| may_ask.contains(&head.status));
+    match (told, problem) {
+        (Some(wait), problem) => {
+            let why = problem.map_or_else(|| format!("answered {status}"), |one| one.to_string());
+            Err(Unanswered::Busy { why, wait })
+        }
+        (None, Some(_)) => Ok(Response::from_parts(head, Full::new(body))),
+        (None, None) => Err(Unanswered::Bare {
+            why: format!("answered {status}"),
+            status,
+        }),
+    }
+}
+
+/// In seconds, as CAs write it; a date is taken for silence.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// Why there is no answer that says anything, in words.
 #[derive(Debug)]
 pub(super) enum Unanswered {
     /// There is no connection to send it over.
     Unsent(String),
     /// It may have arrived.
     Lost(String),
+    /// The CA says to come again.
+    Busy { why: String, wait: Duration },
+    /// An error, and nothing but its status.
+    Bare { why: String, status: u16 },
 }
 
 impl Unanswered {
@@ -74,6 +130,14 @@ impl Unanswered {
         match self {
             Unanswered::Unsent(why) => Unanswered::Unsent(named(why)),
             Unanswered::Lost(why) => Unanswered::Lost(named(why)),
+            Unanswered::Busy { why, wait } => Unanswered::Busy {
+                why: named(why),
+                wait,
+            },
+            Unanswered::Bare { why, status } => Unanswered::Bare {
+                why: named(why),
+                status,
+            },
         }
     }
 }
@@ -81,7 +145,12 @@ impl Unanswered {
 impl fmt::Display for Unanswered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unanswered::Unsent(why) | Unanswered::Lost(why) => f.write_str(why),
+            Unanswered::Unsent(why) | Unanswered::Lost(why) | Unanswered::Bare { why, .. } => {
+                f.write_str(why)
+            }
+            Unanswered::Busy { why, wait } => {
+                write!(f, "{why} (asked again in {} s)", wait.as_secs())
+            }
         }
     }
 }

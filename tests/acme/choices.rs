@@ -1,0 +1,192 @@
+//! Promises about what `[acme]` lets one choose, kept with a real CA: its customer, its kind of certificate, keys, and how names are proven.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::pebble::Pebble;
+use super::support::client::handshake;
+use super::support::rota::{Place, Rota, said};
+use super::support::{Client, Origin, eventually};
+use super::{HOURS, eventually_served, file, leaf, orders};
+
+/// `[acme]` with more keys in it.
+fn with(pebble: &Pebble, text: &str, keys: &str) -> String {
+    let table = pebble.table();
+    text.replace(&table, &format!("{table}{keys}"))
+}
+
+fn write_secret(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Until `rota certs` says so of a name.
+fn eventually_told(rota: &Rota, name: &str, words: &[&str]) {
+    let mut last = String::new();
+    eventually(&format!("{name}: {words:?}"), || {
+        last = said(&rota.command(&["certs"]));
+        let line = last.lines().find(|line| line.starts_with(name));
+        line.is_some_and(|line| words.iter().all(|word| line.contains(word)))
+    });
+}
+
+const HMAC: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+
+fn start_for_customers(http: u16) -> Pebble {
+    let words = serde_json::json!({
+        "externalAccountBindingRequired": true,
+        "externalAccountMACKeys": { "customer-1": HMAC },
+    });
+    Pebble::start_with(http, HOURS, words)
+}
+
+#[test]
+fn a_ca_that_knows_its_customers_issues_to_who_is_bound_to_one() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = start_for_customers(place.http);
+    write_secret(&place.path().join("eab.key"), &format!("{HMAC}\n"));
+    let eab = "eab = { kid = \"customer-1\", hmac_file = \"eab.key\" }\n";
+    let text = file(&pebble, &origin, &["shop.test"]);
+    let rota = place.start(&with(&pebble, &text, eab));
+    eventually_served(&rota, &pebble.client("shop.test"));
+}
+
+#[test]
+fn who_is_bound_to_no_customer_is_told_so_without_an_order() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = start_for_customers(place.http);
+    let rota = place.start(&file(&pebble, &origin, &["shop.test"]));
+    eventually_told(&rota, "shop.test", &["external account binding: set eab"]);
+    assert_eq!(orders(&rota, "ok") + orders(&rota, "failed"), 0.0);
+}
+
+#[test]
+fn a_binding_with_a_wrong_key_is_told_as_the_ca_says_it() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = start_for_customers(place.http);
+    write_secret(
+        &place.path().join("eab.key"),
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    );
+    let eab = "eab = { kid = \"customer-1\", hmac_file = \"eab.key\" }\n";
+    let text = file(&pebble, &origin, &["shop.test"]);
+    let rota = place.start(&with(&pebble, &text, eab));
+    eventually_told(&rota, "shop.test", &["none yet", "external account"]);
+}
+
+#[test]
+fn a_profile_is_ordered_if_the_ca_has_it_and_told_with_those_it_has_if_not() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let profiles = [("classic", 90 * 86400), ("shortlived", 6 * 86400)];
+    let pebble = Pebble::start_with_profiles(place.http, &profiles);
+    let text = file(&pebble, &origin, &["shop.test"]);
+    let rota = place.start(&with(&pebble, &text, "profile = \"tiny\"\n"));
+    let words = ["no profile \"tiny\"", "the ca has: classic, shortlived"];
+    eventually_told(&rota, "shop.test", &words);
+    rota.reload(&with(&pebble, &text, "profile = \"shortlived\"\n"));
+    let client = pebble.client("shop.test");
+    eventually_served(&rota, &client);
+    let leaf = leaf(&rota, &client);
+    let (_, read) = x509_parser::parse_x509_certificate(&leaf).unwrap();
+    let validity = read.validity();
+    let seconds = validity.not_after.timestamp() - validity.not_before.timestamp();
+    assert!(
+        (6 * 86400 - 60..=6 * 86400 + 60).contains(&seconds),
+        "{seconds}"
+    );
+}
+
+#[test]
+fn a_ca_without_profiles_is_told_to_have_none() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let text = file(&pebble, &origin, &["shop.test"]);
+    let rota = place.start(&with(&pebble, &text, "profile = \"tiny\"\n"));
+    eventually_told(
+        &rota,
+        "shop.test",
+        &["no profile \"tiny\"; the ca has: none"],
+    );
+    assert_eq!(orders(&rota, "ok"), 0.0);
+}
+
+#[test]
+fn certificates_have_the_type_of_key_that_the_file_says() {
+    for (key_type, algorithm) in [
+        ("rsa2048", "1.2.840.113549.1.1.1"),
+        ("p384", "1.2.840.10045.2.1"),
+    ] {
+        let (place, origin) = (Place::new(), Origin::fixed("ok"));
+        let pebble = Pebble::start(place.http, HOURS);
+        let text = file(&pebble, &origin, &["shop.test"]);
+        let key = format!("key_type = \"{key_type}\"\n");
+        let rota = place.start(&with(&pebble, &text, &key));
+        let client = pebble.client("shop.test");
+        eventually_served(&rota, &client);
+        let leaf = leaf(&rota, &client);
+        let (_, read) = x509_parser::parse_x509_certificate(&leaf).unwrap();
+        let found = read.public_key().algorithm.algorithm.to_id_string();
+        assert_eq!(found, algorithm);
+    }
+}
+
+#[test]
+fn a_wildcard_zone_is_one_certificate_by_dns_01_with_the_operators_program() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    // Nobody answers http-01 there.
+    let pebble = Pebble::start(1, HOURS);
+    let hook = place.path().join("hook");
+    pebble.write_dns_hook(&hook);
+    let text = with(
+        &pebble,
+        &file(&pebble, &origin, &["*.pod.test"]),
+        "dns_hook = [\"./hook\"]\n",
+    );
+    let rota = place.start(&format!("{text}[[domain]]\nname = \"*.pod.test\"\n"));
+    for name in ["a.pod.test", "b.pod.test"] {
+        eventually_served(&rota, &pebble.client(name));
+    }
+    let mut client = Client::connect_tls(rota.https(), &pebble.client("a.pod.test")).unwrap();
+    assert_eq!(client.get("a.pod.test", "/").text(), "ok");
+    assert!(handshake(rota.https(), &pebble.client("a.b.pod.test")).is_err());
+    assert_eq!(orders(&rota, "ok"), 1.0);
+    let kept = rota
+        .directory()
+        .join("state/kv/acme/certs/_wildcard.pod.test");
+    assert!(kept.exists());
+    assert_calls(&hook);
+}
+
+/// Once each, with the same name and value.
+fn assert_calls(hook: &Path) {
+    let text = fs::read_to_string(hook.with_extension("calls")).unwrap();
+    let calls: Vec<&str> = text.lines().collect();
+    let [present, cleanup] = calls[..] else {
+        panic!("{text}")
+    };
+    let rest = present
+        .strip_prefix("present _acme-challenge.pod.test ")
+        .unwrap();
+    assert_eq!(rest.len(), 43);
+    assert_eq!(cleanup, format!("cleanup _acme-challenge.pod.test {rest}"));
+}
+
+#[test]
+fn a_hook_that_fails_is_named_with_its_last_words_and_hurts_no_other_name() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let hook = place.path().join("hook");
+    fs::write(&hook, "#!/bin/sh\necho 'the zone is locked' >&2\nexit 4\n").unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o700)).unwrap();
+    let text = with(
+        &pebble,
+        &file(&pebble, &origin, &["shop.test"]),
+        "dns_hook = [\"./hook\"]\n",
+    );
+    let rota = place.start(&format!("{text}[[domain]]\nname = \"*.pod.test\"\n"));
+    eventually_served(&rota, &pebble.client("shop.test"));
+    let words = ["exit status: 4", "the zone is locked"];
+    eventually_told(&rota, "*.pod.test", &words);
+    assert!(rota.log().contains("cleanup"), "{}", rota.log());
+}

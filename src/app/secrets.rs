@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::admin::Token;
@@ -56,7 +57,21 @@ pub fn exposed_tokens(config: &Config) -> Option<String> {
     })
 }
 
-/// A line for each CA or client certificate that cannot be used to speak to Consul, to the CA or to servers.
+/// What is only named is searched for when it is called.
+fn unusable_program(program: &Path) -> Option<String> {
+    if !program.is_absolute() {
+        return None;
+    }
+    let why = match fs::metadata(program) {
+        Ok(about) if about.is_file() && about.permissions().mode() & 0o111 != 0 => return None,
+        Ok(_) => "not a program that can be run".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Some(format!("acme.dns_hook: {}: {why}", program.display()))
+}
+
+/// A line for each CA or client certificate that cannot be used to speak to Consul, to the CA or to servers, and for a hook or a binding
+/// of the CA's that cannot be used.
 pub fn unusable_authorities(config: &Config) -> Vec<String> {
     let mut mistakes = Vec::new();
     if let Some(Err(error)) = config.consul.as_ref().map(Client::new) {
@@ -72,6 +87,8 @@ pub fn unusable_authorities(config: &Config) -> Vec<String> {
             mistakes.push(format!("{place}.eab.hmac_file: {error}"));
         }
     }
+    let hook = config.acme.as_ref().and_then(|acme| acme.dns_hook.as_ref());
+    mistakes.extend(hook.and_then(|hook| unusable_program(&hook.program)));
     let mut fine = BTreeSet::new();
     for service in &config.services {
         let ca = match service.protocol {

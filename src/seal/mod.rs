@@ -1,7 +1,7 @@
 //! Sealing: secrets that rest outside this process (in Consul's KV, in the state directory) are encrypted with a key from the key file.
 //!
 //! The ciphertext names its key and is bound to the place it was written to, so that who can write KV can neither read nor
-//! change a secret, nor put one where another belongs. The only door to aws-lc-rs; TLS reaches it through rustls.
+//! change a secret, nor put one where another belongs. TLS reaches aws-lc-rs through rustls.
 
 mod cipher;
 mod key_file;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::pebble::Pebble;
 use super::support::client::handshake;
-use super::support::rota::{Place, Rota, said};
+use super::support::rota::{Place, Rota, run, said};
 use super::support::{Client, Origin, eventually};
 use super::{HOURS, eventually_served, file, leaf, orders};
 
@@ -189,4 +189,35 @@ fn a_hook_that_fails_is_named_with_its_last_words_and_hurts_no_other_name() {
     let words = ["exit status: 4", "the zone is locked"];
     eventually_told(&rota, "*.pod.test", &words);
     assert!(rota.log().contains("cleanup"), "{}", rota.log());
+}
+
+#[test]
+fn a_check_names_every_file_of_the_acme_table_that_cannot_be_used() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::prepare(place.http, HOURS);
+    let keys = "eab = { kid = \"k\", hmac_file = \"eab.key\" }\n\
+                dns_hook = [\"./hook\"]\n\
+                fallback = { directory = \"https://ca.test/dir\", ca_file = \"absent.pem\", eab = { kid = \"k\", hmac_file = \"absent.key\" } }\n";
+    fs::write(place.path().join("eab.key"), "c2VjcmV0").unwrap();
+    fs::set_permissions(
+        place.path().join("eab.key"),
+        fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
+    fs::write(place.path().join("hook"), "").unwrap();
+    let text = with(&pebble, &file(&pebble, &origin, &["shop.test"]), keys);
+    let path = place.path().join("rota.toml");
+    fs::write(&path, place.fill(&text)).unwrap();
+    let shown = run(&["check", path.to_str().unwrap()]);
+    assert_eq!(shown.status.code(), Some(1));
+    let shown = said(&shown);
+    for line in [
+        "acme.eab.hmac_file: ",
+        "others can open it (mode 0644): expected 0600",
+        "acme.fallback.ca_file: ",
+        "acme.fallback.eab.hmac_file: ",
+        "hook: not a program that can be run",
+    ] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
 }

@@ -262,3 +262,48 @@ fn in_origin_form<B>(mut request: Request<B>) -> Result<Request<B>, String> {
     request.headers_mut().insert(header::HOST, host);
     Ok(request)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn of(status: u16, wait: &str, body: &'static str) -> Result<u16, Unanswered> {
+        let answer = Response::builder()
+            .status(status)
+            .header("retry-after", wait)
+            .body(Full::new(Bytes::from_static(body.as_bytes())))
+            .unwrap();
+        heard(answer).await.map(|answer| answer.status().as_u16())
+    }
+
+    const LIMITED: &str =
+        "{\"type\":\"urn:ietf:params:acme:error:rateLimited\",\"detail\":\"too many\"}";
+
+    #[tokio::test]
+    async fn a_ca_that_asks_for_patience_is_heard_in_seconds() {
+        for (status, body, why) in [
+            (429, LIMITED, "API error: too many"),
+            (503, "<html>", "answered 503"),
+        ] {
+            let Err(Unanswered::Busy { why: said, wait }) = of(status, " 120", body).await else {
+                panic!("{status}")
+            };
+            assert_eq!(wait, Duration::from_secs(120));
+            assert!(said.starts_with(why), "{said}");
+        }
+        // Of any other answer it means something else.
+        assert_eq!(of(200, "3", "").await.unwrap(), 200);
+        assert_eq!(of(400, "3", LIMITED).await.unwrap(), 400);
+        let date = "Fri, 31 Dec 1999 23:59:59 GMT";
+        assert_eq!(of(429, date, LIMITED).await.unwrap(), 429);
+    }
+
+    #[tokio::test]
+    async fn an_error_without_words_of_acme_is_told_by_its_status() {
+        for body in ["", "<html>bad gateway</html>"] {
+            let error = of(502, "", body).await.unwrap_err();
+            let error = error.named(Some("ca.test"));
+            assert_eq!(error.to_string(), "ca.test: answered 502");
+        }
+    }
+}

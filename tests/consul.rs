@@ -6,6 +6,8 @@
 mod consul_agent;
 #[path = "consul/scripted.rs"]
 mod scripted;
+#[path = "consul/store.rs"]
+mod store;
 #[path = "consul/watching.rs"]
 mod watching;
 

@@ -20,6 +20,7 @@ pub mod probe;
 pub mod resolve;
 pub mod rota;
 pub mod service_state;
+pub mod store;
 pub mod target;
 pub mod task;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use consulrs::api::features::Blocking;
 use consulrs::api::kv::requests::{DeleteKeyRequest, ReadKeyRequest, SetKeyRequest};
+use http_02::{Response, StatusCode};
 use rustify::endpoint::Endpoint;
 use rustify::errors::ClientError;
 
@@ -72,8 +73,8 @@ pub(super) enum When {
     Beyond(u64),
 }
 
-struct RawReply {
-    body: Vec<u8>,
+pub(super) struct RawReply {
+    pub(super) body: Vec<u8>,
     index: u64,
     leader: Leader,
 }
@@ -98,6 +99,14 @@ impl Client {
     pub async fn kv_read(&self, key: &str) -> Result<Option<Document>, ConsulError> {
         let documents = self
             .documents_at(key, Depth::Key, Consistency::Leader, When::Now)
+            .await?;
+        Ok(documents.content.into_iter().next())
+    }
+
+    /// One key as the leader has it, after a majority confirmed that it still is one.
+    pub async fn kv_read_consistently(&self, key: &str) -> Result<Option<Document>, ConsulError> {
+        let documents = self
+            .documents_at(key, Depth::Key, Consistency::Consistent, When::Now)
             .await?;
         Ok(documents.content.into_iter().next())
     }
@@ -184,13 +193,23 @@ impl Client {
             Subtree::Pod => ("pod", Depth::Key),
         };
         let key = format!("{}/{below}", self.settings.prefix);
-        let mut reply = self
-            .documents_at(&key, depth, Consistency::Stale, when)
-            .await?;
-        if depth == Depth::Below {
-            // Consul's own interface makes a key for the folder itself.
-            reply.content.retain(|document| !document.name.is_empty());
+        match depth {
+            Depth::Below => self.below(&key, when).await,
+            Depth::Key => self.key(&key, when).await,
         }
+    }
+
+    /// All keys that begin with `prefix` as any server knows them, named by what follows it.
+    pub(super) async fn below(
+        &self,
+        prefix: &str,
+        when: When,
+    ) -> Result<Reply<Vec<Document>>, ConsulError> {
+        let mut reply = self
+            .documents_at(prefix, Depth::Below, Consistency::Stale, when)
+            .await?;
+        // Consul's own interface makes a key for the folder itself.
+        reply.content.retain(|document| !document.name.is_empty());
         Ok(reply)
     }
 
@@ -300,7 +319,15 @@ impl Client {
         )
     }
 
-    fn envelope(&self, consistency: Consistency, terms: Terms) -> Result<Envelope, ConsulError> {
+    pub(super) fn datacenter(&self) -> Option<String> {
+        self.settings.datacenter.clone()
+    }
+
+    pub(super) fn envelope(
+        &self,
+        consistency: Consistency,
+        terms: Terms,
+    ) -> Result<Envelope, ConsulError> {
         Ok(Envelope {
             token: self.token()?,
             consistency,
@@ -324,29 +351,60 @@ impl Client {
         }
     }
 
-    async fn ask<E: Endpoint>(
+    pub(super) async fn ask<E: Endpoint>(
         &self,
         endpoint: E,
         envelope: Envelope,
     ) -> Result<RawReply, ConsulError> {
-        let token = envelope.token.as_deref();
-        let request = build(endpoint, &envelope, self.transport.base())
-            .map_err(|error| while_building(error, token))?;
-        let answer = self.transport.send(&request).await?;
-        if !answer.status().is_success() {
-            return Err(by_status(&answer, token));
+        let answer = self.exchange(endpoint, &envelope).await?;
+        match answer.status().is_success() {
+            true => Ok(raw(answer)),
+            false => Err(by_status(&answer, envelope.token.as_deref())),
         }
-        let header = |name: &str| answer.headers().get(name)?.to_str().ok();
-        Ok(RawReply {
-            index: header("x-consul-index")
-                .and_then(|index| index.parse().ok())
-                .unwrap_or(0),
-            leader: match header("x-consul-knownleader") {
-                Some("false") => Leader::Unknown,
-                _ => Leader::Known,
-            },
-            body: answer.into_body(),
-        })
+    }
+
+    /// Of a change to which Consul may say no: a conflict is an answer like another.
+    pub(super) async fn ask_for_agreement<E: Endpoint>(
+        &self,
+        endpoint: E,
+        consistency: Consistency,
+    ) -> Result<RawReply, ConsulError> {
+        let terms = Terms {
+            deadline: DEADLINE,
+            body_limit: BODY_BYTES,
+            missing: Missing::IsAnError,
+        };
+        let envelope = self.envelope(consistency, terms)?;
+        let answer = self.exchange(endpoint, &envelope).await?;
+        match answer.status() {
+            status if status.is_success() || status == StatusCode::CONFLICT => Ok(raw(answer)),
+            _ => Err(by_status(&answer, envelope.token.as_deref())),
+        }
+    }
+
+    async fn exchange<E: Endpoint>(
+        &self,
+        endpoint: E,
+        envelope: &Envelope,
+    ) -> Result<Response<Vec<u8>>, ConsulError> {
+        let token = envelope.token.as_deref();
+        let request = build(endpoint, envelope, self.transport.base())
+            .map_err(|error| while_building(error, token))?;
+        self.transport.send(&request).await
+    }
+}
+
+fn raw(answer: Response<Vec<u8>>) -> RawReply {
+    let header = |name: &str| answer.headers().get(name)?.to_str().ok();
+    RawReply {
+        index: header("x-consul-index")
+            .and_then(|index| index.parse().ok())
+            .unwrap_or(0),
+        leader: match header("x-consul-knownleader") {
+            Some("false") => Leader::Unknown,
+            _ => Leader::Known,
+        },
+        body: answer.into_body(),
     }
 }
 
@@ -357,7 +415,7 @@ enum Depth {
 }
 
 impl RawReply {
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         self,
         parse: impl FnOnce(&[u8]) -> Result<T, ConsulError> + Send + 'static,
     ) -> Result<Reply<T>, ConsulError> {
@@ -405,7 +463,7 @@ fn while_building(error: ClientError, token: Option<&str>) -> ConsulError {
     ConsulError::Local(excerpt(text.as_bytes(), token))
 }
 
-fn by_status(answer: &http_02::Response<Vec<u8>>, token: Option<&str>) -> ConsulError {
+fn by_status(answer: &Response<Vec<u8>>, token: Option<&str>) -> ConsulError {
     let excerpt = excerpt(answer.body(), token);
     match answer.status().as_u16() {
         401 | 403 => ConsulError::Denied(excerpt),

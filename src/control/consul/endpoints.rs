@@ -37,3 +37,23 @@ pub struct StatusLeader {
     #[endpoint(query)]
     pub dc: Option<String>,
 }
+
+/// A new session. consulrs' own request cannot say that there are to be no checks.
+#[derive(Debug, Endpoint)]
+#[endpoint(path = "session/create", method = "PUT")]
+pub struct SessionCreate {
+    #[endpoint(query)]
+    pub dc: Option<String>,
+    #[endpoint(raw)]
+    pub body: Vec<u8>,
+}
+
+/// Several steps on keys, of which all are taken or none.
+#[derive(Debug, Endpoint)]
+#[endpoint(path = "txn", method = "PUT")]
+pub struct Transaction {
+    #[endpoint(query)]
+    pub dc: Option<String>,
+    #[endpoint(raw)]
+    pub body: Vec<u8>,
+}

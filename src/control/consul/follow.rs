@@ -64,12 +64,12 @@ fn next(before: When, index: u64) -> When {
 
 /// Growing pauses, each cut by up to half so that the watches of a fleet don't return together.
 #[derive(Default)]
-pub(super) struct Pause {
+pub struct Pause {
     rests: u32,
 }
 
 impl Pause {
-    pub(super) async fn rest(&mut self) {
+    pub async fn rest(&mut self) {
         let full = (PAUSE_MIN * 2u32.pow(self.rests.min(8))).min(PAUSE_MAX);
         self.rests += 1;
         sleep(full.mul_f64(0.5 + fastrand::f64() / 2.0)).await;

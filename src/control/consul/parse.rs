@@ -192,7 +192,8 @@ pub fn documents(body: &[u8], below: usize) -> Result<Vec<Document>, ConsulError
     Ok(documents)
 }
 
-fn document(pair: KVPair, below: usize) -> Result<Document, ConsulError> {
+/// One key into a document, named by the key without its first `below` bytes.
+pub fn document(pair: KVPair, below: usize) -> Result<Document, ConsulError> {
     let unreadable = |what: &str| {
         ConsulError::Unreadable(format!(
             "key {}: {what}",

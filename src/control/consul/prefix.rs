@@ -1,0 +1,46 @@
+//! All keys below one prefix by a blocking query of its own, for who wants them as they are.
+
+use super::client::{Client, When};
+use super::error::ConsulError;
+use super::follow::{Watched, follow};
+use super::observation::Document;
+use super::watcher::Task;
+
+/// A prefix that is watched until this is dropped.
+pub struct PrefixWatch(#[expect(dead_code, reason = "ends with this")] Task);
+
+impl PrefixWatch {
+    /// Begins on the current tokio runtime. `prefix` is whole; `tell` is given each answer, also one that says nothing new. What
+    /// fails is asked again and not told.
+    pub fn start(
+        client: Client,
+        prefix: String,
+        tell: impl FnMut(Vec<Document>) + Send + 'static,
+    ) -> PrefixWatch {
+        PrefixWatch(Task::spawn(follow(Following {
+            client,
+            prefix,
+            tell,
+        })))
+    }
+}
+
+struct Following<F> {
+    client: Client,
+    prefix: String,
+    tell: F,
+}
+
+impl<F: FnMut(Vec<Document>) + Send> Watched for Following<F> {
+    async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
+        let reply = self.client.below(&self.prefix, when).await?;
+        // A server without a leader may have read only a part of its state yet: its answer says nothing.
+        let index = reply.index_of_leader()?;
+        (self.tell)(reply.content);
+        Ok(index)
+    }
+
+    async fn failed(&mut self, error: ConsulError) {
+        tracing::debug!(prefix = self.prefix, %error, "watch of keys");
+    }
+}

@@ -1,8 +1,10 @@
 //! What the store promises, over a real agent; and over the state directory where it can promise the same.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use rota::config::{Consul, ConsulToken};
@@ -109,6 +111,57 @@ fn raw(agent: &Agent, key: &str) -> Option<String> {
     let path = format!("/v1/kv/{POD}/{key}?raw");
     let answer = agent.try_call("GET", &path, b"").unwrap();
     (answer.status == 200).then_some(answer.body)
+}
+
+/// Stands between a store and its agent, and loses the answers to transactions while it is told to.
+struct Forgetful {
+    address: String,
+    forgets: Arc<AtomicBool>,
+}
+
+impl Forgetful {
+    fn start(agent: &Agent) -> Forgetful {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let agent = agent.http_address().replace("http://", "");
+        let forgets = Arc::new(AtomicBool::new(false));
+        let is_told = forgets.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let server = TcpStream::connect(&agent).unwrap();
+                let is_told = is_told.clone();
+                std::thread::spawn(move || carry(client, server, &is_told));
+            }
+        });
+        Forgetful { address, forgets }
+    }
+
+    fn forget(&self, whether: Forgets) {
+        self.forgets.store(whether == Forgets::Answers, Relaxed);
+    }
+}
+
+#[derive(PartialEq)]
+enum Forgets {
+    Answers,
+    Nothing,
+}
+
+fn carry(mut client: TcpStream, mut server: TcpStream, forgets: &AtomicBool) {
+    let (mut asking, mut asked) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let mut first = [0; 8];
+    if asking.read_exact(&mut first).is_err() || asked.write_all(&first).is_err() {
+        return;
+    }
+    std::thread::spawn(move || std::io::copy(&mut asking, &mut asked));
+    if &first == b"PUT /v1/" && forgets.load(Relaxed) {
+        // The answer is there, so what was asked is done.
+        let _ = server.read(&mut [0; 1]);
+        let _ = client.shutdown(Shutdown::Both);
+        return;
+    }
+    let _ = std::io::copy(&mut server, &mut client);
+    let _ = client.shutdown(Shutdown::Both);
 }
 
 /// What both kinds of store promise alike.
@@ -365,6 +418,28 @@ fn a_lock_passes_on_when_its_holder_is_killed() {
     });
     println!("holder killed -> lock with another: {:?}", start.elapsed());
     drop(passed_on);
+}
+
+#[test]
+fn a_change_whose_answer_was_lost_is_neither_done_nor_refused_and_its_lock_is_given_back() {
+    let agent = Agent::start();
+    let between = Forgetful::start(&agent);
+    wait(async {
+        let other = store(&agent, "lb-2");
+        let store = store_of(&settings(&between.address), "lb-1", keyring(1));
+        let lease = locked(&store, "acme/locks/b.test").await;
+        between.forget(Forgets::Answers);
+        let unknown = store.transact(&lease, vec![put(INDEX, b"{}", 0)]).await;
+        assert!(matches!(unknown, Err(StoreError::Away(_))), "{unknown:?}");
+        assert_eq!(entry(&store, INDEX).await.value.as_slice(), b"{}");
+        let unknown = store.lock(LOCK).await;
+        assert!(matches!(unknown, Err(StoreError::Away(_))), "{unknown:?}");
+        assert_eq!(raw(&agent, LOCK).as_deref(), Some("lb-1"));
+        assert!(lease.is_held());
+        between.forget(Forgets::Nothing);
+        let _ = locked(&other, LOCK).await;
+        assert!(lease.is_held(), "only what was lost is given back");
+    });
 }
 
 #[test]

@@ -478,3 +478,6 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
+
+#[cfg(test)]
+mod tests;

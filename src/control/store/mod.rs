@@ -183,7 +183,8 @@ impl Store {
         }
     }
 
-    /// Follows all keys that begin with `prefix`, on the current tokio runtime. Not consistent: what is seen may be a moment old.
+    /// Follows all keys that begin with `prefix`, on the current tokio runtime. Not consistent: what is seen may be a moment old; and
+    /// Consul does not tell a prefix that the token may not read from one without keys.
     pub fn watch(&self, prefix: &str) -> Watch {
         match &self.backend {
             Backend::Consul(shared) => shared.watch(prefix),

@@ -76,6 +76,19 @@ pub(super) struct Keeper {
     told: Option<StoreError>,
 }
 
+/// A session, and what was done with it.
+struct Held {
+    session: Session,
+    /// When it is due.
+    renewal: Instant,
+    /// Between renewals that fail.
+    pause: Pause,
+    /// What stands in `nodes/<name>`, as far as is known.
+    announced: Option<Arc<[u8]>>,
+    /// Those that were looked into.
+    doubts: u64,
+}
+
 /// Why a session is no longer held.
 enum End {
     /// Consul does not have it.
@@ -186,55 +199,75 @@ impl Keeper {
         });
     }
 
-    async fn hold(&mut self, mut session: Session) -> End {
-        let mut announced = None;
-        let mut doubts = self.wanted.borrow().doubts;
-        let mut renewal = Instant::now() + RENEW_EACH;
-        let mut pause = Pause::default();
+    async fn hold(&mut self, session: Session) -> End {
+        let mut held = Held {
+            session,
+            renewal: Instant::now() + RENEW_EACH,
+            pause: Pause::default(),
+            announced: None,
+            doubts: self.wanted.borrow().doubts,
+        };
         loop {
-            let wanted = self.wanted.borrow_and_update().clone();
-            if wanted.doubts != doubts {
-                doubts = wanted.doubts;
-                renewal = Instant::now();
-            }
-            let mut again = renewal;
-            if wanted.announced.is_some() && wanted.announced != announced {
-                match self.announce(&session, wanted.announced.as_deref()).await {
-                    Ok(()) => announced = wanted.announced,
-                    Err(why) => {
-                        self.say_unheard_of(why);
-                        again = renewal.min(Instant::now() + LOCK_DELAY / 2);
-                    }
-                }
-            }
+            let again = self.catch_up(&mut held).await;
             tokio::select! {
                 changed = self.wanted.changed() => if changed.is_err() { return End::Unwanted },
                 () = sleep_until(again) => {}
             }
-            if Instant::now() < renewal {
+            if Instant::now() < held.renewal {
                 continue;
             }
-            let asked = Instant::now();
-            match self.owner.client.session_renew(&session.id).await {
-                Ok(Renewal::Gone) => return End::Gone,
-                // Who relied on it has been told that it is lost, and has stopped: it is not to be theirs again.
-                Ok(Renewal::Renewed) if Instant::now() >= session.until => return End::Doubtful,
-                Ok(Renewal::Renewed) => {
-                    session.until = asked + BELIEVED;
-                    self.believe(session.clone());
-                    renewal = asked + RENEW_EACH;
-                    pause = Pause::default();
-                    if announced.is_some() && self.owner.is_unheard_of().await {
-                        announced = None;
-                    }
-                }
-                Err(_) if Instant::now() >= session.until => return End::Doubtful,
-                Err(error) => {
-                    tracing::debug!("consul: session not renewed: {error}");
-                    pause.rest().await;
-                }
+            if let Some(end) = self.renew(&mut held).await {
+                return end;
             }
         }
+    }
+
+    /// Does what is asked for; gives when to look again.
+    async fn catch_up(&mut self, held: &mut Held) -> Instant {
+        let wanted = self.wanted.borrow_and_update().clone();
+        if wanted.doubts != held.doubts {
+            held.doubts = wanted.doubts;
+            held.renewal = Instant::now();
+        }
+        if wanted.announced.is_none() || wanted.announced == held.announced {
+            return held.renewal;
+        }
+        let value = wanted.announced.as_deref().unwrap_or_default();
+        match self.announce(&held.session, value).await {
+            Ok(()) => {
+                held.announced = wanted.announced;
+                held.renewal
+            }
+            Err(why) => {
+                self.say_unheard_of(why);
+                held.renewal.min(Instant::now() + LOCK_DELAY / 2)
+            }
+        }
+    }
+
+    async fn renew(&self, held: &mut Held) -> Option<End> {
+        let asked = Instant::now();
+        let renewed = self.owner.client.session_renew(&held.session.id).await;
+        let is_late = Instant::now() >= held.session.until;
+        match renewed {
+            Ok(Renewal::Gone) => return Some(End::Gone),
+            // Who relied on it has been told that it is lost, and has stopped: it is not to be theirs again.
+            Ok(Renewal::Renewed) | Err(_) if is_late => return Some(End::Doubtful),
+            Ok(Renewal::Renewed) => {
+                held.session.until = asked + BELIEVED;
+                held.renewal = asked + RENEW_EACH;
+                held.pause = Pause::default();
+                self.believe(held.session.clone());
+                if held.announced.is_some() && self.owner.is_unheard_of().await {
+                    held.announced = None;
+                }
+            }
+            Err(error) => {
+                tracing::debug!("consul: session not renewed: {error}");
+                held.pause.rest().await;
+            }
+        }
+        None
     }
 
     /// Rights that are missing are told, once; after what else goes wrong it is tried again.
@@ -246,7 +279,7 @@ impl Keeper {
         }
     }
 
-    async fn announce(&self, session: &Session, value: Option<&[u8]>) -> Result<(), StoreError> {
+    async fn announce(&self, session: &Session, value: &[u8]) -> Result<(), StoreError> {
         let key = self.owner.node_key();
         // What an earlier process of this name left is bound to a session that Consul has not ended yet.
         let steps = [
@@ -254,7 +287,7 @@ impl Keeper {
             Step::Lock {
                 key,
                 session: session.id.to_string(),
-                value: value.unwrap_or_default().to_vec(),
+                value: value.to_vec(),
             },
         ];
         match timeout(ANNOUNCE_DEADLINE, self.owner.client.transaction(&steps)).await {

@@ -15,7 +15,7 @@ fn told<T>(result: Result<T, Mistakes>) -> Option<T> {
 fuzz_target!(|input: (u8, &str, &[u8])| {
     let (kind, name, text) = input;
     let name = if name.is_empty() { "fuzz" } else { name };
-    match kind % 3 {
+    match kind % 4 {
         0 => {
             let entry = told(document::service(name, text));
             assert_eq!(entry, document::service(name, text).ok());
@@ -24,6 +24,10 @@ fuzz_target!(|input: (u8, &str, &[u8])| {
         1 => {
             let entry = told(document::route(name, text));
             assert_eq!(entry, document::route(name, text).ok());
+        }
+        2 => {
+            let entry = told(document::domain(name, text));
+            assert_eq!(entry, document::domain(name, text).ok());
         }
         _ => {
             let base = Tuning::default();

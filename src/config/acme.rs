@@ -181,12 +181,29 @@ fn contact(text: &str) -> Option<String> {
     (is_fine && Host::parse(host).is_ok()).then(|| text.to_owned())
 }
 
-/// Reads a domain; None (and a mistake): its name is none that a certificate can have.
-pub(super) fn read_domain(from: &Section<'_>) -> Option<DomainEntry> {
-    from.need("name", NAME);
+/// Reads a domain; None (and a mistake): its name is none that a certificate can have. `name` is the document's.
+pub(super) fn read_domain(from: &Section<'_>, name: Option<&DomainName>) -> Option<DomainEntry> {
+    if name.is_none() {
+        from.need("name", NAME);
+    }
     let service = from.text("service", PLAIN_NAME, ServiceName::parse);
-    let name = from.text("name", NAME, DomainName::parse)?;
+    let given = from.text("name", NAME, DomainName::parse);
+    if let (Some(document), Some(given)) = (name, &given)
+        && document != given
+    {
+        from.blame_key(
+            "name",
+            format!("expected \"{document}\", the document's own name, or nothing"),
+        );
+    }
+    let name = name.cloned().or(given)?;
     Some(DomainEntry { name, service })
+}
+
+/// The name that a key of KV stands for: itself, in any case; `_wildcard.z` is `*.z` for whoever cannot write `*` there.
+pub(super) fn name_of_key(key: &str) -> Result<DomainName, String> {
+    let name = DomainName::from_key_part(key).or_else(|| DomainName::parse(key));
+    name.ok_or_else(|| format!("expected {NAME}"))
 }
 
 impl Challenge {

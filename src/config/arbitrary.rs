@@ -95,6 +95,7 @@ proptest! {
         }
         let _ = document::service("a", text.as_bytes());
         let _ = document::route("a", text.as_bytes());
+        let _ = document::domain("a.test", text.as_bytes());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A document in KV: the keys of one table without its header, as JSON if it begins with `{`, else as TOML.
 
+use super::acme;
 use super::json::read_json;
 use super::mistake::{Mistakes, Report};
-use super::model::{RouteEntry, ServiceEntry, Tuning};
+use super::model::{DomainEntry, RouteEntry, ServiceEntry, Tuning};
 use super::names::{LABEL, PLAIN_NAME, label};
 use super::section::{Author, Reading, Section};
 use super::syntax::read_toml;
@@ -30,6 +31,16 @@ pub fn route(name: &str, bytes: &[u8]) -> Result<RouteEntry, Mistakes> {
     })
 }
 
+/// Reads `config/domains/<name>`: the keys of a `[[domain]]`, of which `name` may be left out. Whether its service exists is not
+/// asked here.
+pub fn domain(name: &str, bytes: &[u8]) -> Result<DomainEntry, Mistakes> {
+    let source = format!("domains/{name}");
+    let named = acme::name_of_key(name).map_err(|why| no_name("domains", name, &why))?;
+    read(&source, bytes, acme::DOMAIN, |root| {
+        acme::read_domain(root, Some(&named))
+    })
+}
+
 /// Reads `config/tuning`: the tables `limits`, `timeouts`, `guard`, `retry`; what it leaves out keeps the base's value.
 pub fn tuning(bytes: &[u8], base: &Tuning) -> Result<Tuning, Mistakes> {
     read("tuning", bytes, tuning_tables::KEYS, |root| {
@@ -38,11 +49,12 @@ pub fn tuning(bytes: &[u8], base: &Tuning) -> Result<Tuning, Mistakes> {
 }
 
 fn bad_name(kind: &str, name: &str, expected: &str) -> Mistakes {
+    no_name(kind, name, &format!("expected {expected}"))
+}
+
+fn no_name(kind: &str, name: &str, why: &str) -> Mistakes {
     let shown = super::mistake::shown(name);
-    Mistakes::whole(
-        kind,
-        format!("no name for a document: {shown}: expected {expected}"),
-    )
+    Mistakes::whole(kind, format!("no name for a document: {shown}: {why}"))
 }
 
 fn read<T>(
@@ -117,6 +129,35 @@ mod tests {
             )),
             "routes/shop:1: name = \"other\": expected \"shop\", the document's own name, or nothing"
         );
+    }
+
+    #[test]
+    fn a_domain_is_named_by_its_key() {
+        for text in ["", "{}", "name = \"Shop.example.com.\""] {
+            let entry = domain("Shop.Example.com", text.as_bytes()).unwrap();
+            assert_eq!(
+                (entry.name.as_str(), &entry.service),
+                ("shop.example.com", &None)
+            );
+        }
+        let entry = domain("a.test", br#"{"service": "shop"}"#).unwrap();
+        assert_eq!(entry.service, ServiceName::parse("shop"));
+        assert_eq!(
+            complaint(domain("a.test", b"name = \"b.test\"\nservices = \"x\"")),
+            "domains/a.test:1: name = \"b.test\": expected \"a.test\", the document's own name, or nothing\n\
+             domains/a.test:2: services: no such key; nearest: \"service\""
+        );
+        assert_eq!(
+            complaint(domain("localhost", b"")),
+            "domains: no name for a document: \"localhost\": expected a host name of two labels or more, such as \"shop.example.com\""
+        );
+        for key in ["*.a.test", "_wildcard.a.test"] {
+            let told = complaint(domain(key, b""));
+            assert!(
+                told.contains(key) && told.contains("proven by dns-01"),
+                "{told}"
+            );
+        }
     }
 
     #[test]

@@ -5,11 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
-use super::model::{AccessLog, Admin, AdminAddress, Config, DomainEntry, Node, RouteEntry, Tuning};
+use super::model::{AccessLog, Admin, AdminAddress, Config, Node, RouteEntry, Tuning};
 use super::names::{PLAIN_NAME, plain_name};
 use super::section::{Section, path_in};
 use super::{acme, agent, listener, relations, route, service, tuning};
-use crate::routing::{HostPattern, Prefix};
 
 pub(super) const KEYS: &[&str] = &[
     "node",
@@ -46,9 +45,11 @@ const MAX_SOCKET_PATH: usize = 107;
 
 /// Reads the whole file; None (and a mistake): a part without which there is no configuration is wrong.
 pub(super) fn read(root: &Section<'_>, environment: &Environment) -> Option<Config> {
-    let domains = read_each(root, "domain", acme::DOMAIN, acme::read_domain);
+    let domains = read_each(root, "domain", acme::DOMAIN, |from| {
+        acme::read_domain(from, None)
+    });
     let mut routes = read_each(root, "route", route::KEYS, |from| route::read(from, None));
-    routes.extend(domains.iter().filter_map(route_of));
+    routes.extend(domains.iter().filter_map(RouteEntry::of_domain));
     let config = Config {
         node: read_node(root, environment),
         admin: read_admin(root),
@@ -69,18 +70,6 @@ pub(super) fn read(root: &Section<'_>, environment: &Environment) -> Option<Conf
     };
     relations::check(root, &config);
     Some(config)
-}
-
-/// A domain with a service of its own is a route for the whole host.
-fn route_of(domain: &DomainEntry) -> Option<RouteEntry> {
-    let host = HostPattern::parse(domain.name.as_str()).expect("a domain's name is a host");
-    let path = Prefix::parse("/").expect("the root is a prefix");
-    Some(RouteEntry {
-        name: format!("{}{path}", domain.name),
-        host,
-        path,
-        service: domain.service.clone()?,
-    })
 }
 
 fn read_each<T>(

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::model::RouteEntry;
+use super::model::{DomainEntry, RouteEntry};
 use super::names::{LABEL, PLAIN_NAME, label};
 use super::section::Section;
 use super::written::Value;
@@ -41,6 +41,21 @@ pub(super) fn read(from: &Section<'_>, name: Option<&str>) -> Option<RouteEntry>
         path,
         service: service?,
     })
+}
+
+impl RouteEntry {
+    /// A domain with a service of its own is a route for the whole host.
+    pub fn of_domain(domain: &DomainEntry) -> Option<RouteEntry> {
+        let service = domain.service.clone()?;
+        let host = HostPattern::parse(domain.name.as_str()).expect("a domain's name is a host");
+        let path = Prefix::parse("/").expect("the root is a prefix");
+        Some(RouteEntry {
+            name: format!("{host}{path}"),
+            host,
+            path,
+            service,
+        })
+    }
 }
 
 /// What people write who know another balancer gets an answer of its own.

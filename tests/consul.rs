@@ -171,6 +171,7 @@ fn each_subtree_is_read_and_a_write_to_it_is_seen() {
     watching.wait_for_documents(Subtree::Services, is_shop);
     for (key, subtree, name) in [
         ("rota/config/routes/a", Subtree::Routes, "a"),
+        ("rota/config/domains/a.test", Subtree::Domains, "a.test"),
         ("rota/config/tuning", Subtree::Tuning, ""),
         (
             "rota/operator/drain/shop/10.0.0.1:80",
@@ -281,8 +282,8 @@ fn a_dead_agent_is_said_once_by_each_watch_empties_nothing_and_is_found_again_wi
     let failing = watching.during(Duration::from_secs(3));
     assert_eq!(
         failing.len(),
-        6,
-        "five subtrees and a service, once each: {failing:#?}"
+        7,
+        "six subtrees and a service, once each: {failing:#?}"
     );
     assert!(
         failing
@@ -539,7 +540,7 @@ fn what_stays_wanted_is_not_said_again_whichever_way_it_is_watched() {
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut four_services = settings(&agent.http_address());
-    four_services.connections = 11;
+    four_services.connections = 13;
     let mut watching = Watching::start(four_services);
     watching.wait_for_subtrees();
     for wanted in [

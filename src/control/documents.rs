@@ -9,7 +9,7 @@ use super::consul::{Document, Subtree};
 use super::drains::Drains;
 use super::mistake::{IGNORED, LAST_GOOD, Mistake};
 use crate::config::document;
-use crate::config::{RouteEntry, ServiceEntry, Tuning};
+use crate::config::{DomainName, RouteEntry, ServiceEntry, Tuning};
 
 /// One subtree's documents.
 #[derive(Clone, Debug)]
@@ -40,6 +40,11 @@ impl<T> Default for Tree<T> {
 }
 
 impl<T> Tree<T> {
+    /// Whether Consul has said even once what is in it.
+    pub fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
     /// Good versions in force: the lower CreateIndex first, then by name.
     pub fn in_force(&self) -> Vec<(&str, &T)> {
         let mut found: Vec<(u64, &str, &T)> = self
@@ -142,6 +147,13 @@ impl<T> Entry<T> {
     }
 }
 
+/// A name that may have a certificate, and the route of its host if it has a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    pub name: DomainName,
+    pub route: Option<RouteEntry>,
+}
+
 /// All subtrees.
 #[derive(Clone, Debug, Default)]
 pub struct Documents {
@@ -149,6 +161,7 @@ pub struct Documents {
     base: Tuning,
     pub services: Tree<ServiceEntry>,
     pub routes: Tree<RouteEntry>,
+    pub domains: Tree<Domain>,
     pub tuning: Tree<Tuning>,
     drains_answered: bool,
     held_drains: Option<Vec<Document>>,
@@ -207,12 +220,14 @@ impl Documents {
             Subtree::Pod => return self.observe_pod(!documents.is_empty(), drains),
             Subtree::Services if is_held => self.services.held = Some(documents),
             Subtree::Routes if is_held => self.routes.held = Some(documents),
+            Subtree::Domains if is_held => self.domains.held = Some(documents),
             Subtree::Tuning if is_held => self.tuning.held = Some(documents),
             Subtree::OperatorDrain if is_held || self.is_doubted() && documents.is_empty() => {
                 self.held_drains = Some(documents);
             }
             Subtree::Services => self.services.observe(documents, service_of),
             Subtree::Routes => self.routes.observe(documents, route_of),
+            Subtree::Domains => self.domains.observe(documents, domain_of),
             Subtree::Tuning => {
                 let base = self.base.clone();
                 self.tuning
@@ -252,6 +267,9 @@ impl Documents {
         if let Some(held) = self.routes.held.take() {
             self.observe(Subtree::Routes, held, drains);
         }
+        if let Some(held) = self.domains.held.take() {
+            self.observe(Subtree::Domains, held, drains);
+        }
         if let Some(held) = self.tuning.held.take() {
             self.observe(Subtree::Tuning, held, drains);
         }
@@ -268,7 +286,10 @@ impl Documents {
     }
 
     fn is_doubted(&self) -> bool {
-        self.services.is_doubted || self.routes.is_doubted || self.tuning.is_doubted
+        self.services.is_doubted
+            || self.routes.is_doubted
+            || self.domains.is_doubted
+            || self.tuning.is_doubted
     }
 
     /// Subtrees that were not read even once, in words.
@@ -277,6 +298,7 @@ impl Documents {
         [
             (self.services.is_answered, "config/services"),
             (self.routes.is_answered, "config/routes"),
+            (self.domains.is_answered, "config/domains"),
             (self.tuning.is_answered, "config/tuning"),
             (self.drains_answered, "operator/drain"),
             (self.pod != Pod::Unasked, "pod"),
@@ -298,6 +320,8 @@ impl Documents {
             .mistakes(&format!("{prefix}/config/services"), is_missing, into);
         self.routes
             .mistakes(&format!("{prefix}/config/routes"), is_missing, into);
+        self.domains
+            .mistakes(&format!("{prefix}/config/domains"), is_missing, into);
         self.tuning
             .mistakes(&format!("{prefix}/config/tuning"), is_missing, into);
     }
@@ -313,6 +337,15 @@ fn service_of(document: &Document) -> Result<ServiceEntry, String> {
 
 fn route_of(document: &Document) -> Result<RouteEntry, String> {
     document::route(&document.name, &document.value).map_err(|mistakes| mistakes.to_string())
+}
+
+fn domain_of(document: &Document) -> Result<Domain, String> {
+    let entry = document::domain(&document.name, &document.value);
+    let entry = entry.map_err(|mistakes| mistakes.to_string())?;
+    Ok(Domain {
+        route: RouteEntry::of_domain(&entry),
+        name: entry.name,
+    })
 }
 
 fn tuning_of(document: &Document, base: &Tuning) -> Result<Tuning, String> {

@@ -45,7 +45,7 @@ use self::candidate::Bounds;
 use self::consul::{Client, Watcher};
 use self::fleet::TicketTask;
 use self::model::Terms;
-use self::task::{Link, Request, Task};
+use self::task::{Link, Outlets, Request, Task};
 
 /// Requests of operators that wait for their turn; more make the asker wait.
 const REQUESTS: usize = 64;
@@ -86,10 +86,12 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         consul_prefix: None,
     };
     let mut link = None;
+    let (kv_names, names) = watch::channel(Arc::default());
     let certificates = acme::task::Task::new(acme::Inputs {
         config: inputs.config.clone(),
         keyring: inputs.keyring.clone(),
         own: inputs.own_certificates,
+        kv_names: names,
         publisher: inputs.certificates,
         overview: inputs.overview,
         vitals: inputs.vitals.clone(),
@@ -117,7 +119,11 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
     }
     let (sender, requests) = mpsc::channel(REQUESTS);
     let workers = inputs.vitals.workers.len();
-    let task = Task::new(terms, inputs.config, inputs.publisher, workers, link);
+    let outlets = Outlets {
+        table: inputs.publisher,
+        kv_names,
+    };
+    let task = Task::new(terms, inputs.config, outlets, workers, link);
     tokio::spawn(task.run(requests, inputs.passive));
     let (files, orders) = mpsc::channel(REQUESTS);
     tokio::spawn(certificates.run(orders));

@@ -4,22 +4,24 @@
 //! The file wins over KV; among documents the lower CreateIndex. Consul's word on a server's health is believed at once, its
 //! silence about a server only as far as the guard goes. What is to be done outside comes out as [`Effect`]s.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::acme::KvNames;
 use super::candidate::{Bounds, Resolution};
 use super::consul::{Instance, Observation};
 use super::documents::{Documents, Follow};
 use super::drains::{Drained, Drains};
 use super::event::{Effect, Event};
 use super::member::Change;
-use super::mistake::{IGNORED, Mistake, UNAVAILABLE};
+use super::mistake::{IGNORED, Mistake};
 use super::service_state::{ServiceState, World};
-use crate::config::{Config, ConsulService, RouteEntry, ServiceEntry, Tuning};
+use crate::config::{Config, ConsulService, RouteEntry, Tuning};
 use crate::routing::operator::Order;
 use crate::routing::{ServiceName, Unfit, UpstreamKey};
 
+mod merge;
 mod readiness;
 
 /// What never changes while the process runs.
@@ -41,6 +43,7 @@ pub struct Model {
     services: BTreeMap<ServiceName, ServiceState>,
     routes: Vec<RouteEntry>,
     claims: Vec<Mistake>,
+    kv_names: Arc<KvNames>,
     /// When to look at a service again; None: at the drains. Entries that time overtook are harmless.
     timers: BTreeSet<(SystemTime, Option<ServiceName>)>,
     failing: BTreeMap<String, String>,
@@ -63,6 +66,7 @@ impl Model {
             services: BTreeMap::new(),
             routes: Vec::new(),
             claims: Vec::new(),
+            kv_names: Arc::default(),
             timers: BTreeSet::new(),
             failing: BTreeMap::new(),
             effects: Vec::new(),
@@ -135,6 +139,10 @@ impl Model {
     /// Each host and path once.
     pub fn routes(&self) -> &[RouteEntry] {
         &self.routes
+    }
+    /// The names that KV adds to those that may have certificates; the same `Arc` for as long as they are the same.
+    pub fn kv_names(&self) -> &Arc<KvNames> {
+        &self.kv_names
     }
     pub fn is_node_drained(&self, now: SystemTime) -> bool {
         self.drains.is_node_drained(now)
@@ -307,100 +315,6 @@ impl Model {
                 *revision += 1;
                 service.mark_changed(*revision);
             }
-        }
-    }
-
-    /// Makes the services and routes in force out of the file and the documents.
-    fn merge(&mut self, now: SystemTime) {
-        self.documents.rebase(&self.file.tuning);
-        self.claims.clear();
-        let tuning = self.documents.tuning_in_force();
-        if tuning != self.tuning {
-            for service in self.services.values_mut() {
-                self.revision += 1;
-                service.mark_changed(self.revision);
-            }
-            self.tuning = tuning;
-        }
-        self.merge_services(now);
-        self.merge_routes();
-    }
-
-    fn merge_services(&mut self, now: SystemTime) {
-        let mut wanted: BTreeMap<ServiceName, (ServiceEntry, &'static str)> = BTreeMap::new();
-        for entry in &self.file.services {
-            wanted.insert(entry.name.clone(), (entry.clone(), "file"));
-        }
-        for (name, entry) in self.documents.services.in_force() {
-            if wanted.contains_key(&entry.name) {
-                let key = format!("kv:{}/config/services/{name}", self.documents.prefix());
-                let message = "the file has a service of this name, and wins";
-                self.claims.push(Mistake::new(key, message, IGNORED));
-                continue;
-            }
-            wanted.insert(entry.name.clone(), (entry.clone(), "kv"));
-        }
-        let before = self.services.len();
-        self.services.retain(|name, _| wanted.contains_key(name));
-        if self.services.len() != before {
-            self.revision += 1;
-        }
-        let mut changed = BTreeSet::new();
-        for (name, (entry, origin)) in wanted {
-            match self.services.get_mut(&name) {
-                Some(known) => {
-                    if known.replace(&entry, origin) {
-                        changed.insert(name);
-                    }
-                }
-                None => {
-                    self.services
-                        .insert(name.clone(), ServiceState::new(entry, origin));
-                    changed.insert(name);
-                }
-            }
-        }
-        for name in &changed {
-            self.revision += 1;
-            if let Some(service) = self.services.get_mut(name) {
-                service.mark_changed(self.revision);
-            }
-        }
-        self.settle_those(now, |service| changed.contains(&service.entry().name));
-    }
-
-    fn merge_routes(&mut self) {
-        let prefix = self.documents.prefix();
-        let documents = self.documents.routes.in_force();
-        let file = self.file.routes.iter();
-        let ordered: Vec<(String, &RouteEntry)> = file
-            .map(|entry| (format!("file:route {}", entry.name), entry))
-            .chain(
-                documents
-                    .into_iter()
-                    .map(|(name, entry)| (format!("kv:{prefix}/config/routes/{name}"), entry)),
-            )
-            .collect();
-        let mut taken = HashMap::with_capacity(ordered.len());
-        let mut routes = Vec::with_capacity(ordered.len());
-        for (key, entry) in &ordered {
-            if let Some(winner) = taken.get(&(&entry.host, &entry.path)) {
-                let message = format!("{}{} is taken by {winner}", entry.host, entry.path);
-                self.claims
-                    .push(Mistake::new(key.clone(), message, IGNORED));
-                continue;
-            }
-            taken.insert((&entry.host, &entry.path), key);
-            if !self.services.contains_key(&entry.service) {
-                let message = format!("there is no service {}: answered with 503", entry.service);
-                self.claims
-                    .push(Mistake::new(key.clone(), message, UNAVAILABLE));
-            }
-            routes.push((*entry).clone());
-        }
-        if routes != self.routes {
-            self.routes = routes;
-            self.revision += 1;
         }
     }
 

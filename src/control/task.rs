@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
+use super::acme::KvNames;
 use super::assembly::Assembly;
 use super::consul::{Client, Observation, Watcher};
 use super::event::{Effect, Event};
@@ -70,11 +71,17 @@ impl Clock {
     }
 }
 
+/// Whom the task tells what follows from its decisions.
+pub struct Outlets {
+    pub table: Publisher<Snapshot>,
+    pub kv_names: watch::Sender<Arc<KvNames>>,
+}
+
 pub struct Task {
     clock: Clock,
     model: Model,
     assembly: Assembly,
-    publisher: Publisher<Snapshot>,
+    outlets: Outlets,
     published: u64,
     probes: Probes,
     names: Names,
@@ -94,7 +101,7 @@ impl Task {
     pub fn new(
         terms: Terms,
         config: Arc<Config>,
-        publisher: Publisher<Snapshot>,
+        outlets: Outlets,
         workers: usize,
         link: Option<Link>,
     ) -> Task {
@@ -106,7 +113,7 @@ impl Task {
         let mut task = Task {
             model,
             assembly,
-            publisher,
+            outlets,
             published: 0,
             probes: Probes::new(sender.clone()),
             names: Names::new(sender.clone()),
@@ -203,7 +210,7 @@ impl Task {
 
     /// A worker never waits for the control plane: a report may be lost, its bit is not.
     fn look_for_lost_reports(&mut self) {
-        self.publisher.free_retired();
+        self.outlets.table.free_retired();
         let mut lost = Vec::new();
         for upstream in self.assembly.upstreams() {
             for (unfit, fault) in [
@@ -301,15 +308,28 @@ impl Task {
             self.published = self.model.revision();
             let (snapshot, news) = self.assembly.build(&self.model, self.clock.now());
             tracing::debug!(generation = snapshot.generation, "a new table");
-            self.publisher.publish(snapshot);
+            self.outlets.table.publish(snapshot);
             tell(&news);
             tell_lines(&self.rota.compare(self.model.services(), self.clock.now()));
             self.follow_wants();
         }
+        self.tell_names();
         for waiting in self.waiting.drain(..) {
             // Who asked may have gone.
             let _ = waiting.send(());
         }
+    }
+
+    /// Who orders certificates hears of names after their routes are in force, and only of news.
+    fn tell_names(&self) {
+        let names = self.model.kv_names();
+        self.outlets.kv_names.send_if_modified(|told| {
+            let is_news = !Arc::ptr_eq(told, names);
+            if is_news {
+                *told = names.clone();
+            }
+            is_news
+        });
     }
 
     /// Watches, names and probes are those that the table asks for.

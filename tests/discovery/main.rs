@@ -11,6 +11,7 @@ mod support;
 
 mod compose;
 mod documents;
+mod domains;
 mod loss;
 mod servers;
 mod tickets;

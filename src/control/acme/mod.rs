@@ -18,4 +18,4 @@ mod wanted;
 
 pub use model::Standing;
 pub use task::{Inputs, Order, Overview};
-pub use wanted::orders_any;
+pub use wanted::{KvNames, orders_any};

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -19,7 +19,7 @@ use super::model::{Effect, Event, Failure, Model, Replaces, Standing, Validity, 
 use super::pending::{Pending, Proof};
 use super::request::CertificateRequest;
 use super::transport;
-use super::wanted::{in_use, wanted};
+use super::wanted::{KvNames, in_use, wanted};
 use crate::certs::challenge::{self, Challenges};
 use crate::certs::{CertStore, Certificate};
 use crate::config::{Acme, Challenge, Config, DomainName, Preflight};
@@ -31,6 +31,8 @@ use crate::telemetry::Vitals;
 
 /// The longest sleep, so that a wall clock that was set is noticed.
 const LOOK_EACH: Duration = Duration::from_secs(600);
+/// Why there is none for a name, where nobody orders.
+const NOT_ORDERED: &str = "with [consul] certificates are not ordered in this version";
 /// What stands for a file's path where a certificate is ACME's.
 pub const SOURCE: &str = "acme";
 
@@ -40,6 +42,7 @@ pub struct Inputs {
     pub keyring: Option<Arc<Keyring>>,
     /// Of the file.
     pub own: CertStore,
+    pub kv_names: watch::Receiver<Arc<KvNames>>,
     pub publisher: Publisher<CertStore>,
     pub overview: Publisher<Overview>,
     pub vitals: Arc<Vitals>,
@@ -73,6 +76,10 @@ struct Kept {
 }
 
 pub struct Task {
+    config: Arc<Config>,
+    kv_names: watch::Receiver<Arc<KvNames>>,
+    /// Names that nobody orders for.
+    idle: BTreeSet<DomainName>,
     settings: Option<Acme>,
     keep: Option<Keep>,
     listeners: Vec<Arc<str>>,
@@ -94,6 +101,9 @@ impl Task {
     /// A state directory that cannot be made.
     pub fn new(inputs: Inputs) -> Result<Task, String> {
         let mut task = Task {
+            config: inputs.config.clone(),
+            kv_names: inputs.kv_names,
+            idle: BTreeSet::new(),
             settings: None,
             keep: None,
             listeners: Vec::new(),
@@ -106,7 +116,7 @@ impl Task {
             vitals: inputs.vitals,
             begun: JoinSet::new(),
         };
-        task.follow(&inputs.config, inputs.keyring, inputs.own)?;
+        task.follow(inputs.config, inputs.keyring, inputs.own)?;
         Ok(task)
     }
 
@@ -121,6 +131,7 @@ impl Task {
                     None => return,
                 },
                 Some(Ok(ended)) = self.begun.join_next() => self.end(ended),
+                Ok(()) = self.kv_names.changed() => self.want(),
                 () = until(next) => self.model.apply(Event::Tick, SystemTime::now()),
             }
         }
@@ -128,7 +139,7 @@ impl Task {
 
     fn reload(&mut self, order: Order) {
         // The state directory is settled at the start; what else can fail was found when the file was checked.
-        if let Err(error) = self.follow(&order.config, order.keyring, order.own) {
+        if let Err(error) = self.follow(order.config, order.keyring, order.own) {
             tracing::error!("acme: {error}");
         }
         // Who asked may have gone.
@@ -138,11 +149,11 @@ impl Task {
     /// Takes a file: its own certificates, and which names are to have others.
     fn follow(
         &mut self,
-        config: &Config,
+        config: Arc<Config>,
         keyring: Option<Arc<Keyring>>,
         own: CertStore,
     ) -> Result<(), String> {
-        let settings = in_use(config);
+        let settings = in_use(&config);
         if self.settings.as_ref() != settings {
             // Another CA knows another account, and the old one's late word is not heard.
             self.model = Model::new();
@@ -168,10 +179,22 @@ impl Task {
             .filter(|listener| listener.policy.scheme == Scheme::Https)
             .map(|listener| listener.policy.name.clone())
             .collect();
-        let wanted = match settings {
-            Some(_) => wanted(config, &self.own),
+        self.config = config;
+        self.want();
+        Ok(())
+    }
+
+    /// Takes what the file and KV name as of now.
+    fn want(&mut self) {
+        let named = match self.config.acme {
+            Some(_) => wanted(&self.config, &self.kv_names.borrow(), &self.own),
             None => BTreeSet::new(),
         };
+        let (wanted, idle) = match in_use(&self.config) {
+            Some(_) => (named, BTreeSet::new()),
+            None => (BTreeSet::new(), named),
+        };
+        self.idle = idle;
         self.ordered.retain(|name, _| wanted.contains(name));
         let is_fresh = |name: &&DomainName| !self.ordered.contains_key(*name);
         let fresh: Vec<DomainName> = wanted.iter().filter(is_fresh).cloned().collect();
@@ -184,7 +207,6 @@ impl Task {
         let wanted = Event::Wanted(wanted.into_iter().map(held).collect());
         self.model.apply(wanted, SystemTime::now());
         self.publish();
-        Ok(())
     }
 
     /// What is broken is named, and ordered anew.
@@ -250,8 +272,17 @@ impl Task {
         );
         self.publisher.publish(store);
         let standings = self.model.standings();
-        let overview = standings.map(|(name, standing)| (name.clone(), standing));
-        self.overview.publish(Overview(overview.collect()));
+        let standings = standings.map(|(name, standing)| (name.clone(), standing));
+        let idle = self.idle.iter().map(|name| {
+            let error = Some(NOT_ORDERED.to_owned());
+            let standing = Standing {
+                error,
+                ..Standing::default()
+            };
+            (name.clone(), standing)
+        });
+        self.overview
+            .publish(Overview(standings.chain(idle).collect()));
     }
 
     /// The CA lost it, or somebody closed it: another one is made.

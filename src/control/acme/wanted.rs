@@ -1,10 +1,44 @@
-//! Which names of a file are to have certificates by ACME. Pure.
+//! Which names are to have certificates by ACME: what the file names, and what documents in KV add. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::certs::CertStore;
 use crate::config::{Acme, Config, DomainName};
+use crate::control::documents::Documents;
 use crate::routing::HostPattern;
+
+/// The names that documents in KV add to the file's, as of one moment.
+///
+/// It is made from documents and from nothing else: who may register an instance in Consul's catalogue, and so write its tags, is not
+/// who may have certificates ordered. Hosts from there have no way in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KvNames {
+    names: BTreeSet<DomainName>,
+    is_whole: bool,
+}
+
+impl KvNames {
+    /// Those of documents in force: what is doubted stays, what is wrong has its last good version.
+    pub fn of(documents: &Documents) -> KvNames {
+        let routes = documents.routes.in_force().into_iter();
+        let hosts = routes.filter_map(|(_, route)| exact(&route.host));
+        let domains = documents.domains.in_force().into_iter();
+        let domains = domains.map(|(_, domain)| domain.name.clone());
+        KvNames {
+            names: hosts.chain(domains).collect(),
+            is_whole: documents.routes.is_answered() && documents.domains.is_answered(),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &DomainName> {
+        self.names.iter()
+    }
+
+    /// False until KV has said all it has: a name that is not here may still come, so nobody may lose a certificate over it.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+}
 
 /// With Consul the fleet would have to agree on who orders, which is not in this version; without a state directory nothing would
 /// outlive the process.
@@ -13,18 +47,87 @@ pub(super) fn in_use(config: &Config) -> Option<&Acme> {
     config.acme.as_ref().filter(|_| is_alone)
 }
 
-/// Domains and the exact hosts of routes, but for those that a certificate of one's own covers.
-pub(super) fn wanted(config: &Config, own: &CertStore) -> BTreeSet<DomainName> {
-    let hosts = config.routes.iter().filter_map(|route| match &route.host {
-        HostPattern::Exact(host) => DomainName::parse(host.as_str()),
-        HostPattern::Wildcard(_) | HostPattern::Any => None,
-    });
+/// Domains and the exact hosts of routes, of the file and of KV, but for those that a certificate of one's own covers.
+pub(super) fn wanted(config: &Config, kv: &KvNames, own: &CertStore) -> BTreeSet<DomainName> {
+    let hosts = config.routes.iter().filter_map(|route| exact(&route.host));
     let domains = config.domains.iter().map(|domain| domain.name.clone());
-    let is_uncovered = |name: &DomainName| !own.list().any(|(_, one)| one.covers(name.as_str()));
-    hosts.chain(domains).filter(is_uncovered).collect()
+    let own = Covered::by(own);
+    let named = hosts.chain(domains).chain(kv.iter().cloned());
+    named.filter(|name| !own.has(name)).collect()
 }
 
 /// Whether any certificate of this file comes by ACME.
 pub fn orders_any(config: &Config, own: &CertStore) -> bool {
-    in_use(config).is_some() && !wanted(config, own).is_empty()
+    in_use(config).is_some() && !wanted(config, &KvNames::default(), own).is_empty()
+}
+
+fn exact(host: &HostPattern) -> Option<DomainName> {
+    match host {
+        HostPattern::Exact(host) => DomainName::parse(host.as_str()),
+        HostPattern::Wildcard(_) | HostPattern::Any => None,
+    }
+}
+
+/// What certificates of one's own stand for, so that a name is a look-up however many there are.
+struct Covered<'a> {
+    exact: HashSet<&'a str>,
+    suffixes: HashSet<&'a str>,
+}
+
+impl<'a> Covered<'a> {
+    fn by(own: &'a CertStore) -> Covered<'a> {
+        let certificates = || own.list().map(|(_, certificate)| certificate);
+        Covered {
+            exact: certificates().flat_map(|one| one.exact_names()).collect(),
+            suffixes: certificates()
+                .flat_map(|one| one.wildcard_suffixes())
+                .collect(),
+        }
+    }
+
+    /// A wildcard stands for one label.
+    fn has(&self, name: &DomainName) -> bool {
+        let name = name.as_str();
+        let parent = name.split_once('.').map_or("", |(_, parent)| parent);
+        self.exact.contains(name) || self.suffixes.contains(parent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::control::consul::Subtree;
+    use crate::control::tests::World;
+
+    fn own(names: &[&str]) -> CertStore {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let mut store = CertStore::builder();
+        let added = store.add_pem(&"web".into(), chain.as_bytes(), key.as_bytes(), "own");
+        added.unwrap();
+        store.build(SystemTime::now())
+    }
+
+    #[test]
+    fn names_of_the_file_and_of_kv_are_wanted_but_for_those_that_have_a_certificate_of_their_own() {
+        let text = "[acme]\ndirectory = \"https://ca.test/dir\"\nkey_file = \"/k\"\n[[domain]]\nname = \"file.test\"\n\
+                    [[route]]\nhost = \"www.own.test\"\nservice = \"app\"\n[[route]]\nhost = \"a.b.own.test\"\nservice = \"app\"\n";
+        let mut world = World::with_consul(text);
+        world.documents(
+            Subtree::Domains,
+            &[
+                ("kv.test", "", 1),
+                ("exact.test", "", 2),
+                ("own.test", "", 3),
+            ],
+        );
+        let config = world.model.file().clone();
+        let own = own(&["exact.test", "*.own.test"]);
+        let wanted = wanted(&config, world.model.kv_names(), &own);
+        let wanted: Vec<&str> = wanted.iter().map(DomainName::as_str).collect();
+        assert_eq!(wanted, ["a.b.own.test", "file.test", "kv.test", "own.test"]);
+    }
 }

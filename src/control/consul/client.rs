@@ -188,6 +188,7 @@ impl Client {
         let (below, depth) = match subtree {
             Subtree::Services => ("config/services/", Depth::Below),
             Subtree::Routes => ("config/routes/", Depth::Below),
+            Subtree::Domains => ("config/domains/", Depth::Below),
             Subtree::Tuning => ("config/tuning", Depth::Key),
             Subtree::OperatorDrain => ("operator/drain/", Depth::Below),
             Subtree::Pod => ("pod", Depth::Key),

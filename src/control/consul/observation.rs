@@ -30,6 +30,8 @@ pub enum Subtree {
     Services,
     /// `config/routes/`
     Routes,
+    /// `config/domains/`
+    Domains,
     /// `config/tuning`: at most one document, its name empty.
     Tuning,
     /// `operator/drain/`

@@ -38,6 +38,7 @@ impl fmt::Display for Topic {
                 match subtree {
                     Subtree::Services => "config/services",
                     Subtree::Routes => "config/routes",
+                    Subtree::Domains => "config/domains",
                     Subtree::Tuning => "config/tuning",
                     Subtree::OperatorDrain => "operator/drain",
                     Subtree::Pod => "pod",

@@ -26,9 +26,10 @@ const RESERVED: usize = SUBTREES.len() + 3;
 /// How often an agent is asked whether it is there at all.
 const PROBE_EACH: Duration = Duration::from_secs(2);
 
-const SUBTREES: [Subtree; 5] = [
+const SUBTREES: [Subtree; 6] = [
     Subtree::Services,
     Subtree::Routes,
+    Subtree::Domains,
     Subtree::Tuning,
     Subtree::OperatorDrain,
     Subtree::Pod,

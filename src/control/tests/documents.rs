@@ -134,10 +134,11 @@ fn tuning_in_kv_takes_effect_and_a_wrong_one_changes_nothing() {
 #[test]
 fn readiness_says_what_is_missing_and_never_goes_back() {
     let mut world = World::with_consul("");
-    assert_eq!(world.build().missing.len(), 6);
+    assert_eq!(world.build().missing.len(), 7);
     for subtree in [
         Subtree::Services,
         Subtree::Routes,
+        Subtree::Domains,
         Subtree::Tuning,
         Subtree::OperatorDrain,
         Subtree::Pod,
@@ -175,6 +176,7 @@ fn a_datacenter_that_fails_does_not_hold_readiness_once_consul_answers() {
     );
     for subtree in [
         Subtree::Routes,
+        Subtree::Domains,
         Subtree::Tuning,
         Subtree::OperatorDrain,
         Subtree::Pod,

@@ -1,6 +1,7 @@
 //! Promises of the decision core: histories of events go in, tables come out.
 
 mod documents;
+mod domains;
 mod health;
 mod histories;
 mod live;

@@ -1,0 +1,182 @@
+//! What is in force of the file and of KV's documents together: who wins, and who is named as having lost.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Model;
+use crate::config::{Config, DomainName, RouteEntry, ServiceEntry};
+use crate::control::acme::KvNames;
+use crate::control::documents::{Documents, Domain};
+use crate::control::mistake::{IGNORED, Mistake, UNAVAILABLE};
+use crate::control::service_state::ServiceState;
+use crate::routing::ServiceName;
+
+/// Where an entry stands, as mistakes name it. Written out only where there is one: most entries have none.
+#[derive(Clone, Copy)]
+enum Key<'a> {
+    FileRoute(&'a str),
+    Kv {
+        prefix: &'a str,
+        kind: &'static str,
+        name: &'a str,
+    },
+}
+
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::FileRoute(name) => write!(f, "file:route {name}"),
+            Key::Kv { prefix, kind, name } => write!(f, "kv:{prefix}/config/{kind}/{name}"),
+        }
+    }
+}
+
+impl Model {
+    /// Makes what is in force out of the file and the documents.
+    pub(super) fn merge(&mut self, now: SystemTime) {
+        self.documents.rebase(&self.file.tuning);
+        self.claims.clear();
+        let tuning = self.documents.tuning_in_force();
+        if tuning != self.tuning {
+            for service in self.services.values_mut() {
+                self.revision += 1;
+                service.mark_changed(self.revision);
+            }
+            self.tuning = tuning;
+        }
+        self.merge_services(now);
+        self.merge_routes();
+        self.merge_names();
+    }
+
+    fn merge_services(&mut self, now: SystemTime) {
+        let mut wanted: BTreeMap<ServiceName, (ServiceEntry, &'static str)> = BTreeMap::new();
+        for entry in &self.file.services {
+            wanted.insert(entry.name.clone(), (entry.clone(), "file"));
+        }
+        for (name, entry) in self.documents.services.in_force() {
+            if wanted.contains_key(&entry.name) {
+                let key = kv(&self.documents, "services", name);
+                let message = "the file has a service of this name, and wins";
+                self.claims
+                    .push(Mistake::new(key.to_string(), message, IGNORED));
+                continue;
+            }
+            wanted.insert(entry.name.clone(), (entry.clone(), "kv"));
+        }
+        let before = self.services.len();
+        self.services.retain(|name, _| wanted.contains_key(name));
+        if self.services.len() != before {
+            self.revision += 1;
+        }
+        let mut changed = BTreeSet::new();
+        for (name, (entry, origin)) in wanted {
+            match self.services.get_mut(&name) {
+                Some(known) => {
+                    if known.replace(&entry, origin) {
+                        changed.insert(name);
+                    }
+                }
+                None => {
+                    self.services
+                        .insert(name.clone(), ServiceState::new(entry, origin));
+                    changed.insert(name);
+                }
+            }
+        }
+        for name in &changed {
+            self.revision += 1;
+            if let Some(service) = self.services.get_mut(name) {
+                service.mark_changed(self.revision);
+            }
+        }
+        self.settle_those(now, |service| changed.contains(&service.entry().name));
+    }
+
+    /// The file's first, those of its domains among them; then routes in KV; then domains in KV, which give way to any route.
+    fn merge_routes(&mut self) {
+        let documents = &self.documents;
+        let of_file = self.file.routes.iter();
+        let of_routes = documents.routes.in_force().into_iter();
+        let of_domains = domains_in_force(&self.file, documents, &mut self.claims).into_iter();
+        let ordered: Vec<(Key<'_>, &RouteEntry)> = of_file
+            .map(|entry| (Key::FileRoute(&entry.name), entry))
+            .chain(of_routes.map(|(name, entry)| (kv(documents, "routes", name), entry)))
+            .chain(of_domains.filter_map(|(key, domain)| Some((key, domain.route.as_ref()?))))
+            .collect();
+        let mut taken = HashMap::with_capacity(ordered.len());
+        let mut routes = Vec::with_capacity(ordered.len());
+        for (key, entry) in &ordered {
+            if let Some(winner) = taken.get(&(&entry.host, &entry.path)) {
+                let message = format!("{}{} is taken by {winner}", entry.host, entry.path);
+                self.claims
+                    .push(Mistake::new(key.to_string(), message, IGNORED));
+                continue;
+            }
+            taken.insert((&entry.host, &entry.path), key);
+            if !self.services.contains_key(&entry.service) {
+                let message = format!("there is no service {}: answered with 503", entry.service);
+                self.claims
+                    .push(Mistake::new(key.to_string(), message, UNAVAILABLE));
+            }
+            routes.push((*entry).clone());
+        }
+        if routes != self.routes {
+            self.routes = routes;
+            self.revision += 1;
+        }
+    }
+
+    /// The same value as before where it says the same, so that who follows it sees at a glance that there is no news.
+    fn merge_names(&mut self) {
+        let names = match (&self.file.acme, &self.terms.consul_prefix) {
+            (Some(_), Some(_)) => KvNames::of(&self.documents),
+            // Nobody asks, or nobody answers.
+            (None, _) | (_, None) => KvNames::default(),
+        };
+        if names != *self.kv_names {
+            self.kv_names = Arc::new(names);
+        }
+    }
+}
+
+fn kv<'a>(documents: &'a Documents, kind: &'static str, name: &'a str) -> Key<'a> {
+    let prefix = documents.prefix();
+    Key::Kv { prefix, kind, name }
+}
+
+/// Domains in KV that neither the file nor an older document has.
+fn domains_in_force<'a>(
+    file: &Config,
+    documents: &'a Documents,
+    claims: &mut Vec<Mistake>,
+) -> Vec<(Key<'a>, &'a Domain)> {
+    let of_file: HashSet<&DomainName> = file.domains.iter().map(|domain| &domain.name).collect();
+    let found = documents.domains.in_force();
+    if !found.is_empty() && file.acme.is_none() {
+        let root = format!("kv:{}/config/domains", documents.prefix());
+        let message = "the file has no [acme] table: nobody would order certificates for them";
+        claims.push(Mistake::new(root, message, IGNORED));
+    }
+    let mut taken: HashMap<&DomainName, Key<'a>> = HashMap::with_capacity(found.len());
+    let mut winners = Vec::with_capacity(found.len());
+    for (name, domain) in found {
+        let key = kv(documents, "domains", name);
+        let winner = match of_file.contains(&domain.name) {
+            true => Some("the file has this domain, and wins".to_owned()),
+            false => taken
+                .get(&domain.name)
+                .map(|winner| format!("{} is taken by {winner}", domain.name)),
+        };
+        match winner {
+            Some(message) => claims.push(Mistake::new(key.to_string(), message, IGNORED)),
+            None => {
+                taken.insert(&domain.name, key);
+                winners.push((key, domain));
+            }
+        }
+    }
+    winners
+}

@@ -11,6 +11,9 @@ use super::mistake::{IGNORED, LAST_GOOD, Mistake};
 use crate::config::document;
 use crate::config::{DomainName, RouteEntry, ServiceEntry, Tuning};
 
+const STRAY: &str =
+    "nobody reads this: known are services/NAME, routes/NAME, domains/NAME and tuning";
+
 /// One subtree's documents.
 #[derive(Clone, Debug)]
 pub struct Tree<T> {
@@ -163,6 +166,7 @@ pub struct Documents {
     pub routes: Tree<RouteEntry>,
     pub domains: Tree<Domain>,
     pub tuning: Tree<Tuning>,
+    strays: Vec<String>,
     drains_answered: bool,
     held_drains: Option<Vec<Document>>,
     pod: Pod,
@@ -241,6 +245,11 @@ impl Documents {
         }
         self.release_drains(drains);
         Follow::Nothing
+    }
+
+    /// What lies beside the subtrees and is read by nobody, all of it.
+    pub fn observe_strays(&mut self, strays: Vec<String>) {
+        self.strays = strays;
     }
 
     fn observe_pod(&mut self, is_there: bool, drains: &mut Drains) -> Follow {
@@ -324,6 +333,10 @@ impl Documents {
             .mistakes(&format!("{prefix}/config/domains"), is_missing, into);
         self.tuning
             .mistakes(&format!("{prefix}/config/tuning"), is_missing, into);
+        for stray in &self.strays {
+            let key = format!("kv:{prefix}/config/{}", stray.trim_end_matches('/'));
+            into.push(Mistake::new(key, STRAY, IGNORED));
+        }
     }
 
     pub fn prefix(&self) -> &str {

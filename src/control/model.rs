@@ -241,6 +241,10 @@ impl Model {
                 self.merge(now);
                 self.settle_drains(now);
             }
+            Observation::Strays(strays) => {
+                self.documents.observe_strays(strays);
+                self.revision += 1;
+            }
             Observation::Failing { watch, error } => {
                 self.failing.insert(watch, error);
                 self.bump_if_unready();

@@ -167,7 +167,9 @@ impl Task {
         match &observation {
             Observation::Failing { watch, error } => tracing::warn!(%watch, %error, "consul fails"),
             Observation::Recovered { watch } => tracing::info!(%watch, "consul answers again"),
-            Observation::Instances { .. } | Observation::Documents { .. } => {}
+            Observation::Instances { .. }
+            | Observation::Documents { .. }
+            | Observation::Strays(_) => {}
         }
         self.apply(Event::Consul(observation));
     }

@@ -160,16 +160,9 @@ impl Watching {
         }
     }
 
-    /// Until each of the five subtrees was read once.
+    /// Until each subtree was read once.
     pub fn wait_for_subtrees(&mut self) {
-        let mut missing: BTreeSet<Subtree> = [
-            Subtree::Services,
-            Subtree::Routes,
-            Subtree::Tuning,
-            Subtree::OperatorDrain,
-            Subtree::Pod,
-        ]
-        .into();
+        let mut missing: BTreeSet<Subtree> = Subtree::ALL.into();
         while !missing.is_empty() {
             let (_, observation) = self.wait_for("all subtrees", |observation| {
                 matches!(observation, Observation::Documents { .. })

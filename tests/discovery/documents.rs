@@ -104,6 +104,27 @@ fn a_wrong_document_changes_nothing_is_named_and_hurts_no_other() {
 }
 
 #[test]
+fn a_key_that_nobody_reads_is_named_until_it_is_gone() {
+    let agent = Agent::start();
+    let origin = Origin::fixed("ok");
+    let rota = start(&agent);
+    document(&agent, "service/app", &service(&origin));
+    document(&agent, "services/app", &service(&origin));
+    document(&agent, "routes/app", "host = \"*\"\nservice = \"app\"");
+    eventually_says(&rota, "a", "ok");
+    eventually("it is named", || {
+        let status = rota.admin_get("/v1/status").text();
+        status.contains("kv:rota/test/config/service\"")
+    });
+    assert_eq!(rota.metric("rota_config_errors", &[]), 1.0);
+    assert!(rota.log().contains("nobody reads this"), "{}", rota.log());
+    agent.delete(&format!("{PREFIX}/config/service/app"));
+    eventually("nothing is wrong any more", || {
+        rota.metric("rota_config_errors", &[]) == 0.0
+    });
+}
+
+#[test]
 fn of_two_documents_that_claim_one_host_the_older_wins_and_the_loser_is_named() {
     let agent = Agent::start();
     let (one, two) = (Origin::fixed("one"), Origin::fixed("two"));

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consulrs::api::features::Blocking;
-use consulrs::api::kv::requests::{DeleteKeyRequest, ReadKeyRequest, SetKeyRequest};
+use consulrs::api::kv::requests::{
+    DeleteKeyRequest, ReadKeyRequest, ReadKeysRequest, SetKeyRequest,
+};
 use http_02::{Response, StatusCode};
 use rustify::endpoint::Endpoint;
 use rustify::errors::ClientError;
@@ -185,15 +187,11 @@ impl Client {
         subtree: Subtree,
         when: When,
     ) -> Result<Reply<Vec<Document>>, ConsulError> {
-        let (below, depth) = match subtree {
-            Subtree::Services => ("config/services/", Depth::Below),
-            Subtree::Routes => ("config/routes/", Depth::Below),
-            Subtree::Domains => ("config/domains/", Depth::Below),
-            Subtree::Tuning => ("config/tuning", Depth::Key),
-            Subtree::OperatorDrain => ("operator/drain/", Depth::Below),
-            Subtree::Pod => ("pod", Depth::Key),
+        let depth = match subtree.key().ends_with('/') {
+            true => Depth::Below,
+            false => Depth::Key,
         };
-        let key = format!("{}/{below}", self.settings.prefix);
+        let key = format!("{}/{}", self.settings.prefix, subtree.key());
         match depth {
             Depth::Below => self.below(&key, when).await,
             Depth::Key => self.key(&key, when).await,
@@ -211,6 +209,28 @@ impl Client {
             .await?;
         // Consul's own interface makes a key for the folder itself.
         reply.content.retain(|document| !document.name.is_empty());
+        Ok(reply)
+    }
+
+    /// What stands right below a key that ends with a slash, named from the prefix on: a folder ends with a slash.
+    pub(super) async fn keys(
+        &self,
+        below: &str,
+        when: When,
+    ) -> Result<Reply<Vec<String>>, ConsulError> {
+        let request = ReadKeysRequest {
+            key: format!("{}/{below}", self.settings.prefix),
+            keys: true,
+            separator: Some("/".into()),
+            dc: self.settings.datacenter.clone(),
+            ..ReadKeysRequest::default()
+        };
+        let envelope = self.watching(when, Missing::IsAnEmptyList)?;
+        let reply = self.ask(request, envelope).await?;
+        let mut reply = reply.read(parse::whole::<Vec<String>>).await?;
+        let prefix = format!("{}/", self.settings.prefix);
+        let below_prefix = |key: &String| key.strip_prefix(&prefix).map(str::to_owned);
+        reply.content = reply.content.iter().filter_map(below_prefix).collect();
         Ok(reply)
     }
 

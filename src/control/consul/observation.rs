@@ -17,6 +17,8 @@ pub enum Observation {
         subtree: Subtree,
         documents: Vec<Document>,
     },
+    /// What stands right below `config/` and nobody reads: `service/` (a folder), `tunign` (a key).
+    Strays(Vec<String>),
     /// A watch began to fail (after it had worked, or at the start); said once per change of state.
     Failing { watch: String, error: String },
     /// A failing watch works again.
@@ -38,6 +40,29 @@ pub enum Subtree {
     OperatorDrain,
     /// `pod`: the pod's id, at most one document, its name empty. Missing where it was = Consul lost its state.
     Pod,
+}
+
+impl Subtree {
+    pub const ALL: [Subtree; 6] = [
+        Subtree::Services,
+        Subtree::Routes,
+        Subtree::Domains,
+        Subtree::Tuning,
+        Subtree::OperatorDrain,
+        Subtree::Pod,
+    ];
+
+    /// Its key below the prefix; one that ends with a slash has documents below it.
+    pub fn key(self) -> &'static str {
+        match self {
+            Subtree::Services => "config/services/",
+            Subtree::Routes => "config/routes/",
+            Subtree::Domains => "config/domains/",
+            Subtree::Tuning => "config/tuning",
+            Subtree::OperatorDrain => "operator/drain/",
+            Subtree::Pod => "pod",
+        }
+    }
 }
 
 /// One KV entry below a subtree.

@@ -34,17 +34,7 @@ impl fmt::Display for Topic {
                 }
                 ("", &service.datacenter)
             }
-            Topic::Subtree(subtree) => (
-                match subtree {
-                    Subtree::Services => "config/services",
-                    Subtree::Routes => "config/routes",
-                    Subtree::Domains => "config/domains",
-                    Subtree::Tuning => "config/tuning",
-                    Subtree::OperatorDrain => "operator/drain",
-                    Subtree::Pod => "pod",
-                },
-                &None,
-            ),
+            Topic::Subtree(subtree) => (subtree.key().trim_end_matches('/'), &None),
             Topic::AllChecks(datacenter) => ("checks of all services", datacenter),
             Topic::AllServices(datacenter) => ("names of all services", datacenter),
         };

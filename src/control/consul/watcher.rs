@@ -1,4 +1,4 @@
-//! Which watches there are: the subtrees always, the services that are wanted, each by itself or all by a sweep.
+//! Which watches there are: the subtrees and what lies beside them always, the services that are wanted, each by itself or all by a sweep.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -15,25 +15,16 @@ use super::follow::follow;
 use super::observation::{Observation, Subtree};
 use super::subject::{Outlet, Subject, Topic};
 use super::sweep::{READERS, Sweep};
-use super::watch::{ServiceWatch, SubtreeWatch};
+use super::watch::{ServiceWatch, StrayWatch, SubtreeWatch};
 use crate::config::{Consul, ConsulService};
 use crate::telemetry::Vitals;
 
 /// Observations that wait for the control plane; beyond it the watches wait.
 const OBSERVATIONS: usize = 256;
-/// Connections that no service gets: the subtrees, the fleet's ticket keys, the probe, one for questions between.
-const RESERVED: usize = SUBTREES.len() + 3;
+/// Connections that no service gets: the subtrees, what lies beside them, the fleet's ticket keys, the probe, one for questions between.
+const RESERVED: usize = Subtree::ALL.len() + 4;
 /// How often an agent is asked whether it is there at all.
 const PROBE_EACH: Duration = Duration::from_secs(2);
-
-const SUBTREES: [Subtree; 6] = [
-    Subtree::Services,
-    Subtree::Routes,
-    Subtree::Domains,
-    Subtree::Tuning,
-    Subtree::OperatorDrain,
-    Subtree::Pod,
-];
 
 /// All watches of one agent; they end when it is dropped.
 pub struct Watcher {
@@ -91,7 +82,12 @@ impl Watcher {
                 subject: Subject::new(Topic::Subtree(subtree), outlet.clone()),
             }))
         };
-        let mut always: Vec<Task> = SUBTREES.into_iter().map(subtree).collect();
+        let mut always: Vec<Task> = Subtree::ALL.into_iter().map(subtree).collect();
+        always.push(Task::spawn(follow(StrayWatch {
+            client: client.clone(),
+            observations: outlet.observations.clone(),
+            known: Vec::new(),
+        })));
         always.push(Task::spawn(probe(client.clone(), outlet.clone())));
         let watcher = Watcher {
             client,

@@ -72,6 +72,21 @@ fn a_route_to_an_unknown_service_is_named_and_has_nobody() {
 }
 
 #[test]
+fn what_nobody_reads_is_named_for_as_long_as_it_is_there() {
+    let mut world = World::with_consul("");
+    let strays = |names: &[&str]| {
+        let names = names.iter().map(ToString::to_string).collect();
+        Event::Consul(Observation::Strays(names))
+    };
+    world.apply(strays(&["service/", "tunign"]));
+    let mistakes = world.mistakes();
+    assert!(mistakes["kv:rota/p/config/service"].contains("known are services/NAME"));
+    assert!(mistakes["kv:rota/p/config/tunign"].ends_with("(ignored)"));
+    world.apply(strays(&[]));
+    assert!(world.mistakes().is_empty());
+}
+
+#[test]
 fn a_subtree_that_becomes_empty_is_doubted_as_a_whole() {
     let mut world = World::with_consul("");
     world.documents(Subtree::Routes, &[("a", ROUTE, 1)]);

@@ -134,6 +134,7 @@ fn every_document_in_readme_is_accepted() {
         let read = match name.split_once('/') {
             Some(("services", name)) => document::service(name, bytes).err(),
             Some(("routes", name)) => document::route(name, bytes).err(),
+            Some(("domains", name)) => document::domain(name, bytes).err(),
             _ if name == "tuning" => document::tuning(bytes, &Tuning::default()).err(),
             _ => panic!("{key} is no document's key"),
         };

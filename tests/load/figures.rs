@@ -14,7 +14,7 @@ use crate::support::{Origin, Rota, eventually};
 use crate::{alone, echo_or, still_echoes, websocket};
 
 /// `PREFIX_ROUNDS` and the like, for a shorter or longer run.
-fn setting(name: &str, otherwise: u64) -> u64 {
+pub fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
 }
 
@@ -151,7 +151,7 @@ fn server_killed_under_5000_requests_a_second() {
 }
 
 /// CPU time so far of the data plane's threads and of all others.
-fn cpu_by_plane(rota: &Rota) -> (f64, f64) {
+pub fn cpu_by_plane(rota: &Rota) -> (f64, f64) {
     let (mut workers, mut others) = (0.0, 0.0);
     for thread in fs::read_dir(format!("/proc/{}/task", rota.pid())).unwrap() {
         let read = |file| fs::read_to_string(thread.as_ref().unwrap().path().join(file));

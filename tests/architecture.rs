@@ -59,7 +59,12 @@ const DOORS: &[(&str, &[&str])] = &[
     ("hickory_resolver", &["control/resolve.rs"]),
     (
         "rcgen",
-        &["app/demo.rs", "app/demo", "control/acme/request.rs"],
+        &[
+            "app/demo.rs",
+            "app/demo",
+            "certs/proof.rs",
+            "control/acme/request.rs",
+        ],
     ),
     (
         "instant_acme",

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rota::certs::CertStore;
+use rota::certs::{CertStore, wants};
 use rota::dial::Stream;
 use rota::drain;
 use rota::proxy::Start;
@@ -133,6 +133,7 @@ fn start(snapshot: Snapshot) -> Start {
         workers: 1,
         table: swap::channel(snapshot).1,
         certificates: swap::channel(CertStore::default()).1,
+        wants: wants::channel().0,
         vitals: Arc::new(Vitals::new(1)),
         gate: drain::channel().1,
         passive: mpsc::channel(1).0,

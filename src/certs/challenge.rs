@@ -1,7 +1,13 @@
-//! What a CA is shown as proof that names are ours: http-01 (RFC 8555 section 8.3). Hot path only for its own path.
+//! What a CA is shown as proof that names are ours: http-01 (RFC 8555 section 8.3) and tls-alpn-01 (RFC 8737); and which names those
+//! are. Hot path only for its own path and protocol, and for handshakes without a certificate.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+
+use super::proof::Proof;
 
 /// Where a CA asks. Nothing below it is ever carried to a server while certificates are ordered.
 pub const PATH: &str = "/.well-known/acme-challenge/";
@@ -15,6 +21,20 @@ pub struct Challenges {
     thumbprint: Option<Box<str>>,
     /// Lower case.
     names: HashSet<Arc<str>>,
+    /// Those of `names` that are wildcards, by what follows `*.`.
+    wildcards: HashMap<Box<str>, Arc<str>>,
+    /// By name.
+    proofs: HashMap<Arc<str>, Proof>,
+    wait: Duration,
+}
+
+/// A name that may have a certificate and has none yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pending {
+    /// As it is ordered, so perhaps a wildcard.
+    pub(super) name: Arc<str>,
+    /// How long a handshake waits for it.
+    pub(super) wait: Duration,
 }
 
 /// What is to be said to a request.
@@ -28,12 +48,39 @@ pub enum HttpProof {
 }
 
 impl Challenges {
-    /// Takes the names that may have a certificate, in lower case.
-    pub fn new(thumbprint: Option<&str>, names: impl IntoIterator<Item = Arc<str>>) -> Challenges {
+    /// Takes the names that may have a certificate, in lower case, wildcards among them; what is pending by tls-alpn-01; and how
+    /// long the handshake of a client waits for a certificate that is not there yet, 0: not at all.
+    pub fn new(
+        thumbprint: Option<&str>,
+        names: impl IntoIterator<Item = Arc<str>>,
+        proofs: impl IntoIterator<Item = Proof>,
+        wait: Duration,
+    ) -> Challenges {
+        let names: HashSet<Arc<str>> = names.into_iter().collect();
+        let suffix = |name: &Arc<str>| Some((name.strip_prefix("*.")?.into(), name.clone()));
+        let named = |proof: Proof| (proof.name().clone(), proof);
         Challenges {
             thumbprint: thumbprint.map(Into::into),
-            names: names.into_iter().collect(),
+            wildcards: names.iter().filter_map(suffix).collect(),
+            names,
+            proofs: proofs.into_iter().map(named).collect(),
+            wait,
         }
+    }
+
+    /// The settings of a handshake in which a CA is shown the proof for this name; None: none is pending.
+    pub(super) fn tls(&self, name: &str) -> Option<&Arc<ServerConfig>> {
+        self.proofs.get(name).map(Proof::settings)
+    }
+
+    /// Takes a name in lower case; None: it may not have a certificate.
+    pub(super) fn pending(&self, name: &str) -> Option<Pending> {
+        let exact = self.names.get(name);
+        let wildcard = || self.wildcards.get(name.split_once('.')?.1);
+        Some(Pending {
+            name: exact.or_else(wildcard)?.clone(),
+            wait: self.wait,
+        })
     }
 
     fn answer(&self, host: &str, token: &str) -> HttpProof {
@@ -69,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_token_is_answered_for_a_name_that_may_have_a_certificate_and_for_no_other() {
-        let challenges = Challenges::new(Some("thumb"), ["a.test".into()]);
+        let challenges = Challenges::new(Some("thumb"), ["a.test".into()], [], Duration::ZERO);
         let asked = |host: &str, path: &str| challenges.http(host, path);
         let proof = HttpProof::Proven("to-k_en1.thumb".into());
         assert_eq!(
@@ -95,7 +142,21 @@ mod tests {
         let none = Challenges::default();
         let path = "/.well-known/acme-challenge/token";
         assert_eq!(none.http("a.test", path), HttpProof::NotAsked);
-        let no_account = Challenges::new(None, ["a.test".into()]);
+        let no_account = Challenges::new(None, ["a.test".into()], [], Duration::ZERO);
         assert_eq!(no_account.http("a.test", path), HttpProof::Refused);
+    }
+
+    #[test]
+    fn a_name_is_pending_if_it_or_its_wildcard_may_have_a_certificate() {
+        let wait = Duration::from_secs(5);
+        let names = ["a.test".into(), "*.b.test".into()];
+        let challenges = Challenges::new(None, names, [], wait);
+        let pending = |name| challenges.pending(name).map(|one| one.name.to_string());
+        assert_eq!(pending("a.test").unwrap(), "a.test");
+        assert_eq!(pending("x.b.test").unwrap(), "*.b.test");
+        assert_eq!(challenges.pending("a.test").unwrap().wait, wait);
+        for name in ["b.test", "x.y.b.test", "x.a.test", "test", ""] {
+            assert_eq!(pending(name), None, "{name}");
+        }
     }
 }

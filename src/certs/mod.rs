@@ -9,18 +9,22 @@ pub mod certificate;
 pub mod challenge;
 pub mod load;
 pub mod mistake;
+pub mod proof;
 pub mod server;
 pub mod store;
 pub mod tickets;
+pub mod wants;
 mod x509;
 
 #[cfg(test)]
 mod fixture;
 
-pub use accept::{AcceptError, accept};
+pub use accept::{AcceptError, Accepted, Entrance, accept};
 pub use certificate::Certificate;
 pub use load::load;
 pub use mistake::{CertMistake, CertWarning, PlacedMistake};
+pub use proof::Proof;
 pub use server::server_config;
 pub use store::{CertStore, CertStoreBuilder};
 pub use tickets::TicketKeys;
+pub use wants::Wants;

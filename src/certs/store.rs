@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls::ServerConfig;
+
 use super::certificate::Certificate;
-use super::challenge::{Challenges, HttpProof};
+use super::challenge::{Challenges, HttpProof, Pending};
 use super::mistake::{CertMistake, CertWarning};
 
 /// The longest name DNS can carry (RFC 1035 section 2.3.4), in octets; a longer one is nobody's.
@@ -60,6 +62,16 @@ impl CertStore {
     /// What a CA is to be answered, if this is its question.
     pub fn http_proof(&self, host: &str, path_and_query: &str) -> HttpProof {
         self.challenges.http(host, path_and_query)
+    }
+
+    /// The settings of a handshake by which a CA is shown a proof for this name, in lower case; None: none is pending.
+    pub(super) fn tls_proof(&self, name: &str) -> Option<&Arc<ServerConfig>> {
+        self.challenges.tls(name)
+    }
+
+    /// For a name, in lower case, that [`CertStore::knows`] not: whether it may have a certificate. None: it is a stranger's.
+    pub(super) fn pending(&self, name: &str) -> Option<Pending> {
+        self.challenges.pending(name)
     }
 
     /// This store with further certificates on some listeners, whose names it does not have already, and with what can be proven.

@@ -1,6 +1,7 @@
 //! `[acme]`: who issues certificates, how names are proven, and what seals them; `[[domain]]`: which names may have one.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use super::model::{
     Acme, Challenge, Directory, DnsHook, DomainEntry, DomainName, Eab, KeyType, Preflight,
@@ -24,6 +25,7 @@ pub(super) const KEYS: &[&str] = &[
     "key_type",
     "domain_orders",
     "account_orders",
+    "wait",
 ];
 
 /// Of `[acme.fallback]`.
@@ -37,6 +39,10 @@ const DIRECTORY: &str = "\"https://HOST/PATH\", the URL of an ACME directory";
 const CONTACT: &str = "\"mailto:NAME@HOST\"";
 const NAME: &str = "a host name of two labels or more, such as \"shop.example.com\"";
 const HOOK: &str = "a list of texts: a program's path and its arguments";
+
+/// How long a handshake waits for a certificate; no CA is faster than a second, no client stays for a minute.
+const WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Expiry notices need few readers; a CA takes hardly more.
 const MAX_CONTACTS: usize = 10;
@@ -84,6 +90,9 @@ pub(super) fn read(from: &Section<'_>) -> Acme {
         key_type: from.word("key_type", &KEY_TYPES).unwrap_or(KeyType::P256),
         domain_orders: read_budget(from, "domain_orders", DOMAIN_ORDERS),
         account_orders: read_budget(from, "account_orders", ACCOUNT_ORDERS),
+        wait: from
+            .duration("wait", Duration::ZERO..=LONGEST_WAIT)
+            .unwrap_or(WAIT),
     }
 }
 

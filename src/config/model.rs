@@ -105,6 +105,8 @@ pub struct Acme {
     pub domain_orders: Option<NonZeroUsize>,
     /// Orders that the account may begin within three hours; None: any number.
     pub account_orders: Option<NonZeroUsize>,
+    /// How long a handshake waits for the certificate of a name that may have one; 0: not at all.
+    pub wait: Duration,
 }
 
 /// One CA, `[acme]` or `[acme.fallback]`.

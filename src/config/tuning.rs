@@ -19,6 +19,7 @@ pub(super) const LIMITS: &[&str] = &[
     "body_bytes",
     "body_rate",
     "pool",
+    "waiting_handshakes",
 ];
 
 pub(super) const TIMEOUTS: &[&str] = &[
@@ -90,6 +91,9 @@ fn read_limits(from: &Section<'_>, base: &Limits) -> Limits {
             .size("body_rate", 0..=1 << 30)
             .unwrap_or(base.body_rate),
         pool: from.number("pool", 0..=1_000_000).unwrap_or(base.pool),
+        waiting_handshakes: from
+            .number("waiting_handshakes", 0..=100_000)
+            .unwrap_or(base.waiting_handshakes),
     }
 }
 

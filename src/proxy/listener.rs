@@ -17,7 +17,7 @@ use super::io::Io;
 use super::plan::{Peer, TlsFacts};
 use super::proxy_protocol;
 use super::worker::{Open, Place, Worker};
-use crate::certs::{self, AcceptError};
+use crate::certs::{self, AcceptError, Accepted, Entrance};
 use crate::dial::Stream;
 use crate::routing::ListenerPolicy;
 use crate::telemetry::ListenerCells;
@@ -172,18 +172,18 @@ async fn serve(
         )
         .await;
     };
-    let handshake = certs::accept(
-        stream,
-        config.clone(),
-        &worker.certificates,
-        &door.policy.name,
-    );
+    let entrance = Entrance {
+        config: config.clone(),
+        store: &worker.certificates,
+        listener: &door.policy.name,
+        wants: &worker.wants,
+        waiting_handshakes: worker.table.load().limits.waiting_handshakes,
+    };
+    let handshake = certs::accept(stream, &entrance);
     let encrypted = match tokio::time::timeout_at(deadline, handshake).await {
-        Ok(Ok(encrypted)) => encrypted,
-        Ok(Err(AcceptError::UnknownName)) => return door.cells.handshake(Handshake::UnknownName),
-        Ok(Err(AcceptError::NoCertificate | AcceptError::Failed(_))) => {
-            return door.cells.handshake(Handshake::Failed);
-        }
+        Ok(Ok(Accepted::Client(encrypted))) => encrypted,
+        Ok(Ok(Accepted::Proof)) => return door.cells.handshake(Handshake::Proof),
+        Ok(Err(error)) => return door.cells.handshake(end_of(&error)),
         Err(_) => return door.cells.handshake(Handshake::TimedOut),
     };
     let session = encrypted.get_ref().1;
@@ -216,6 +216,15 @@ async fn client_behind(
     }
     let read = tokio::time::timeout_at(deadline, proxy_protocol::read(stream)).await;
     Some(read.ok()?.ok()?.unwrap_or(front))
+}
+
+fn end_of(error: &AcceptError) -> Handshake {
+    match error {
+        AcceptError::UnknownName => Handshake::UnknownName,
+        AcceptError::NotYet => Handshake::NotYet,
+        AcceptError::TooManyWaiting => Handshake::TooManyWaiting,
+        AcceptError::NoCertificate | AcceptError::Failed(_) => Handshake::Failed,
+    }
 }
 
 fn kind_of(session: &rustls::ServerConnection) -> Handshake {

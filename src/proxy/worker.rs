@@ -19,7 +19,7 @@ use super::http2::upstream::Lanes;
 use super::listener;
 use super::pool::Pool;
 use super::scratch::Scratches;
-use crate::certs::CertStore;
+use crate::certs::{CertStore, Wants};
 use crate::drain::{Gate, Phase};
 use crate::routing::swap::Reader;
 use crate::routing::{Limits, ListenerPolicy, Method, PassiveReport, Service, Snapshot, WorkerId};
@@ -37,6 +37,8 @@ pub struct Start {
     pub workers: usize,
     pub table: Reader<Snapshot>,
     pub certificates: Reader<CertStore>,
+    /// Names whose certificates clients wait for, of the whole process.
+    pub wants: Wants,
     pub vitals: Arc<Vitals>,
     pub gate: Gate,
     pub passive: mpsc::Sender<PassiveReport>,
@@ -67,6 +69,7 @@ pub struct Worker {
     pub workers: usize,
     pub table: Reader<Snapshot>,
     pub certificates: Reader<CertStore>,
+    pub wants: Wants,
     pub vitals: Arc<Vitals>,
     pub passive: mpsc::Sender<PassiveReport>,
     pub pool: RefCell<Pool>,
@@ -150,6 +153,7 @@ impl Worker {
             workers: start.workers,
             table: start.table,
             certificates: start.certificates,
+            wants: start.wants,
             vitals: start.vitals,
             passive: start.passive,
             pool: RefCell::default(),

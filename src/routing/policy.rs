@@ -25,6 +25,8 @@ pub struct Limits {
     pub body_rate: u64,
     /// Idle connections to servers in the whole process; beyond it the oldest is closed.
     pub pool: usize,
+    /// TLS handshakes that wait for a certificate that is being ordered; beyond it they are refused at once.
+    pub waiting_handshakes: usize,
 }
 
 /// The most fields a head may have, whatever `head_fields` says.
@@ -40,6 +42,7 @@ impl Default for Limits {
             body_bytes: None,
             body_rate: 256,
             pool: 4096,
+            waiting_handshakes: 256,
         }
     }
 }

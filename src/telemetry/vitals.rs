@@ -16,17 +16,26 @@ pub enum Handshake {
     Tls12Resumed,
     /// The name was unknown (`unrecognized_name`).
     UnknownName,
+    /// The name may have a certificate, which did not come in time (`unrecognized_name`).
+    NotYet,
+    /// The same, refused at once: `limits.waiting_handshakes` waited already.
+    TooManyWaiting,
+    /// A CA's, who was shown a proof for a name.
+    Proof,
     TimedOut,
     Failed,
 }
 
 impl Handshake {
-    pub const ALL: [Handshake; 7] = [
+    pub const ALL: [Handshake; 10] = [
         Handshake::Tls13Full,
         Handshake::Tls13Resumed,
         Handshake::Tls12Full,
         Handshake::Tls12Resumed,
         Handshake::UnknownName,
+        Handshake::NotYet,
+        Handshake::TooManyWaiting,
+        Handshake::Proof,
         Handshake::TimedOut,
         Handshake::Failed,
     ];
@@ -39,6 +48,9 @@ impl Handshake {
             Handshake::Tls12Full => ("1.2", "false", "ok"),
             Handshake::Tls12Resumed => ("1.2", "true", "ok"),
             Handshake::UnknownName => ("", "false", "unrecognized_name"),
+            Handshake::NotYet => ("", "false", "no_certificate_yet"),
+            Handshake::TooManyWaiting => ("", "false", "too_many_waiting"),
+            Handshake::Proof => ("", "false", "proof"),
             Handshake::TimedOut => ("", "false", "timeout"),
             Handshake::Failed => ("", "false", "failed"),
         }

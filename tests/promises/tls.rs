@@ -1,6 +1,7 @@
 //! TLS at the edge: the right certificate for each name, both versions, both protocols, and no doubt about whose request it is.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Request};
 use rustls::version::{TLS12, TLS13};
@@ -361,4 +362,49 @@ fn a_key_of_another_certificate_is_named_and_nothing_starts() {
         .filter(|line| line.contains(key.to_str().unwrap()))
         .collect();
     assert_eq!(named.len(), 1, "one line with the path: {log}");
+}
+
+/// `[acme]` with a CA that nobody reaches, and a domain whose certificate therefore never comes.
+fn ordering(wait: &str) -> String {
+    format!(
+        "[node]\nstate_dir = \"state\"\n[acme]\ndirectory = \"https://127.0.0.1:1/\"\nwait = \"{wait}\"\n\
+         [[domain]]\nname = \"later.test\"\n"
+    )
+}
+
+#[test]
+fn a_name_whose_certificate_does_not_come_is_refused_after_its_wait_and_a_strangers_at_once() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let rota = start_with(&authority, &origin, &ordering("300ms"));
+    let told = rustls::Error::AlertReceived(rustls::AlertDescription::UnrecognisedName);
+    for (name, outcome, waits) in [
+        ("later.test", "no_certificate_yet", true),
+        ("stranger.test", "unrecognized_name", false),
+    ] {
+        let begun = Instant::now();
+        assert_eq!(why_not(&rota, &authority.client(name)), told, "{name}");
+        assert_eq!(
+            begun.elapsed() >= Duration::from_millis(300),
+            waits,
+            "{name}"
+        );
+        eventually("it is counted", || {
+            rota.metric("rota_tls_handshakes_total", &[("outcome", outcome)]) == 1.0
+        });
+    }
+}
+
+#[test]
+fn beyond_limits_waiting_handshakes_a_name_without_a_certificate_is_refused_at_once() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let more = ordering("1m") + "[limits]\nwaiting_handshakes = 0\n";
+    let rota = start_with(&authority, &origin, &more);
+    let told = rustls::Error::AlertReceived(rustls::AlertDescription::UnrecognisedName);
+    assert_eq!(why_not(&rota, &authority.client("later.test")), told);
+    eventually("it is counted", || {
+        rota.metric(
+            "rota_tls_handshakes_total",
+            &[("outcome", "too_many_waiting")],
+        ) == 1.0
+    });
 }

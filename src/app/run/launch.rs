@@ -14,7 +14,7 @@ use crate::app::checked;
 use crate::app::secrets::unusable_tokens;
 use crate::app::signals::Signals;
 use crate::app::sockets::Group;
-use crate::certs::{self, CertStore, TicketKeys};
+use crate::certs::{self, CertStore, TicketKeys, wants};
 use crate::config::{AccessLog, Config};
 use crate::control::acme::Overview;
 use crate::drain;
@@ -94,6 +94,8 @@ impl Process {
         passive: &mpsc::Sender<PassiveReport>,
     ) -> Result<(), String> {
         let open = Arc::new(AtomicUsize::new(0));
+        // Whatever may have a certificate is ordered ahead: nobody has to hear what clients ask for first.
+        let (wants, _) = wants::channel();
         for id in 0..workers {
             let (sender, orders) = mpsc::channel(ORDERS);
             let start = proxy::Start {
@@ -101,6 +103,7 @@ impl Process {
                 workers,
                 table: self.table.clone(),
                 certificates: self.certificate_reader.clone(),
+                wants: wants.clone(),
                 vitals: self.vitals.clone(),
                 gate: self.gate.clone(),
                 passive: passive.clone(),

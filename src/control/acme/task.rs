@@ -263,7 +263,11 @@ impl Task {
     fn publish(&mut self) {
         let thumbprint = self.authority.as_ref().map(|one| one.thumbprint());
         let names = self.model.standings().map(|(name, _)| name.as_str().into());
-        let challenges = Challenges::new(thumbprint, names);
+        let wait = self
+            .settings
+            .as_ref()
+            .map_or(Duration::ZERO, |one| one.wait);
+        let challenges = Challenges::new(thumbprint, names, [], wait);
         let store = self.own.joined(
             &self.listeners,
             self.ordered.values(),

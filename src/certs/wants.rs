@@ -1,0 +1,151 @@
+//! Names that clients ask for before their certificate is there: told to whoever orders, while a bounded number of handshakes waits.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+/// Names that were told and that nobody has taken yet. At it, a name is told by the next client who asks for it.
+pub const TOLD: usize = 256;
+
+/// What all workers share; locked only by handshakes that have to wait.
+#[derive(Clone, Debug)]
+pub struct Wants(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    told: mpsc::Sender<Arc<str>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    handshakes: usize,
+    names: HashMap<Arc<str>, Wanted>,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    handshakes: usize,
+    is_told: bool,
+}
+
+/// The handle, and where its names come out: once for as long as anybody waits, as [`super::challenge::Challenges::new`] was given
+/// them. Whoever orders may have a name twice, when clients came back after their wait.
+pub fn channel() -> (Wants, mpsc::Receiver<Arc<str>>) {
+    let (told, taken) = mpsc::channel(TOLD);
+    let shared = Shared {
+        told,
+        waiting: Mutex::default(),
+    };
+    (Wants(Arc::new(shared)), taken)
+}
+
+impl Wants {
+    /// A place among `limit` waiting handshakes; None: all are taken. The name is told unless it was for somebody who still waits.
+    pub(super) fn wait_for(&self, name: &Arc<str>, limit: usize) -> Option<Place> {
+        let mut waiting = self.0.lock();
+        if waiting.handshakes >= limit {
+            return None;
+        }
+        waiting.handshakes += 1;
+        let wanted = waiting.names.entry(name.clone()).or_default();
+        wanted.handshakes += 1;
+        if !wanted.is_told {
+            // Full or nobody there: the certificate may come all the same.
+            wanted.is_told = self.0.told.try_send(name.clone()).is_ok();
+        }
+        drop(waiting);
+        Some(Place {
+            shared: self.0.clone(),
+            name: name.clone(),
+        })
+    }
+
+    /// Handshakes that wait now.
+    pub fn waiting(&self) -> usize {
+        self.0.lock().handshakes
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One handshake that waits, until dropped.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct Place {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiting = self.shared.lock();
+        waiting.handshakes -= 1;
+        if let Entry::Occupied(mut wanted) = waiting.names.entry(self.name.clone()) {
+            wanted.get_mut().handshakes -= 1;
+            if wanted.get().handshakes == 0 {
+                wanted.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_told_once_while_anybody_waits_for_it() {
+        let (wants, mut taken) = channel();
+        let (one, other): (Arc<str>, Arc<str>) = ("one.test".into(), "other.test".into());
+        let first = wants.wait_for(&one, 10).unwrap();
+        let second = wants.wait_for(&one, 10).unwrap();
+        let third = wants.wait_for(&other, 10).unwrap();
+        assert_eq!(wants.waiting(), 3);
+        assert_eq!(taken.try_recv().unwrap(), one);
+        assert_eq!(taken.try_recv().unwrap(), other);
+        drop((first, third));
+        let fourth = wants.wait_for(&one, 10).unwrap();
+        assert!(taken.try_recv().is_err(), "the second still waits");
+        drop((second, fourth));
+        assert_eq!(wants.waiting(), 0);
+        let _again = wants.wait_for(&one, 10).unwrap();
+        assert_eq!(taken.try_recv().unwrap(), one);
+    }
+
+    #[test]
+    fn beyond_the_limit_nobody_waits_and_a_place_is_given_back() {
+        let (wants, _taken) = channel();
+        let name: Arc<str> = "one.test".into();
+        let held: Vec<_> = (0..2).map(|_| wants.wait_for(&name, 2).unwrap()).collect();
+        assert!(wants.wait_for(&name, 2).is_none());
+        drop(held);
+        assert!(wants.wait_for(&name, 2).is_some());
+        assert!(wants.wait_for(&name, 0).is_none());
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_told_by_the_next_who_asks() {
+        let (wants, mut taken) = channel();
+        let names: Vec<Arc<str>> = (0..=TOLD).map(|n| format!("{n}.test").into()).collect();
+        let held: Vec<_> = names
+            .iter()
+            .map(|name| wants.wait_for(name, 1000))
+            .collect();
+        let last = names.last().unwrap();
+        taken.try_recv().unwrap();
+        let _next = wants.wait_for(last, 1000);
+        let mut told = Vec::new();
+        while let Ok(name) = taken.try_recv() {
+            told.push(name);
+        }
+        assert_eq!(told.last().unwrap(), last);
+        drop(held);
+    }
+}

@@ -15,8 +15,8 @@ use super::sockets::{Opened, Refused, Taken, open_group};
 use crate::admin::AdminListener;
 use crate::certs::CertStore;
 use crate::config::{
-    ActiveCheck, Admin, AdminAddress, Config, Listener, Node, RouteEntry, ServerEntry, ServerHost,
-    ServerSource, ServiceEntry, ServiceProtocol, ServiceTls, Tuning,
+    ActiveCheck, Admin, AdminAddress, Config, Listener, ListenerTls, Node, RouteEntry, ServerEntry,
+    ServerHost, ServerSource, ServiceEntry, ServiceProtocol, ServiceTls, Tuning,
 };
 use crate::routing::{HostPattern, ListenerPolicy, Prefix, Scheme, ServiceName};
 
@@ -217,6 +217,7 @@ fn listener(name: &str, address: SocketAddr, scheme: Scheme) -> Listener {
             proxy_protocol: false,
         }),
         certificates: Vec::new(),
+        tls: ListenerTls::default(),
     }
 }
 

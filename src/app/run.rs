@@ -19,7 +19,7 @@ use self::reading::Reading;
 use super::signals::{Signal, Signals};
 use super::sockets::{Group, Opened};
 use crate::admin::AdminListener;
-use crate::certs::{CertStore, TicketKeys};
+use crate::certs::{CertStore, Terms, TicketKeys};
 use crate::config::Config;
 use crate::control::{self, acme::Overview};
 use crate::drain::{Drain, Gate, Phase};
@@ -88,11 +88,24 @@ struct Process {
     /// Listeners that were opened and that no worker has yet: their connections queue.
     queued: Vec<Group>,
     /// Listeners that workers accept from.
-    doors: BTreeMap<Arc<str>, Arc<ListenerPolicy>>,
+    doors: BTreeMap<Arc<str>, Door>,
     workers: Vec<JoinHandle<()>>,
     orders: Vec<mpsc::Sender<WorkerOrder>>,
     log: Option<access_log::AccessLog>,
     written: Option<Written>,
+}
+
+/// A listener that workers accept from.
+struct Door {
+    policy: Arc<ListenerPolicy>,
+    /// None: it speaks plain HTTP.
+    tls: Option<DoorTls>,
+}
+
+/// Its TLS settings, and the terms they were made by.
+struct DoorTls {
+    terms: Terms,
+    settings: Publisher<rustls::ServerConfig>,
 }
 
 impl Process {

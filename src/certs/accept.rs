@@ -7,6 +7,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
@@ -17,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::challenge::Pending;
+use super::identity::ClientIdentity;
 use super::proof;
 use super::store::CertStore;
 use super::wants::Wants;
@@ -25,9 +27,17 @@ use crate::routing::swap::Reader;
 /// What came of a handshake.
 #[derive(Debug)]
 pub enum Accepted {
-    Client(Box<TlsStream<TcpStream>>),
+    Client(Client),
     /// A CA was shown the proof for a name, and the connection is closed.
     Proof,
+}
+
+/// One that was let in.
+#[derive(Debug)]
+pub struct Client {
+    pub stream: Box<TlsStream<TcpStream>>,
+    /// None: it showed no certificate.
+    pub identity: Option<ClientIdentity>,
 }
 
 /// Why a client's handshake came to nothing.
@@ -41,6 +51,9 @@ pub enum AcceptError {
     TooManyWaiting,
     /// The client named nobody and the listener has no certificate; it was told `handshake_failure`.
     NoCertificate,
+    /// The client showed no certificate where one is required (rustls sent `certificate_required`, or over TLS 1.2
+    /// `handshake_failure`), a wrong one, or resumed a session with one that has expired since.
+    ClientCertificate,
     /// Not TLS, no version or suite in common, a broken record (rustls sent its alert), or the connection ended.
     Failed(io::Error),
 }
@@ -54,6 +67,9 @@ impl fmt::Display for AcceptError {
                 f.write_str("too many handshakes wait for certificates that are not there yet")
             }
             AcceptError::NoCertificate => f.write_str("the listener has no certificate"),
+            AcceptError::ClientCertificate => {
+                f.write_str("the client showed no certificate that is believed")
+            }
             AcceptError::Failed(error) => write!(f, "{error}"),
         }
     }
@@ -97,10 +113,29 @@ async fn shake_hands(tcp: TcpStream, entrance: &Entrance<'_>) -> Result<Accepted
     }
     match certificate_is_there(entrance, hello.server_name()).await {
         Ok(()) => match start.into_stream(entrance.config.clone()).await {
-            Ok(stream) => Ok(Accepted::Client(Box::new(stream))),
-            Err(error) => Err(AcceptError::Failed(error)),
+            Ok(stream) => let_in(stream),
+            Err(error) => Err(failure(error)),
         },
         Err(refusal) => Err(refuse(start.io, refusal).await),
+    }
+}
+
+fn let_in(stream: TlsStream<TcpStream>) -> Result<Accepted, AcceptError> {
+    let identity = ClientIdentity::of(stream.get_ref().1, SystemTime::now());
+    Ok(Accepted::Client(Client {
+        identity: identity.map_err(|_| AcceptError::ClientCertificate)?,
+        stream: Box::new(stream),
+    }))
+}
+
+/// Whether it was the client's certificate: we verify nothing else here.
+fn failure(error: io::Error) -> AcceptError {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    match cause {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            AcceptError::ClientCertificate
+        }
+        _ => AcceptError::Failed(error),
     }
 }
 
@@ -166,7 +201,9 @@ async fn refuse(mut tcp: TcpStream, refusal: AcceptError) -> AcceptError {
         AcceptError::UnknownName | AcceptError::NotYet | AcceptError::TooManyWaiting => {
             &UNRECOGNIZED_NAME
         }
-        AcceptError::NoCertificate | AcceptError::Failed(_) => &HANDSHAKE_FAILURE,
+        AcceptError::NoCertificate | AcceptError::ClientCertificate | AcceptError::Failed(_) => {
+            &HANDSHAKE_FAILURE
+        }
     };
     if tcp.write_all(alert).await.is_ok() {
         let _ = tcp.shutdown().await;

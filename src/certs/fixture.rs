@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rcgen::{CertificateParams, KeyPair};
 
 use super::certificate::Certificate;
-use crate::config::{CertificateFiles, Listener};
+use crate::config::{CertificateFiles, Listener, ListenerTls};
 use crate::routing::{ListenerPolicy, Scheme};
 
 pub(super) struct Made {
@@ -47,6 +47,7 @@ pub(super) fn listener(name: &str, pairs: &[(&PathBuf, &PathBuf)]) -> Listener {
             trusted_proxies: Arc::new([]),
             proxy_protocol: false,
         }),
+        tls: ListenerTls::default(),
         certificates: pairs
             .iter()
             .map(|(certificate, key)| CertificateFiles {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::certificate::{Certificate, Key, parse_chain, parse_key};
-use super::mistake::{CertMistake, CertWarning, PlacedMistake};
+use super::mistake::{CertMistake, CertWarning, FileKey, PlacedMistake};
 use super::store::CertStore;
+use super::terms::Terms;
 use crate::config::{CertificateFiles, Listener};
 use crate::routing::Scheme;
 use crate::seal::Digest;
@@ -28,6 +29,14 @@ pub fn load(listeners: &[Listener], before: &CertStore) -> Result<CertStore, Vec
     for (number, listener) in listeners.iter().enumerate() {
         let name = &listener.policy.name;
         builder.listener(name);
+        match Terms::read(&listener.tls) {
+            Ok(terms) => builder.terms(name, terms),
+            Err(mistake) => mistakes.push(PlacedMistake {
+                listener: number,
+                key: FileKey::ClientCa,
+                mistake,
+            }),
+        }
         if listener.certificates.is_empty() && listener.policy.scheme == Scheme::Https {
             builder.warn(CertWarning::NoCertificates {
                 listener: name.to_string(),
@@ -40,7 +49,7 @@ pub fn load(listeners: &[Listener], before: &CertStore) -> Result<CertStore, Vec
             }
             mistakes.extend(found.into_iter().map(|mistake| PlacedMistake {
                 listener: number,
-                certificate: index,
+                key: FileKey::Certificates(index),
                 mistake,
             }));
         }
@@ -81,7 +90,8 @@ impl<'a> Files<'a> {
             return known.clone();
         }
         let key = self.key(&pair.key, mistakes);
-        let chain = read(&pair.certificate).and_then(|pem| parse_chain(&pem, &pair.certificate));
+        let chain =
+            read_file(&pair.certificate).and_then(|pem| parse_chain(&pem, &pair.certificate));
         let chain = told(chain, mistakes);
         let known = self.before.get(pair.certificate.as_path());
         let certificate = key.zip(chain).and_then(|(key, chain)| match known {
@@ -99,10 +109,11 @@ impl<'a> Files<'a> {
         if let Some(known) = self.keys.get(path) {
             return known.clone();
         }
-        let parsed = read(path).and_then(|pem| match self.keys_before.get(&Digest::of(&pem)) {
-            Some(known) => Ok(known.clone()),
-            None => parse_key(&pem, path),
-        });
+        let parsed =
+            read_file(path).and_then(|pem| match self.keys_before.get(&Digest::of(&pem)) {
+                Some(known) => Ok(known.clone()),
+                None => parse_key(&pem, path),
+            });
         let key = told(parsed, mistakes);
         self.keys.insert(path.to_path_buf(), key.clone());
         key
@@ -113,7 +124,8 @@ fn told<T>(result: Result<T, CertMistake>, mistakes: &mut Vec<CertMistake>) -> O
     result.map_err(|mistake| mistakes.push(mistake)).ok()
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CertMistake> {
+/// A whole file of at most [`MAX_PEM_BYTES`].
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, CertMistake> {
     let unreadable = |error| CertMistake::Unreadable {
         path: path.to_path_buf(),
         error,

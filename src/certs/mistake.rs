@@ -46,23 +46,37 @@ pub enum CertMistake {
 /// A mistake, and where the file names it first. `Display` is one line: `listener[1].certificates[2]: …`.
 #[derive(Debug)]
 pub struct PlacedMistake {
-    /// Counted from 0, as the pair of files in it is.
+    /// Counted from 0.
     pub listener: usize,
-    pub certificate: usize,
+    pub key: FileKey,
     pub mistake: CertMistake,
+}
+
+/// A listener's key that names files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKey {
+    /// One pair of `certificates`, counted from 0.
+    Certificates(usize),
+    ClientCa,
+}
+
+impl fmt::Display for FileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileKey::Certificates(index) => write!(f, "certificates[{index}]"),
+            FileKey::ClientCa => f.write_str("client_ca"),
+        }
+    }
 }
 
 impl fmt::Display for PlacedMistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PlacedMistake {
             listener,
-            certificate,
+            key,
             mistake,
         } = self;
-        write!(
-            f,
-            "listener[{listener}].certificates[{certificate}]: {mistake}"
-        )
+        write!(f, "listener[{listener}].{key}: {mistake}")
     }
 }
 

@@ -7,11 +7,13 @@
 pub mod accept;
 pub mod certificate;
 pub mod challenge;
+pub mod identity;
 pub mod load;
 pub mod mistake;
 pub mod proof;
 pub mod server;
 pub mod store;
+pub mod terms;
 pub mod tickets;
 pub mod wants;
 mod x509;
@@ -19,12 +21,14 @@ mod x509;
 #[cfg(test)]
 mod fixture;
 
-pub use accept::{AcceptError, Accepted, Entrance, accept};
+pub use accept::{AcceptError, accept};
 pub use certificate::Certificate;
+pub use identity::ClientIdentity;
 pub use load::load;
 pub use mistake::{CertMistake, CertWarning, PlacedMistake};
 pub use proof::Proof;
 pub use server::server_config;
 pub use store::{CertStore, CertStoreBuilder};
+pub use terms::Terms;
 pub use tickets::TicketKeys;
 pub use wants::Wants;

@@ -1,4 +1,4 @@
-//! TLS settings towards clients: TLS 1.2 and 1.3, forward secrecy and AEAD only, certificates from the store of the moment.
+//! TLS settings towards clients: what a listener's terms say, forward secrecy and AEAD only, certificates from the store of the moment.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rustls::sign::CertifiedKey;
 
 use super::certificate::provider;
 use super::store::CertStore;
-use super::tickets::{ClientPolicy, FleetTickets, TicketKeys};
+use super::tickets::{FleetTickets, TicketKeys};
 use crate::routing::swap::Reader;
 
 /// What is offered by ALPN, preferred first.
@@ -18,7 +18,8 @@ pub const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// opens two at once finds two.
 pub const TICKETS: usize = 2;
 
-/// The settings of one listener; made once, since the certificates come from `store` and the keys of tickets from `keys` at each
+/// The settings of one listener that the store knows, by its terms of this moment; to be made anew when those change, and only then,
+/// since the certificates come from `store` and the keys of tickets from `keys` at each
 /// handshake. Sessions are resumed from tickets alone, so that nothing is kept per client, and a ticket is good only for the SNI it
 /// was made for (that is rustls's). rustls' default suites are all ECDHE with AEAD, and X25519MLKEM768 comes first; a test
 /// holds it to that.
@@ -26,17 +27,20 @@ pub fn server_config(
     store: Reader<CertStore>,
     keys: Reader<TicketKeys>,
     listener: Arc<str>,
-) -> Result<Arc<ServerConfig>, String> {
+) -> Result<ServerConfig, String> {
+    let terms = store.load().terms(&listener).cloned();
+    let terms =
+        terms.ok_or_else(|| format!("listener {listener}: its certificates are unknown"))?;
     let mut config = ServerConfig::builder_with_provider(provider().clone())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .with_protocol_versions(terms.versions())
         .map_err(|error| format!("tls versions: {error}"))?
-        .with_no_client_auth()
+        .with_client_cert_verifier(terms.verifier())
         .with_cert_resolver(Arc::new(FromStore { store, listener }));
     config.alpn_protocols = ALPN.iter().map(|name| name.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = Arc::new(FleetTickets::new(keys, ClientPolicy::Anybody)?);
+    config.ticketer = Arc::new(FleetTickets::new(keys, terms.tickets())?);
     config.send_tls13_tickets = TICKETS;
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// Answers rustls from the store that is in force when it asks.
@@ -61,6 +65,8 @@ impl ResolvesServerCert for FromStore {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use rustls::NamedGroup;
 
     use super::*;
@@ -68,7 +74,9 @@ mod tests {
 
     #[test]
     fn only_forward_secret_aead_suites_are_offered_and_post_quantum_comes_first() {
-        let (_publisher, reader) = swap::channel(CertStore::default());
+        let mut builder = CertStore::builder();
+        builder.listener(&"tls".into());
+        let (_publisher, reader) = swap::channel(builder.build(SystemTime::now()));
         let (_publisher, keys) = swap::channel(TicketKeys::default());
         let config = server_config(reader, keys, "tls".into()).unwrap();
         let provider = config.crypto_provider();

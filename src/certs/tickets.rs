@@ -4,7 +4,6 @@
 //! without a word, also while nobody can reach Consul. A load balancer that knows no fleet, or whose keys grew too old, seals
 //! with keys of its own. Hot path: read at each handshake, without a lock.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -28,18 +27,28 @@ pub const NAME_BYTES: usize = 8;
 
 /// What a listener asks of its clients before it knows them. A ticket never carries from one kind of listener to another: each kind
 /// has a cipher of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientPolicy {
     /// No client certificate.
     Anybody,
+    /// One of these authorities, by the SHA-256 of their certificates.
+    Required([u8; 32]),
+    /// The same, or none.
+    Requested([u8; 32]),
 }
 
 impl ClientPolicy {
-    const ALL: [ClientPolicy; 1] = [ClientPolicy::Anybody];
-
-    fn purpose(self) -> &'static [u8] {
+    fn purpose(&self) -> [&[u8]; 2] {
         match self {
-            ClientPolicy::Anybody => b"rota: session tickets: no client certificate",
+            ClientPolicy::Anybody => [b"rota: session tickets: no client certificate", b""],
+            ClientPolicy::Required(authorities) => [
+                b"rota: session tickets: client certificate required: ",
+                authorities,
+            ],
+            ClientPolicy::Requested(authorities) => [
+                b"rota: session tickets: client certificate requested: ",
+                authorities,
+            ],
         }
     }
 }
@@ -50,20 +59,19 @@ pub struct Generation {
     name: [u8; NAME_BYTES],
     secret: Secret,
     from: SystemTime,
-    ciphers: BTreeMap<ClientPolicy, Arc<Cipher>>,
+    /// Of listeners that ask for no certificate, so of nearly all.
+    anybody: Arc<Cipher>,
 }
 
 impl Generation {
     /// `from` is when it begins to seal.
     pub fn new(secret: Secret, from: SystemTime) -> Generation {
         let name = secret.derive(&[b"rota: name of a ticket key"]);
-        let cipher = |policy: ClientPolicy| {
-            let derived = secret.derive(&[policy.purpose()]);
-            (policy, Arc::new(Cipher::new(&derived)))
-        };
         Generation {
             name: *name.bytes().first_chunk().expect("a name is shorter"),
-            ciphers: ClientPolicy::ALL.into_iter().map(cipher).collect(),
+            anybody: Arc::new(Cipher::new(
+                &secret.derive(&ClientPolicy::Anybody.purpose()),
+            )),
             secret,
             from,
         }
@@ -75,6 +83,16 @@ impl Generation {
 
     pub fn from(&self) -> SystemTime {
         self.from
+    }
+
+    /// Authorities are the file's, so what is derived from them is made when it is needed: two HMACs and a key schedule.
+    fn cipher(&self, policy: &ClientPolicy) -> Arc<Cipher> {
+        match policy {
+            ClientPolicy::Anybody => self.anybody.clone(),
+            ClientPolicy::Required(_) | ClientPolicy::Requested(_) => {
+                Arc::new(Cipher::new(&self.secret.derive(&policy.purpose())))
+            }
+        }
     }
 
     fn is_within(&self, span: Duration, now: SystemTime) -> bool {
@@ -149,7 +167,7 @@ impl FleetTickets {
         let Some(generation) = keys.sealing(now) else {
             return self.own.encrypt(plain);
         };
-        let cipher = generation.ciphers.get(&self.policy)?;
+        let cipher = generation.cipher(&self.policy);
         let sealed = cipher.seal(&generation.name, plain);
         Some([&generation.name, &sealed[..]].concat())
     }
@@ -162,7 +180,7 @@ impl FleetTickets {
         let Some((generation, sealed)) = known else {
             return self.own.decrypt(ticket);
         };
-        let cipher = generation.ciphers.get(&self.policy)?;
+        let cipher = generation.cipher(&self.policy);
         cipher
             .open(&generation.name, sealed)
             .map(|plain| plain.to_vec())
@@ -233,6 +251,29 @@ mod tests {
         *changed.last_mut().unwrap() ^= 1;
         assert!(other.decrypt_at(&changed, now).is_none());
         assert!(other.decrypt_at(&ticket[..7], now).is_none());
+    }
+
+    #[test]
+    fn a_ticket_is_good_only_where_the_same_is_asked_of_clients() {
+        let of = |policy| {
+            let (_publisher, reader) = swap::channel(three());
+            FleetTickets::new(reader, policy).unwrap()
+        };
+        let (one, other) = ([1; 32], [2; 32]);
+        let policies = [
+            ClientPolicy::Anybody,
+            ClientPolicy::Required(one),
+            ClientPolicy::Requested(one),
+            ClientPolicy::Required(other),
+        ];
+        let now = start() + HOUR;
+        for made in policies {
+            let ticket = of(made).encrypt_at(b"session", now).unwrap();
+            for used in policies {
+                let opened = of(used).decrypt_at(&ticket, now).is_some();
+                assert_eq!(opened, made == used, "{made:?} at {used:?}");
+            }
+        }
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
+use x509_parser::asn1_rs::ToDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
+use x509_parser::x509::AttributeTypeAndValue;
 
 /// The names of a subjectAltName (RFC 5280 section 4.2.1.6). The subject's common name is no name (RFC 9525 section 2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +69,46 @@ pub(super) fn read(der: &[u8]) -> Result<Facts, String> {
         issuer: certificate.issuer().to_string(),
         not_before: system_time(certificate.validity().not_before),
         not_after: system_time(certificate.validity().not_after),
+    })
+}
+
+/// Whom a client's certificate is about, and when it is good.
+pub(super) struct Holder {
+    /// The sets of its distinguished name, as they stand in the certificate.
+    pub(super) subject: Vec<Vec<Attribute>>,
+    pub(super) not_before: SystemTime,
+    pub(super) not_after: SystemTime,
+}
+
+pub(super) struct Attribute {
+    /// Its type in dotted decimals.
+    pub(super) oid: String,
+    /// None: it is no text in ASCII or UTF-8.
+    pub(super) text: Option<String>,
+    /// The value with its tag and length.
+    pub(super) der: Vec<u8>,
+}
+
+/// Takes a certificate's DER; the error says why it is none.
+pub(super) fn holder(der: &[u8]) -> Result<Holder, String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+    let mut subject = Vec::new();
+    for set in certificate.subject().iter_rdn() {
+        subject.push(set.iter().map(attribute).collect::<Result<_, _>>()?);
+    }
+    Ok(Holder {
+        subject,
+        not_before: system_time(certificate.validity().not_before),
+        not_after: system_time(certificate.validity().not_after),
+    })
+}
+
+fn attribute(one: &AttributeTypeAndValue<'_>) -> Result<Attribute, String> {
+    let der = one.attr_value().to_der_vec();
+    Ok(Attribute {
+        oid: one.attr_type().to_id_string(),
+        text: one.as_str().ok().map(str::to_owned),
+        der: der.map_err(|error| error.to_string())?,
     })
 }
 

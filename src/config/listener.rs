@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::model::{CertificateFiles, Listener};
+use super::model::{
+    CertificateFiles, ClientCertificates, Demand, Listener, ListenerTls, TlsPolicy,
+};
 use super::names::{LABEL, NETWORK, label, network};
 use super::section::Section;
 use super::written::Value;
@@ -21,6 +23,9 @@ pub(super) const KEYS: &[&str] = &[
     "trusted_proxies",
     "proxy_protocol",
     "certificates",
+    "tls_policy",
+    "client_ca",
+    "client_certificate",
 ];
 
 pub(super) const CERTIFICATE: &[&str] = &["certificate", "key"];
@@ -28,6 +33,13 @@ pub(super) const CERTIFICATE: &[&str] = &["certificate", "key"];
 const ADDRESS: &str = "an IP address with a port, such as \"0.0.0.0:80\" or \"[::]:443\"";
 
 const PROTOCOLS: [(&str, Scheme); 2] = [("http", Scheme::Http), ("https", Scheme::Https)];
+
+const TLS_POLICIES: [(&str, TlsPolicy); 2] = [
+    ("intermediate", TlsPolicy::Intermediate),
+    ("modern", TlsPolicy::Modern),
+];
+
+const DEMANDS: [(&str, Demand); 2] = [("require", Demand::Require), ("request", Demand::Request)];
 
 /// Reads a listener; None (and a mistake): it has no address.
 pub(super) fn read(from: &Section<'_>) -> Option<Listener> {
@@ -45,6 +57,7 @@ pub(super) fn read(from: &Section<'_>) -> Option<Listener> {
         );
     }
     let certificates = read_certificates(from, scheme);
+    let tls = read_tls(from, scheme);
     let address = address?;
     Some(Listener {
         policy: Arc::new(ListenerPolicy {
@@ -56,6 +69,7 @@ pub(super) fn read(from: &Section<'_>) -> Option<Listener> {
             proxy_protocol,
         }),
         certificates,
+        tls,
     })
 }
 
@@ -101,4 +115,26 @@ fn read_certificates(from: &Section<'_>, scheme: Scheme) -> Vec<CertificateFiles
             })
         })
         .collect()
+}
+
+fn read_tls(from: &Section<'_>, scheme: Scheme) -> ListenerTls {
+    for key in ["tls_policy", "client_ca", "client_certificate"] {
+        if from.has(key) && scheme == Scheme::Http {
+            from.blame_key(key, "only for protocol \"https\"");
+        }
+    }
+    if from.has("client_certificate") && !from.has("client_ca") {
+        from.blame_key(
+            "client_certificate",
+            "needs client_ca: nobody's certificate would be believed",
+        );
+    }
+    let demand = from.word("client_certificate", &DEMANDS);
+    ListenerTls {
+        policy: from.word("tls_policy", &TLS_POLICIES).unwrap_or_default(),
+        clients: from.file("client_ca").map(|ca| ClientCertificates {
+            ca,
+            demand: demand.unwrap_or(Demand::Require),
+        }),
+    }
 }

@@ -197,6 +197,41 @@ pub struct Listener {
     pub policy: Arc<ListenerPolicy>,
     /// The first one is for clients without SNI.
     pub certificates: Vec<CertificateFiles>,
+    pub tls: ListenerTls,
+}
+
+/// What a listener asks of its clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerTls {
+    pub policy: TlsPolicy,
+    /// None: no certificate is asked for.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// `tls_policy`, by the names that Mozilla's recommendations have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsPolicy {
+    /// TLS 1.2 with forward secrecy and AEAD, and 1.3.
+    #[default]
+    Intermediate,
+    /// TLS 1.3 alone.
+    Modern,
+}
+
+/// `client_ca` and `client_certificate`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    pub ca: PathBuf,
+    pub demand: Demand,
+}
+
+/// What becomes of a client that shows no certificate; one that shows a wrong one is refused in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// It is refused.
+    Require,
+    /// It is served without a name.
+    Request,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

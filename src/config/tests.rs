@@ -123,8 +123,16 @@ fn a_wrong_listener_is_told() {
             "accepted",
         ),
         (
+            "client_ca = \"ca.pem\"",
+            "rota.toml:3: listener[0].client_ca = \"ca.pem\": only for protocol \"https\"",
+        ),
+        (
+            "protocol = \"https\"\nclient_certificate = \"request\"",
+            "rota.toml:4: listener[0].client_certificate = \"request\": needs client_ca: nobody's certificate would be believed",
+        ),
+        (
             "certs = []",
-            "rota.toml:3: listener[0].certs: no such key; known: name, address, protocol, redirect_to_https, redirect_port, trusted_proxies, proxy_protocol, certificates",
+            "rota.toml:3: listener[0].certs: no such key; known: name, address, protocol, redirect_to_https, redirect_port, trusted_proxies, proxy_protocol, certificates, tls_policy, client_ca, client_certificate",
         ),
     ]);
 }

@@ -41,6 +41,7 @@ pub fn is_passed_on(name: &str, head: &AnswerHead<'_>) -> bool {
         | Known::XForwardedHost
         | Known::XForwardedProto
         | Known::Identity
+        | Known::ClientCertificate
         | Known::XRequestId
         | Known::Traceparent
         | Known::ContentType

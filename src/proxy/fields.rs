@@ -18,6 +18,8 @@ pub enum Known {
     XForwardedProto,
     /// Says who the client is or what it asked for, in ways that servers believe: Forwarded, X-Real-IP, X-Forwarded-Port, ….
     Identity,
+    /// Whom a client's certificate names: ours alone to say.
+    ClientCertificate,
     XRequestId,
     Traceparent,
     ContentType,
@@ -53,6 +55,9 @@ pub fn known(name: &str) -> Known {
         (18, b'p') if is("proxy-authenticate") => Known::HopByHop,
         (19, b'p') if is("proxy-authorization") => Known::HopByHop,
         (25, b'p') if is("proxy-authentication-info") => Known::HopByHop,
+        (20.., b'x') if bytes[..20].eq_ignore_ascii_case(b"x-client-certificate") => {
+            Known::ClientCertificate
+        }
         (13.., b'x') if bytes[..12].eq_ignore_ascii_case(b"x-forwarded-") => Known::Identity,
         _ => Known::Other,
     }
@@ -174,6 +179,10 @@ mod tests {
         assert_eq!(known("http2-Settings"), Known::HopByHop);
         assert!(known("X_Forwarded_For") == Known::Other && has_underscore("X_Forwarded_For"));
         assert_eq!(known("Accept"), Known::Other);
+        for name in ["X-Client-Certificate", "x-client-certificate-Subject"] {
+            assert_eq!(known(name), Known::ClientCertificate);
+            assert!(!is_trailer(name));
+        }
     }
 
     #[test]

@@ -14,12 +14,15 @@ use tokio::time::Instant;
 use super::http1;
 use super::http2;
 use super::io::Io;
-use super::plan::{Peer, TlsFacts};
+use super::plan::Peer;
 use super::proxy_protocol;
+use super::tls_facts::TlsFacts;
 use super::worker::{Open, Place, Worker};
-use crate::certs::{self, AcceptError, Accepted, Entrance};
+use crate::certs;
+use crate::certs::accept::{AcceptError, Accepted, Client, Entrance};
 use crate::dial::Stream;
 use crate::routing::ListenerPolicy;
+use crate::routing::swap::Reader;
 use crate::telemetry::ListenerCells;
 use crate::telemetry::vitals::Handshake;
 
@@ -31,7 +34,7 @@ pub async fn accept_all(
     worker: Rc<Worker>,
     policy: Arc<ListenerPolicy>,
     socket: std::net::TcpListener,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Reader<rustls::ServerConfig>>,
     mut closes: watch::Receiver<bool>,
 ) {
     let listener = match TcpListener::from_std(socket) {
@@ -102,7 +105,7 @@ async fn rest(worker: &Worker, error: &io::Error) {
 struct Door {
     /// As of its opening; a snapshot's newer one goes first.
     policy: Arc<ListenerPolicy>,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<Reader<rustls::ServerConfig>>,
     cells: Arc<ListenerCells>,
 }
 
@@ -172,21 +175,13 @@ async fn serve(
         )
         .await;
     };
-    let entrance = Entrance {
-        config: config.clone(),
-        store: &worker.certificates,
-        listener: &door.policy.name,
-        wants: &worker.wants,
-        waiting_handshakes: worker.table.load().limits.waiting_handshakes,
-    };
-    let handshake = certs::accept(stream, &entrance);
-    let encrypted = match tokio::time::timeout_at(deadline, handshake).await {
-        Ok(Ok(Accepted::Client(encrypted))) => encrypted,
-        Ok(Ok(Accepted::Proof)) => return door.cells.handshake(Handshake::Proof),
-        Ok(Err(error)) => return door.cells.handshake(end_of(&error)),
+    let handshake = shake_hands(worker, door, config.full(), stream);
+    let client = match tokio::time::timeout_at(deadline, handshake).await {
+        Ok(Some(client)) => client,
+        Ok(None) => return,
         Err(_) => return door.cells.handshake(Handshake::TimedOut),
     };
-    let session = encrypted.get_ref().1;
+    let session = client.stream.get_ref().1;
     door.cells.handshake(kind_of(session));
     let sni: Option<Box<str>> = session.server_name().map(Into::into);
     let speaks_h2 = session.alpn_protocol() == Some(b"h2");
@@ -195,13 +190,36 @@ async fn serve(
         .load()
         .certificate(&door.policy.name, sni.as_deref())
         .cloned();
-    peer.tls = Some(TlsFacts { sni, certificate });
-    let stream = Stream::Accepted(encrypted);
+    peer.tls = Some(TlsFacts::new(sni, certificate, client.identity.as_ref()));
+    let stream = Stream::Accepted(client.stream);
     if speaks_h2 {
         http2::serve(worker.clone(), peer, stream, deadline).await;
     } else {
         http1::connection::serve(worker.clone(), peer, Io::new(stream), accepted).await;
     }
+}
+
+/// None: there is no client to serve, which is counted.
+async fn shake_hands(
+    worker: &Worker,
+    door: &Door,
+    config: Arc<rustls::ServerConfig>,
+    stream: TcpStream,
+) -> Option<Client> {
+    let entrance = Entrance {
+        config,
+        store: &worker.certificates,
+        listener: &door.policy.name,
+        wants: &worker.wants,
+        waiting_handshakes: worker.table.load().limits.waiting_handshakes,
+    };
+    let end = match certs::accept(stream, &entrance).await {
+        Ok(Accepted::Client(client)) => return Some(client),
+        Ok(Accepted::Proof) => Handshake::Proof,
+        Err(error) => end_of(&error),
+    };
+    door.cells.handshake(end);
+    None
 }
 
 /// The client that a trusted load balancer in front names; None: it is not trusted, or names nobody in time.
@@ -223,6 +241,7 @@ fn end_of(error: &AcceptError) -> Handshake {
         AcceptError::UnknownName => Handshake::UnknownName,
         AcceptError::NotYet => Handshake::NotYet,
         AcceptError::TooManyWaiting => Handshake::TooManyWaiting,
+        AcceptError::ClientCertificate => Handshake::ClientCertificate,
         AcceptError::NoCertificate | AcceptError::Failed(_) => Handshake::Failed,
     }
 }

@@ -18,6 +18,7 @@ pub mod scratch;
 pub mod seen;
 pub mod story;
 pub mod timer;
+pub mod tls_facts;
 pub mod tunnel;
 pub mod under_way;
 pub mod worker;

@@ -10,8 +10,9 @@ use super::fields::{
 use super::http1::body::Framing;
 use super::http1::head::{RequestHead, Version};
 use super::refusal::Refusal;
+use super::tls_facts::TlsFacts;
+use crate::certs::CertStore;
 use crate::certs::challenge::{HttpProof, is_challenge};
-use crate::certs::{CertStore, Certificate};
 use crate::routing::host::HostBuffer;
 use crate::routing::path::{canonical, without_query};
 use crate::routing::swap::Reader;
@@ -26,12 +27,6 @@ pub struct Peer {
     /// May say on whose behalf it speaks.
     pub is_trusted: bool,
     pub tls: Option<TlsFacts>,
-}
-
-/// What a TLS handshake settled.
-pub struct TlsFacts {
-    pub sni: Option<Box<str>>,
-    pub certificate: Option<Arc<Certificate>>,
 }
 
 impl Peer {
@@ -214,6 +209,7 @@ fn check_direction(peer: &Peer, host: &str) -> Result<(), Refusal> {
     let Some(TlsFacts {
         sni: Some(sni),
         certificate,
+        ..
     }) = &peer.tls
     else {
         return Ok(());
@@ -300,6 +296,8 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
             | Known::XForwardedHost
             | Known::XForwardedProto
             | Known::Identity
+            // From nobody, a trusted proxy included: a server could not tell whose word it is.
+            | Known::ClientCertificate
             | Known::XRequestId
             | Known::Traceparent => {}
         }
@@ -368,6 +366,9 @@ fn write_identity(
         "X-Forwarded-Host",
         kept.host.unwrap_or(head.host.as_bytes()),
     );
+    if let Some(tls) = &peer.tls {
+        out.extend_from_slice(tls.client_fields());
+    }
     match kept.request_id {
         Some(id) => facts.request_id.push_str(id),
         None => {

@@ -55,7 +55,8 @@ pub enum WorkerOrder {
     Listen {
         policy: Arc<ListenerPolicy>,
         socket: std::net::TcpListener,
-        tls: Option<Arc<rustls::ServerConfig>>,
+        /// Exchanged when the file asks for something else of its clients.
+        tls: Option<Reader<rustls::ServerConfig>>,
     },
     /// Accept what is queued, then close that listener's socket.
     Unlisten { name: Arc<str> },

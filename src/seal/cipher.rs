@@ -126,6 +126,10 @@ impl Digest {
         let bytes = digest.as_ref().try_into();
         Digest(bytes.expect("SHA-256 gives 32 bytes"))
     }
+
+    pub fn bytes(&self) -> &[u8; digest::SHA256_OUTPUT_LEN] {
+        &self.0
+    }
 }
 
 fn fill_randomly(bytes: &mut [u8]) {

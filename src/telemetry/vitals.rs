@@ -20,6 +20,8 @@ pub enum Handshake {
     NotYet,
     /// The same, refused at once: `limits.waiting_handshakes` waited already.
     TooManyWaiting,
+    /// The client showed no certificate that is believed, where its listener asks for one.
+    ClientCertificate,
     /// A CA's, who was shown a proof for a name.
     Proof,
     TimedOut,
@@ -27,7 +29,7 @@ pub enum Handshake {
 }
 
 impl Handshake {
-    pub const ALL: [Handshake; 10] = [
+    pub const ALL: [Handshake; 11] = [
         Handshake::Tls13Full,
         Handshake::Tls13Resumed,
         Handshake::Tls12Full,
@@ -35,6 +37,7 @@ impl Handshake {
         Handshake::UnknownName,
         Handshake::NotYet,
         Handshake::TooManyWaiting,
+        Handshake::ClientCertificate,
         Handshake::Proof,
         Handshake::TimedOut,
         Handshake::Failed,
@@ -50,6 +53,7 @@ impl Handshake {
             Handshake::UnknownName => ("", "false", "unrecognized_name"),
             Handshake::NotYet => ("", "false", "no_certificate_yet"),
             Handshake::TooManyWaiting => ("", "false", "too_many_waiting"),
+            Handshake::ClientCertificate => ("", "false", "client_certificate"),
             Handshake::Proof => ("", "false", "proof"),
             Handshake::TimedOut => ("", "false", "timeout"),
             Handshake::Failed => ("", "false", "failed"),

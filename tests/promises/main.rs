@@ -11,6 +11,7 @@ mod answers;
 mod attack;
 mod bodies;
 mod check;
+mod client_certificates;
 mod conversation;
 mod demo;
 mod forwarding;

@@ -364,6 +364,46 @@ fn a_key_of_another_certificate_is_named_and_nothing_starts() {
     assert_eq!(named.len(), 1, "one line with the path: {log}");
 }
 
+#[test]
+fn a_listener_may_speak_tls_1_3_alone_and_another_policy_is_in_force_on_hup() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let place = Place::new();
+    authority.leaf(&["shop.test"]).write(place.path(), "shop");
+    let modern = secure(&["shop"]) + "tls_policy = \"modern\"\n";
+    let rota = place.start(&format!("{PLAIN}{modern}{}", to(&origin)));
+    let client = |version| authority.client_with("shop.test", &[], &[version]);
+    assert!(handshake(rota.https(), &client(&TLS13)).is_ok());
+    let refused = rustls::Error::AlertReceived(rustls::AlertDescription::ProtocolVersion);
+    assert_eq!(why_not(&rota, &client(&TLS12)), refused);
+
+    let file = rota.directory().join("rota.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("\"modern\"", "\"intermediate\"")).unwrap();
+    rota.signal(Signal::HUP);
+    eventually("TLS 1.2 is spoken", || {
+        handshake(rota.https(), &client(&TLS12)).is_ok()
+    });
+    assert!(handshake(rota.https(), &client(&TLS13)).is_ok());
+}
+
+#[test]
+fn an_rsa_certificate_of_ones_own_is_served_in_both_versions() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let place = Place::new();
+    let kind = (&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
+    let key = rcgen::KeyPair::generate_rsa_for(kind.0, kind.1).unwrap();
+    let leaf = authority.leaf_with(&["shop.test"], &key);
+    leaf.write(place.path(), "shop");
+    let rota = place.start(&format!("{PLAIN}{}{}", secure(&["shop"]), to(&origin)));
+    for version in [&TLS12, &TLS13] {
+        let tls = authority.client_with("shop.test", &[], &[version]);
+        let wire = handshake(rota.https(), &tls).unwrap();
+        assert_eq!(wire.conn.peer_certificates().unwrap(), [leaf.der()]);
+        let mut client = Client::connect_tls(rota.https(), &tls).unwrap();
+        assert_eq!(client.get("shop.test", "/").status, 200);
+    }
+}
+
 /// `[acme]` with a CA that nobody reaches, and a domain whose certificate therefore never comes.
 fn ordering(wait: &str) -> String {
     format!(

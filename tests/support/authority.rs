@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -32,10 +34,27 @@ impl Authority {
 
     /// A certificate for these names (or addresses).
     pub fn leaf(&self, names: &[&str]) -> Leaf {
+        self.leaf_with(names, &KeyPair::generate().unwrap())
+    }
+
+    /// The same with a key of another kind.
+    pub fn leaf_with(&self, names: &[&str], key: &KeyPair) -> Leaf {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        self.signed(CertificateParams::new(names).unwrap(), key)
+    }
+
+    /// A certificate for a client of this common name.
+    pub fn client_leaf(&self, common_name: &str) -> Leaf {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
+        self.signed(params, &KeyPair::generate().unwrap())
+    }
+
+    fn signed(&self, params: CertificateParams, key: &KeyPair) -> Leaf {
+        let certificate = params.signed_by(key, &self.issuer).unwrap().pem();
         Leaf {
             certificate,
             key: key.serialize_pem(),
@@ -61,6 +80,23 @@ impl Authority {
         }
     }
 
+    /// As [`Authority::client_with`], and it shows this certificate to whoever asks for one.
+    pub fn client_showing(
+        &self,
+        leaf: &Leaf,
+        name: &str,
+        alpn: &[&str],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Tls {
+        let mut tls = self.client_with(name, alpn, versions);
+        let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
+        let key = provider().key_provider.load_private_key(key).unwrap();
+        let shown = rustls::sign::CertifiedKey::new(vec![leaf.der()], key);
+        let config = Arc::make_mut(&mut tls.config);
+        config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(shown));
+        tls
+    }
+
     /// As [`Authority::client`], but the ClientHello names nobody.
     pub fn client_without_sni(&self, name: &str) -> Tls {
         let mut tls = self.client(name);
@@ -76,6 +112,10 @@ impl Default for Authority {
 }
 
 impl Leaf {
+    pub fn der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()
+    }
+
     /// Writes `NAME.pem` and `NAME.key` into `dir`.
     pub fn write(&self, dir: &Path, name: &str) -> (PathBuf, PathBuf) {
         let certificate = dir.join(format!("{name}.pem"));
@@ -87,7 +127,7 @@ impl Leaf {
 
     /// For an [`super::Origin`] over TLS.
     pub fn server(&self) -> Arc<rustls::ServerConfig> {
-        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap();
+        let certificate = self.der();
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
         let config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()

@@ -9,12 +9,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::reading::Reading;
-use super::{Launch, Process};
+use super::{Door, DoorTls, Launch, Process};
 use crate::app::checked;
 use crate::app::secrets::unusable_tokens;
 use crate::app::signals::Signals;
 use crate::app::sockets::Group;
-use crate::certs::{self, CertStore, TicketKeys, wants};
+use crate::certs::{self, CertStore, Terms, TicketKeys, wants};
 use crate::config::{AccessLog, Config};
 use crate::control::acme::Overview;
 use crate::drain;
@@ -121,27 +121,37 @@ impl Process {
     /// Gives each worker its socket of a group.
     pub(super) async fn open_door(&mut self, (policy, sockets): Group) -> Result<(), String> {
         let name = policy.name.clone();
-        let tls = match policy.scheme {
-            Scheme::Http => None,
-            Scheme::Https => Some(certs::server_config(
-                self.certificate_reader.clone(),
-                self.ticket_keys.clone(),
-                name.clone(),
-            )?),
+        let (tls, reader) = match policy.scheme {
+            Scheme::Http => (None, None),
+            Scheme::Https => {
+                let (terms, settings) = self.tls_settings(&name)?;
+                let (settings, reader) = swap::channel(settings);
+                (Some(DoorTls { terms, settings }), Some(reader))
+            }
         };
         for (worker, socket) in self.orders.iter().zip(sockets) {
             let order = WorkerOrder::Listen {
                 policy: policy.clone(),
                 socket,
-                tls: tls.clone(),
+                tls: reader.clone(),
             };
             worker
                 .send(order)
                 .await
                 .map_err(|_| format!("listener {name}: a worker takes no orders"))?;
         }
-        self.doors.insert(name, policy);
+        self.doors.insert(name, Door { policy, tls });
         Ok(())
+    }
+
+    /// By the terms that are published now.
+    pub(super) fn tls_settings(
+        &self,
+        listener: &Arc<str>,
+    ) -> Result<(Terms, rustls::ServerConfig), String> {
+        let (store, keys) = (self.certificate_reader.clone(), self.ticket_keys.clone());
+        let terms = store.load().terms(listener).cloned().unwrap_or_default();
+        Ok((terms, certs::server_config(store, keys, listener.clone())?))
     }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Process;
 use super::launch::open_log;
 use super::reading::{Present, Read};
+use super::{Door, Process};
 use crate::app::checked::warnings;
 use crate::app::sockets::Group;
 use crate::config::Config;
@@ -18,7 +18,11 @@ impl Process {
     pub(super) fn read_again(&mut self) {
         self.reading.begin(Present {
             certificates: self.certificate_reader.full(),
-            doors: self.doors.values().cloned().collect(),
+            doors: self
+                .doors
+                .values()
+                .map(|door| door.policy.clone())
+                .collect(),
             workers: self.orders.len(),
         });
     }
@@ -68,6 +72,7 @@ impl Process {
             .reload(config.clone(), checked.keyring, checked.certificates)
             .await?;
         self.close_doors(&config, &groups).await;
+        self.renew_terms()?;
         for group in groups {
             self.open_door(group).await?;
         }
@@ -79,6 +84,27 @@ impl Process {
             (self.log, self.written) = (log, written);
         }
         self.config = config;
+        Ok(())
+    }
+
+    /// Listeners that ask for something else of their clients do so from the next handshake on. The others keep their settings, and
+    /// with them the keys of their tickets.
+    fn renew_terms(&mut self) -> Result<(), String> {
+        let store = self.certificate_reader.load();
+        let is_changed = |(name, door): &(&Arc<str>, &Door)| match &door.tls {
+            Some(tls) => store.terms(name) != Some(&tls.terms),
+            None => false,
+        };
+        let changed = self.doors.iter().filter(is_changed);
+        let changed: Vec<Arc<str>> = changed.map(|(name, _)| name.clone()).collect();
+        drop(store);
+        for name in changed {
+            let (terms, settings) = self.tls_settings(&name)?;
+            if let Some(tls) = self.doors.get_mut(&name).and_then(|door| door.tls.as_mut()) {
+                tls.terms = terms;
+                tls.settings.publish(settings);
+            }
+        }
         Ok(())
     }
 

@@ -1,9 +1,12 @@
 //! Handshakes over real sockets: who is served what, who waits, and who is told what instead.
+//!
+//! Long because all of them need the same listener, its clients, and a CA that looks for itself.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
 use rustls::{AlertDescription, ClientConfig, HandshakeKind, NamedGroup, RootCertStore};
 use rustls::{ProtocolVersion, SupportedProtocolVersion, version};
 use tokio::io::AsyncReadExt;
@@ -11,12 +14,14 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::super::challenge::Challenges;
-use super::super::fixture::{Made, made};
+use super::super::fixture::{Folder, Made, made};
 use super::super::proof::Proof;
 use super::super::server::server_config;
+use super::super::terms::Terms;
 use super::super::tickets::TicketKeys;
 use super::super::{wants, x509};
 use super::*;
+use crate::config::{ClientCertificates, Demand, ListenerTls, TlsPolicy};
 use crate::routing::swap::{self, Publisher};
 
 const TLS: &str = "tls";
@@ -33,15 +38,20 @@ struct Site {
 
 impl Site {
     fn new(certificates: &[&[&str]]) -> Site {
+        Site::asking(Terms::default(), certificates)
+    }
+
+    fn asking(terms: Terms, certificates: &[&[&str]]) -> Site {
         let made: Vec<Made> = certificates.iter().map(|names| made(names)).collect();
         let mut roots = RootCertStore::empty();
         for one in &made {
             let leaf = one.certificate().served().cert[0].clone();
             roots.add(leaf).unwrap();
         }
-        let (publisher, store) = swap::channel(store_of(&made));
+        let (publisher, store) = swap::channel(store_on(terms, &made));
         let (_, keys) = swap::channel(TicketKeys::default());
         let config = server_config(store.clone(), keys, TLS.into()).unwrap();
+        let config = Arc::new(config);
         let (wants, taken) = wants::channel();
         Site {
             roots,
@@ -98,7 +108,7 @@ async fn meet(entrance: &Entrance<'_>, client: &Arc<ClientConfig>, name: &str) -
     let server = async {
         let (tcp, _) = listener.accept().await.unwrap();
         match accept(tcp, entrance).await? {
-            Accepted::Client(mut stream) => {
+            Accepted::Client(Client { mut stream, .. }) => {
                 stream.write_all(b"x").await.unwrap();
                 Ok(stream)
             }
@@ -121,8 +131,12 @@ type Served = Result<Box<TlsStream<TcpStream>>, AcceptError>;
 type Met = io::Result<tokio_rustls::client::TlsStream<TcpStream>>;
 
 fn store_of(made: &[Made]) -> CertStore {
+    store_on(Terms::default(), made)
+}
+
+fn store_on(terms: Terms, made: &[Made]) -> CertStore {
     let mut builder = CertStore::builder();
-    builder.listener(&TLS.into());
+    builder.terms(&TLS.into(), terms);
     for one in made {
         builder.add(&TLS.into(), Arc::new(one.certificate()));
     }
@@ -353,7 +367,7 @@ async fn ask_for_proof(
 
 #[tokio::test]
 async fn a_ca_is_shown_the_pending_proof_and_nothing_after_it() {
-    let mut site = Site::new(&[]);
+    let mut site = Site::asking(required(&made(&["client.test"])), &[]);
     let digest = std::array::from_fn(|n| n as u8);
     let proof = Proof::new("A.test", digest).unwrap();
     site.publish(
@@ -361,6 +375,7 @@ async fn a_ca_is_shown_the_pending_proof_and_nothing_after_it() {
         Challenges::new(None, [], [proof], Duration::ZERO),
     );
     for version in [&version::TLS12, &version::TLS13] {
+        // The listener asks for client certificates, of which a CA knows nothing.
         let client = ca(&site, version, &[b"acme-tls/1"]);
         let (served, seen) = ask_for_proof(&site, client, "a.test").await;
         assert!(matches!(served, Ok(Accepted::Proof)), "{served:?}");
@@ -475,4 +490,41 @@ async fn an_unknown_name_waits_for_nothing_and_asks_for_nothing() {
         assert!(matches!(served, Err(AcceptError::UnknownName)));
     }
     assert!(site.taken.try_recv().is_err() && site.wants.waiting() == 0);
+}
+
+/// Certificates of clients that are signed by this one, which signs itself.
+fn required(client: &Made) -> Terms {
+    let folder = Folder::new();
+    let ca = folder.write("clients.pem", &client.chain_pem);
+    let clients = ClientCertificates {
+        ca,
+        demand: Demand::Require,
+    };
+    Terms::read(&ListenerTls {
+        policy: TlsPolicy::Intermediate,
+        clients: Some(clients),
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_resumed_session_with_a_certificate_that_has_expired_since_is_not_let_in() {
+    let shown = made(&["client.test"]);
+    let site = Site::asking(required(&shown), &[&["a.test"]]);
+    for version in [&version::TLS12, &version::TLS13] {
+        let mut client = site.client(&[version]);
+        let certificate = SingleCertAndKey::from(shown.certificate().served().clone());
+        client.client_auth_cert_resolver = Arc::new(certificate);
+        let client = Arc::new(client);
+        let after = shown.certificate().not_after() + Duration::from_secs(1);
+        for (kind, is_let_in) in [(HandshakeKind::Full, true), (HandshakeKind::Resumed, false)] {
+            let (served, _) = site.meet(&client, "a.test").await;
+            let served = served.unwrap();
+            let session = served.get_ref().1;
+            assert_eq!(session.handshake_kind(), Some(kind));
+            let now = ClientIdentity::of(session, SystemTime::now());
+            assert!(now.unwrap().is_some());
+            assert_eq!(ClientIdentity::of(session, after).is_ok(), is_let_in);
+        }
+    }
 }

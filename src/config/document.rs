@@ -152,11 +152,8 @@ mod tests {
             "domains: no name for a document: \"localhost\": expected a host name of two labels or more, such as \"shop.example.com\""
         );
         for key in ["*.a.test", "_wildcard.a.test"] {
-            let told = complaint(domain(key, b""));
-            assert!(
-                told.contains(key) && told.contains("proven by dns-01"),
-                "{told}"
-            );
+            let entry = domain(key, b"").unwrap();
+            assert_eq!(entry.name.as_str(), "*.a.test");
         }
     }
 

@@ -58,6 +58,7 @@ impl Control {
             own_certificates: CertStore::default(),
             certificates: swap::channel(CertStore::default()).0,
             overview: swap::channel(Overview::default()).0,
+            hurried: mpsc::channel(1).1,
         };
         let handle = runtime.block_on(async { start(inputs) }).unwrap();
         Control {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::access::Refusal;
 use super::views::span;
 use crate::routing::ServiceName;
-use crate::routing::operator::{Order, OrderError, Reach, Target};
+use crate::routing::operator::{CertificateOrder, Order, OrderError, Reach, Target};
 
 /// The target that means the LB itself; no service can be called so.
 pub const SELF: &str = "@self";
@@ -24,6 +24,61 @@ pub type Carried = Pin<Box<dyn Future<Output = Result<String, OrderError>> + Sen
 /// Carries out orders; implemented by the control plane.
 pub trait Control: Send + Sync {
     fn order(&self, order: Order) -> Carried;
+    fn order_certificate(&self, order: CertificateOrder) -> Carried;
+}
+
+/// The body of `POST /v1/certificates/renew`, `/revoke` and `/rekey`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateRequest {
+    /// The certificate's; not for `rekey`, which is about all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Who wants it, for the log.
+    pub by: String,
+}
+
+/// What is wanted of certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateVerb {
+    Renew,
+    Revoke,
+    Rekey,
+}
+
+impl CertificateRequest {
+    /// The order, and how the log tells it. The error is a message.
+    pub fn into_order(self, verb: CertificateVerb) -> Result<(CertificateOrder, String), String> {
+        let by = checked_by(&self.by)?;
+        let by = by.escape_debug();
+        match (verb, self.name) {
+            (CertificateVerb::Renew, Some(name)) => {
+                let said = format!("renew {} by {by}", name.escape_debug());
+                Ok((CertificateOrder::Renew(name), said))
+            }
+            (CertificateVerb::Revoke, Some(name)) => {
+                let said = format!("revoke {} by {by}", name.escape_debug());
+                Ok((CertificateOrder::Revoke(name), said))
+            }
+            (CertificateVerb::Rekey, None) => {
+                Ok((CertificateOrder::Rekey, format!("rekey by {by}")))
+            }
+            (CertificateVerb::Renew | CertificateVerb::Revoke, None) => {
+                Err("\"name\" says whose certificate".into())
+            }
+            (CertificateVerb::Rekey, Some(_)) => Err("all is sealed anew: there is no name".into()),
+        }
+    }
+}
+
+fn checked_by(by: &str) -> Result<String, String> {
+    let by = by.trim().to_owned();
+    match by.is_empty() || by.len() > MAX_BY_LEN || by.chars().any(char::is_control) {
+        true => Err(format!(
+            "\"by\" is 1 to {MAX_BY_LEN} bytes without control characters"
+        )),
+        false => Ok(by),
+    }
 }
 
 /// The body of `POST /v1/drain` and `/v1/undrain`.
@@ -58,12 +113,7 @@ impl Request {
     /// The order, with every part checked but whether its target exists. The error is a message.
     pub fn into_order(self, verb: Verb) -> Result<Order, String> {
         let target = parse_target(&self.target)?;
-        let by = self.by.trim().to_owned();
-        if by.is_empty() || by.len() > MAX_BY_LEN || by.chars().any(char::is_control) {
-            return Err(format!(
-                "\"by\" is 1 to {MAX_BY_LEN} bytes without control characters"
-            ));
-        }
+        let by = checked_by(&self.by)?;
         let span = self.for_span.as_deref().map(parse_span).transpose()?;
         let reach = match self.reach {
             RequestReach::Pod => Reach::Pod,
@@ -151,6 +201,7 @@ pub fn described(order: &Order) -> String {
 pub fn refusal(error: &OrderError) -> Refusal {
     let status = match error {
         OrderError::Unknown(_) => StatusCode::NOT_FOUND,
+        OrderError::Failed(_) => StatusCode::CONFLICT,
         OrderError::NoConsul(_) | OrderError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
     };
     Refusal::new(status, error.to_string())

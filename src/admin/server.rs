@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use super::access::{Refusal, Via, check_change, check_reading};
 use super::listener::{AdminListener, SocketFile};
-use super::orders::{self, Verb};
+use super::orders::{self, CertificateVerb, Verb};
 use super::state::{State, missing};
 use super::{page, views, why};
 use crate::drain::Phase;
@@ -159,8 +159,11 @@ async fn dispatch(
     body: Incoming,
 ) -> Result<Answer, Refusal> {
     let verb = match head.uri.path() {
-        "/v1/drain" => Some(Verb::Drain),
-        "/v1/undrain" => Some(Verb::Undrain),
+        "/v1/drain" => Some(Change::Rota(Verb::Drain)),
+        "/v1/undrain" => Some(Change::Rota(Verb::Undrain)),
+        "/v1/certificates/renew" => Some(Change::Certificates(CertificateVerb::Renew)),
+        "/v1/certificates/revoke" => Some(Change::Certificates(CertificateVerb::Revoke)),
+        "/v1/certificates/rekey" => Some(Change::Certificates(CertificateVerb::Rekey)),
         _ => None,
     };
     let allowed = if verb.is_some() { "POST" } else { "GET, HEAD" };
@@ -263,21 +266,40 @@ fn question(query: &str) -> Result<String, Refusal> {
     String::from_utf8(decoded).map_err(|_| bad("q is no UTF-8"))
 }
 
+/// What a POST asks for.
+#[derive(Clone, Copy)]
+enum Change {
+    Rota(Verb),
+    Certificates(CertificateVerb),
+}
+
 async fn change(
     state: Arc<State>,
     via: &Via,
     head: Parts,
     body: Incoming,
-    verb: Verb,
+    change: Change,
 ) -> Result<Answer, Refusal> {
     may_change(state.clone(), via.clone(), head).await?;
     let body = whole(body).await?;
     let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
-    let request: orders::Request =
-        serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-    let order = request.into_order(verb).map_err(bad)?;
-    let said = format!("{} from {}", orders::described(&order), caller(via));
-    let carried = tokio::time::timeout(ORDER_TIMEOUT, state.control.order(order)).await;
+    let malformed = |error: serde_json::Error| bad(error.to_string());
+    let (carried, said) = match change {
+        Change::Rota(verb) => {
+            let request: orders::Request = serde_json::from_slice(&body).map_err(malformed)?;
+            let order = request.into_order(verb).map_err(bad)?;
+            let said = orders::described(&order);
+            (state.control.order(order), said)
+        }
+        Change::Certificates(verb) => {
+            let request: orders::CertificateRequest =
+                serde_json::from_slice(&body).map_err(malformed)?;
+            let (order, said) = request.into_order(verb).map_err(bad)?;
+            (state.control.order_certificate(order), said)
+        }
+    };
+    let said = format!("{said} from {}", caller(via));
+    let carried = tokio::time::timeout(ORDER_TIMEOUT, carried).await;
     match carried {
         Ok(Ok(message)) => {
             tracing::info!("{said}: {message}");

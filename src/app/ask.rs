@@ -9,9 +9,9 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use self::client::{Answer, Question};
-use super::cli::{Ask, Changing, Running, Whom};
+use super::cli::{Ask, Certs, Changing, Running, Whom};
 use crate::admin::Token;
-use crate::admin::orders::{Request, RequestReach, SELF};
+use crate::admin::orders::{CertificateRequest, Request, RequestReach, SELF};
 use crate::admin::views::{CertificateRow, StatusView};
 use crate::admin::why;
 
@@ -32,9 +32,14 @@ fn answered(ask: &Ask) -> Result<String, String> {
         Ask::Status { to } => read(to, "/v1/status", |status: StatusView| {
             print::status(&status)
         }),
-        Ask::Certs { to } => read(to, "/v1/certificates", |rows: Vec<CertificateRow>| {
-            print::certificates(&rows, std::time::SystemTime::now())
-        }),
+        Ask::Certs {
+            what: Some(what), ..
+        } => change_certificates(what),
+        Ask::Certs { what: None, to } => {
+            read(to, "/v1/certificates", |rows: Vec<CertificateRow>| {
+                print::certificates(&rows, std::time::SystemTime::now())
+            })
+        }
         Ask::Why { what, to } => explained(to, what),
         Ask::Drain { whom, for_span, to } => change(to, "/v1/drain", whom, for_span.clone()),
         Ask::Undrain { whom, to } => change(to, "/v1/undrain", whom, None),
@@ -90,6 +95,22 @@ fn change(
         for_span,
     };
     let body = serde_json::to_string(&request).expect("a request has text keys alone");
+    post(to, path, body)
+}
+
+fn change_certificates(what: &Certs) -> Result<String, String> {
+    let (path, name, to) = match what {
+        Certs::Renew { name, to } => ("/v1/certificates/renew", Some(name.clone()), to),
+        Certs::Revoke { name, to } => ("/v1/certificates/revoke", Some(name.clone()), to),
+        Certs::Rekey { to } => ("/v1/certificates/rekey", None, to),
+    };
+    let by = operator();
+    let request = CertificateRequest { name, by };
+    let body = serde_json::to_string(&request).expect("a request has text keys alone");
+    post(to, path, body)
+}
+
+fn post(to: &Changing, path: &str, body: String) -> Result<String, String> {
     let secret = match to.token_file() {
         Some(path) => Some(Token::in_file(path).read().map_err(|e| e.to_string())?),
         None => None,

@@ -52,14 +52,7 @@ pub fn warnings(config: &Config, certificates: &CertStore) -> Vec<String> {
         | CertWarning::NameTaken { .. } => true,
     };
     let of_certificates = certificates.warnings().iter().filter(is_meant);
-    let mut warnings: Vec<String> = of_certificates.map(ToString::to_string).collect();
-    if config.acme.is_some() && config.consul.is_some() {
-        warnings.push(
-            "[acme]: with [consul] certificates are not ordered in this version; its key file is used for session tickets"
-                .to_owned(),
-        );
-    }
-    warnings
+    of_certificates.map(ToString::to_string).collect()
 }
 
 fn lines<T: ToString>(mistakes: &[T]) -> Vec<String> {

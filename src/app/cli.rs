@@ -94,10 +94,39 @@ pub enum Ask {
         #[command(flatten)]
         to: Changing,
     },
-    /// List the certificates served and when they end
+    /// List the certificates served and when they end, or have something done with those by ACME
+    #[command(args_conflicts_with_subcommands = true)]
     Certs {
+        #[command(subcommand)]
+        what: Option<Certs>,
         #[command(flatten)]
         to: Running,
+    },
+}
+
+/// What is to be done with certificates by ACME.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Certs {
+    /// Order another certificate for a name now, due or not
+    Renew {
+        /// Whose certificate
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        to: Changing,
+    },
+    /// Have the CA revoke a name's certificate, and order another one
+    Revoke {
+        /// Whose certificate
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        to: Changing,
+    },
+    /// Seal all that is sealed with the key file's first key
+    Rekey {
+        #[command(flatten)]
+        to: Changing,
     },
 }
 
@@ -211,6 +240,10 @@ mod tests {
             "rota undrain shop",
             "rota undrain --self --here",
             "rota certs",
+            "rota certs --admin 127.0.0.1:1 --json",
+            "rota certs renew shop.test --admin 127.0.0.1:1",
+            "rota certs revoke shop.test --token-file t",
+            "rota certs rekey --json",
         ] {
             assert!(parsed(line).is_ok(), "{line}");
         }
@@ -228,6 +261,8 @@ mod tests {
             "rota drain a@b",
             "rota drain shop --for soon",
             "rota undrain shop --for 10m",
+            "rota certs renew",
+            "rota certs rekey shop.test",
             "rota status --admin example.com",
         ] {
             let error = CommandLine::try_parse_from(line.split(' ')).unwrap_err();

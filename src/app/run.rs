@@ -80,6 +80,8 @@ struct Process {
     overview: Reader<Overview>,
     overview_publisher: Option<Publisher<Overview>>,
     certificate_reader: Reader<CertStore>,
+    /// Names that clients of workers wait for; there are none before there are workers.
+    hurried: Option<mpsc::Receiver<Arc<str>>>,
     keyring: Option<Arc<Keyring>>,
     /// Of session tickets; the control plane publishes them.
     ticket_keys: Reader<TicketKeys>,

@@ -38,6 +38,8 @@ pub enum Event {
     },
     /// An order for this LB alone.
     Ordered(Order),
+    /// The certificates that were ordered before are served.
+    CertificatesLoaded,
     /// Time has passed.
     Tick,
 }

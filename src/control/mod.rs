@@ -35,7 +35,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::certs::{CertStore, TicketKeys};
 use crate::config::Config;
-use crate::routing::operator::{Order, OrderError};
+use crate::routing::operator::{CertificateOrder, Order, OrderError};
 use crate::routing::swap::Publisher;
 use crate::routing::{PassiveReport, Snapshot};
 use crate::seal::Keyring;
@@ -45,6 +45,7 @@ use self::candidate::Bounds;
 use self::consul::{Client, Watcher};
 use self::fleet::TicketTask;
 use self::model::Terms;
+use self::store::Store;
 use self::task::{Link, Outlets, Request, Task};
 
 /// Requests of operators that wait for their turn; more make the asker wait.
@@ -66,6 +67,8 @@ pub struct Inputs {
     pub own_certificates: CertStore,
     pub certificates: Publisher<CertStore>,
     pub overview: Publisher<acme::Overview>,
+    /// Names whose certificates clients wait for.
+    pub hurried: mpsc::Receiver<Arc<str>>,
     /// Listeners and admin: never an upstream, whatever `allow_upstreams` says. An unspecified address stands for each local one.
     pub own_addresses: Vec<SocketAddr>,
 }
@@ -84,19 +87,11 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             is_local,
         },
         consul_prefix: None,
+        certificates: acme::Loaded::Done,
     };
     let mut link = None;
-    let (kv_names, names) = watch::channel(Arc::default());
-    let certificates = acme::task::Task::new(acme::Inputs {
-        config: inputs.config.clone(),
-        keyring: inputs.keyring.clone(),
-        own: inputs.own_certificates,
-        kv_names: names,
-        publisher: inputs.certificates,
-        overview: inputs.overview,
-        vitals: inputs.vitals.clone(),
-    })?;
-    let (keyring, keyrings) = watch::channel(inputs.keyring);
+    let mut store = None;
+    let (keyring, keyrings) = watch::channel(inputs.keyring.clone());
     if let Some(settings) = &config.consul {
         terms.bounds.allow = settings.allow_upstreams.clone();
         terms.consul_prefix = Some(settings.prefix.clone());
@@ -108,6 +103,12 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             inputs.ticket_keys,
         );
         tokio::spawn(tickets.run());
+        store = Some(Store::in_consul(
+            client.clone(),
+            &settings.prefix,
+            &config.node.name,
+            inputs.keyring.clone(),
+        ));
         inputs.vitals.discovery_configured.store(true, Relaxed);
         let (watcher, observations) =
             Watcher::start(client.clone(), settings, inputs.vitals.clone());
@@ -117,19 +118,34 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             observations,
         });
     }
+    let (kv_names, names) = watch::channel(Arc::default());
+    let (loading, loaded) = watch::channel(acme::Loaded::default());
+    let certificates = acme::task::Task::new(acme::Inputs {
+        config: inputs.config.clone(),
+        keyring: inputs.keyring,
+        own: inputs.own_certificates,
+        kv_names: names,
+        hurried: inputs.hurried,
+        publisher: inputs.certificates,
+        overview: inputs.overview,
+        loaded: loading,
+        vitals: inputs.vitals.clone(),
+        store,
+    })?;
     let (sender, requests) = mpsc::channel(REQUESTS);
     let workers = inputs.vitals.workers.len();
     let outlets = Outlets {
         table: inputs.publisher,
         kv_names,
     };
+    terms.certificates = *loaded.borrow();
     let task = Task::new(terms, inputs.config, outlets, workers, link);
-    tokio::spawn(task.run(requests, inputs.passive));
-    let (files, orders) = mpsc::channel(REQUESTS);
-    tokio::spawn(certificates.run(orders));
+    tokio::spawn(task.run(requests, inputs.passive, loaded));
+    let (of_certificates, asked) = mpsc::channel(REQUESTS);
+    tokio::spawn(certificates.run(asked));
     Ok(Handle {
         requests: sender,
-        files,
+        certificates: of_certificates,
         keyring,
     })
 }
@@ -138,7 +154,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
 #[derive(Clone, Debug)]
 pub struct Handle {
     requests: mpsc::Sender<Request>,
-    files: mpsc::Sender<acme::Order>,
+    certificates: mpsc::Sender<acme::Request>,
     keyring: watch::Sender<Option<Arc<Keyring>>>,
 }
 
@@ -164,7 +180,8 @@ impl Handle {
         self.keyring.send_replace(keyring);
         let (answer, answered) = oneshot::channel();
         let stopped = || "the control plane has stopped".to_owned();
-        self.files.send(file).await.map_err(|_| stopped())?;
+        let file = acme::Request::File(Box::new(file));
+        self.certificates.send(file).await.map_err(|_| stopped())?;
         published.await.map_err(|_| stopped())?;
         self.requests
             .send(Request::Reload(config, answer))
@@ -184,6 +201,20 @@ impl Handle {
             .send(Request::Order(order, answer))
             .await
             .map_err(|_| OrderError::Stopped)?;
+        answered.await.unwrap_or(Err(OrderError::Stopped))
+    }
+}
+
+impl Handle {
+    /// Carries out an operator's order about certificates; gives what was done or begun, in words.
+    ///
+    /// # Errors
+    /// A name that no certificate is ordered for; what the store or the CA says against it.
+    pub async fn order_certificate(&self, order: CertificateOrder) -> Result<String, OrderError> {
+        let (answer, answered) = oneshot::channel();
+        let request = acme::Request::Operator(order, answer);
+        let sent = self.certificates.send(request).await;
+        sent.map_err(|_| OrderError::Stopped)?;
         answered.await.unwrap_or(Err(OrderError::Stopped))
     }
 }

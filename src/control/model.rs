@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::acme::KvNames;
+use super::acme::{KvNames, Loaded};
 use super::candidate::{Bounds, Resolution};
 use super::consul::{Instance, Observation};
 use super::documents::{Documents, Follow};
@@ -30,6 +30,8 @@ pub struct Terms {
     pub bounds: Bounds,
     /// The prefix of `[consul]`; None: there is no Consul.
     pub consul_prefix: Option<String>,
+    /// Whether those that were ordered before are served: an LB that joins has every certificate before it is ready.
+    pub certificates: Loaded,
 }
 
 pub struct Model {
@@ -103,6 +105,10 @@ impl Model {
                 })
             }
             Event::Ordered(order) => self.ordered(order, now),
+            Event::CertificatesLoaded => {
+                self.terms.certificates = Loaded::Done;
+                self.revision += u64::from(!self.was_ready);
+            }
             Event::Tick => {}
         }
         self.wake(now);

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::acme::KvNames;
+use super::acme::{KvNames, Loaded};
 use super::assembly::Assembly;
 use super::consul::{Client, Observation, Watcher};
 use super::event::{Effect, Event};
@@ -134,6 +134,7 @@ impl Task {
         mut self,
         mut requests: mpsc::Receiver<Request>,
         mut passive: mpsc::Receiver<PassiveReport>,
+        mut certificates: watch::Receiver<Loaded>,
     ) {
         let mut look = interval(LOOK_EACH);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -147,6 +148,7 @@ impl Task {
                 Some(report) = passive.recv() => self.report(report),
                 Some(observation) = heard(&mut self.link) => self.hear(observation),
                 Some(event) = self.events.recv() => self.apply(event),
+                Ok(()) = certificates.changed() => self.apply(Event::CertificatesLoaded),
                 () = until(next) => self.apply(Event::Tick),
                 _ = look.tick() => {
                     self.look_for_lost_reports();

@@ -40,6 +40,17 @@ pub enum Order {
     },
 }
 
+/// One order about certificates by ACME; names as they were given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateOrder {
+    /// Another certificate, due or not.
+    Renew(String),
+    /// The CA is to tell the world that the present one is not to be believed any more; another one is ordered.
+    Revoke(String),
+    /// All that is sealed is sealed with the key file's first key.
+    Rekey,
+}
+
 /// Why an order was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OrderError {
@@ -47,6 +58,8 @@ pub enum OrderError {
     Unknown(String),
     /// It reaches for the pod, and there is no Consul or it does not answer.
     NoConsul(String),
+    /// It was tried and came to nothing; holds why.
+    Failed(String),
     /// The control plane is shutting down.
     Stopped,
 }
@@ -54,7 +67,9 @@ pub enum OrderError {
 impl std::fmt::Display for OrderError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            OrderError::Unknown(message) | OrderError::NoConsul(message) => f.write_str(message),
+            OrderError::Unknown(message)
+            | OrderError::NoConsul(message)
+            | OrderError::Failed(message) => f.write_str(message),
             OrderError::Stopped => f.write_str("rota is stopping"),
         }
     }

@@ -130,6 +130,11 @@ impl Digest {
     pub fn bytes(&self) -> &[u8; digest::SHA256_OUTPUT_LEN] {
         &self.0
     }
+
+    /// 64 hex digits.
+    pub fn to_hex(self) -> String {
+        super::hex(&self.0)
+    }
 }
 
 fn fill_randomly(bytes: &mut [u8]) {

@@ -143,7 +143,8 @@ fn split(sealed: &[u8]) -> Option<(&str, &str)> {
     (name.len() == 2 * NAME_BYTES && name.bytes().all(lower_hex)).then_some((name, encoded))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// In lower case.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

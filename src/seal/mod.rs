@@ -9,7 +9,7 @@ mod keyring;
 
 pub use cipher::{Cipher, Digest, SECRET_BYTES, Secret};
 pub use key_file::{KeyFileMistake, MAX_KEYS, read_secret};
-pub use keyring::{Keyring, OpenError};
+pub use keyring::{Keyring, OpenError, hex};
 
 /// Secret bytes of any length, erased from memory when dropped.
 pub type Plain = zeroize::Zeroizing<Vec<u8>>;

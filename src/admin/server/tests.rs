@@ -6,7 +6,7 @@ use crate::admin::orders::{Carried, Control};
 use crate::admin::{CertificateRow, Token};
 use crate::drain::{self, Drain};
 use crate::routing::Snapshot;
-use crate::routing::operator::{Order, OrderError, Target};
+use crate::routing::operator::{CertificateOrder, Order, OrderError, Target};
 use crate::routing::swap::{self, Publisher};
 use crate::telemetry::Vitals;
 use std::net::SocketAddr;
@@ -34,6 +34,16 @@ impl Control for Ordered {
             match is_known {
                 true => Ok("done".to_owned()),
                 false => Err(OrderError::Unknown("no such service".into())),
+            }
+        })
+    }
+
+    fn order_certificate(&self, order: CertificateOrder) -> Carried {
+        Box::pin(async move {
+            match order {
+                CertificateOrder::Renew(name) => Ok(format!("{name} is being ordered")),
+                CertificateOrder::Revoke(name) => Err(OrderError::Unknown(name)),
+                CertificateOrder::Rekey => Err(OrderError::Failed("no key file".into())),
             }
         })
     }

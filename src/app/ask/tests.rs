@@ -8,7 +8,7 @@ use crate::admin::views::{DiscoveryView, ListenerView, MistakeView, ServiceSumma
 use crate::app::cli::{Command, CommandLine};
 use crate::drain;
 use crate::routing::Snapshot;
-use crate::routing::operator::{Order, OrderError};
+use crate::routing::operator::{CertificateOrder, Order, OrderError};
 use crate::routing::swap;
 use crate::telemetry::Vitals;
 use clap::Parser;
@@ -21,6 +21,17 @@ struct Refusing;
 impl Control for Refusing {
     fn order(&self, _: Order) -> Carried {
         Box::pin(async { Err(OrderError::NoConsul("consul does not answer".into())) })
+    }
+
+    fn order_certificate(&self, order: CertificateOrder) -> Carried {
+        Box::pin(async move {
+            match order {
+                CertificateOrder::Renew(name) => Ok(format!("{name} is being ordered")),
+                CertificateOrder::Revoke(_) | CertificateOrder::Rekey => {
+                    Err(OrderError::Failed("it came to nothing".into()))
+                }
+            }
+        })
     }
 }
 

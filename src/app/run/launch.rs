@@ -73,6 +73,7 @@ impl Process {
             certificate_reader,
             overview,
             overview_publisher: Some(overview_publisher),
+            hurried: None,
             keyring: launch.keyring,
             ticket_keys,
             ticket_publisher: Some(ticket_publisher),
@@ -94,8 +95,8 @@ impl Process {
         passive: &mpsc::Sender<PassiveReport>,
     ) -> Result<(), String> {
         let open = Arc::new(AtomicUsize::new(0));
-        // Whatever may have a certificate is ordered ahead: nobody has to hear what clients ask for first.
-        let (wants, _) = wants::channel();
+        let (wants, hurried) = wants::channel();
+        self.hurried = Some(hurried);
         for id in 0..workers {
             let (sender, orders) = mpsc::channel(ORDERS);
             let start = proxy::Start {

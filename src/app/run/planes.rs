@@ -12,7 +12,7 @@ use crate::config::{AdminAddress, DomainName};
 use crate::control;
 use crate::control::acme::task::SOURCE;
 use crate::control::acme::{Overview, Standing};
-use crate::routing::operator::Order;
+use crate::routing::operator::{CertificateOrder, Order};
 
 impl Process {
     /// Starts control plane and admin on this thread's runtime. Workers accept only once the file's table is published: a
@@ -38,6 +38,7 @@ impl Process {
             own_certificates: self.own_certificates.take().expect(taken),
             certificates: self.certificates.take().expect(taken),
             overview: self.overview_publisher.take().expect(taken),
+            hurried: self.hurried.take().expect(taken),
         })?;
         for group in std::mem::take(&mut self.queued) {
             self.open_door(group).await?;
@@ -70,11 +71,11 @@ impl Process {
 fn certificate_rows(store: &CertStore, overview: &Overview) -> Vec<CertificateRow> {
     let standing_of = |certificate: &Certificate| {
         let is_ordered = certificate.source() == Path::new(SOURCE);
-        let mut named = overview.0.iter().filter(|_| is_ordered);
-        named.find(|(name, _)| certificate.exact_names().eq([name.as_str()]))
+        let name = certificate.names().next().filter(|_| is_ordered)?;
+        overview.0.get(&DomainName::parse(&name)?)
     };
     let served = store.list().flat_map(|(listener, certificate)| {
-        let standing = standing_of(certificate).map(|(_, standing)| standing);
+        let standing = standing_of(certificate);
         certificate.names().map(move |domain| CertificateRow {
             domain,
             listener: listener.to_string(),
@@ -114,5 +115,10 @@ impl admin::Control for Ordering {
     fn order(&self, order: Order) -> Carried {
         let handle = self.0.clone();
         Box::pin(async move { handle.order(order).await })
+    }
+
+    fn order_certificate(&self, order: CertificateOrder) -> Carried {
+        let handle = self.0.clone();
+        Box::pin(async move { handle.order_certificate(order).await })
     }
 }

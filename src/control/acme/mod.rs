@@ -1,21 +1,38 @@
-//! Certificates by ACME: [`model`] decides what is ordered when and does no I/O; [`task`] feeds it, carries out what it asks for, and
-//! publishes the certificate store, in which certificates of one's own come first.
+//! Certificates by ACME, for a pod or for one load balancer: [`model`] decides what is ordered when and does no I/O; `task` feeds it,
+//! carries out what it asks for, and publishes the certificate store, in which certificates of one's own come first.
+//!
+//! What outlives an order lies in the store (`keys`, `records`): an `order` is made under a lock of it, by the account that `account`
+//! finds or makes, and what comes of it is brought to every load balancer by `sync`.
 
+mod account;
+mod allowance;
 pub mod authority;
 pub mod budget;
+mod budgets;
 pub mod dns_hook;
 pub mod failure;
+mod ground;
+mod halt;
+mod index;
 pub mod jose;
-mod keep;
+mod keys;
+mod live;
 pub mod model;
+mod operator;
+mod order;
 pub mod pending;
+mod preflight;
 mod problem;
+mod proofs;
+mod records;
 mod registration;
 pub mod request;
+mod shelf;
+mod sync;
 pub mod task;
 mod transport;
 mod wanted;
 
 pub use model::Standing;
-pub use task::{Inputs, Order, Overview};
+pub use task::{Inputs, Loaded, Order, Overview, Request};
 pub use wanted::{KvNames, orders_any};

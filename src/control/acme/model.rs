@@ -1,26 +1,26 @@
-//! What is ordered when: wanted names, what they have, what went wrong, and the account's budget. Pure: `now` is an argument, jitter
-//! comes from the name.
+//! What is ordered when: wanted names, what they have, and what holds them back. Pure: `now` is an argument, jitter comes from the
+//! name, and from the node where the load balancers of a pod should not all do the same at once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use self::when::{by_lifetime, spread, within};
+pub(super) use self::when::{jittered, seed_of};
 pub use super::failure::Failure;
 use crate::config::DomainName;
 
 #[cfg(test)]
 mod tests;
+mod when;
 
 /// Orders under way at once, and questions to the CA.
 const AT_ONCE: usize = 8;
-/// Orders that an account begins within [`BUDGET_SPAN`]; Let's Encrypt refuses more than 300.
-const BUDGET: usize = 250;
-const BUDGET_SPAN: Duration = Duration::from_secs(3 * 3600);
 /// A CA is asked about a certificate's window so often at least and at most, whatever it wishes; and again after so long if it did not say.
 const ASK_SOONEST: Duration = Duration::from_secs(60);
 const ASK_LATEST: Duration = Duration::from_secs(24 * 3600);
 const ASK_AGAIN: Duration = Duration::from_secs(6 * 3600);
-/// At least so long after a certificate came the next one is ordered by the CA's window; less for short lives.
-const BREATHER: Duration = Duration::from_secs(3600);
+/// What another load balancer orders is looked at again after so long.
+const ELSEWHERE: Duration = Duration::from_secs(5);
 
 /// From when to when a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +34,35 @@ pub struct Validity {
 pub enum Event {
     /// These names and no others are to have certificates; some have one.
     Wanted(BTreeMap<DomainName, Option<Validity>>),
+    /// A name has this certificate now, whoever ordered it; None: it has none any more.
+    Held(DomainName, Option<Validity>),
     /// The account is open, or not.
     Opened(Result<(), Failure>),
     /// What the CA says of when to renew the certificate of this validity (RFC 9773); None: it was not to be had.
     Told(DomainName, Validity, Option<Window>),
-    /// An order ended.
-    Ended(DomainName, Result<Validity, Failure>),
+    /// A client waits for it.
+    Hurried(DomainName),
+    /// An operator has a certificate ordered, due or not.
+    Begun(DomainName),
+    /// What came of an order.
+    Ended(DomainName, Ended),
     /// Time went by.
     Tick,
+}
+
+/// What came of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The name has this certificate, by this order or by somebody else's.
+    Held(Validity),
+    /// Another load balancer orders it at this moment.
+    Elsewhere,
+    /// Nothing was begun, for this reason: nobody is to try it before this moment.
+    Rests(SystemTime, String),
+    /// It came to nothing, for this reason: nobody is to try it again before this moment.
+    Failed(SystemTime, String),
+    /// As [`Ended::Failed`], and the account has to be made anew.
+    NoAccount(SystemTime, String),
 }
 
 /// What is to be done.
@@ -86,7 +107,7 @@ enum Account {
     Open,
 }
 
-/// Failures in a row.
+/// Failures in a row to open the account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Trouble {
     failures: u32,
@@ -94,18 +115,11 @@ struct Trouble {
     text: String,
 }
 
-impl Trouble {
-    fn after(before: Option<&Trouble>, failure: &Failure, seed: u64, now: SystemTime) -> Trouble {
-        let failures = before.map_or(0, |before| before.failures) + 1;
-        let pause = failure.pause(failures);
-        // From four fifths to six fifths.
-        let jittered = pause.mul_f64(0.8 + 0.4 * share(seed.wrapping_add(u64::from(failures))));
-        Trouble {
-            failures,
-            until: now + jittered,
-            text: failure.text().to_owned(),
-        }
-    }
+/// Until when nothing is tried, and why; None: no reason that anybody needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rest {
+    until: SystemTime,
+    why: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -117,9 +131,10 @@ struct Name {
     is_asked: bool,
     /// Since when the certificate is known.
     since: Option<SystemTime>,
-    trouble: Option<Trouble>,
-    /// Since when its order is under way.
-    ordered_at: Option<SystemTime>,
+    rest: Option<Rest>,
+    is_ordered: bool,
+    /// A client waited for it since its last certificate.
+    is_hurried: bool,
     /// False: its order is under way and nobody needs it any more.
     is_wanted: bool,
 }
@@ -127,33 +142,49 @@ struct Name {
 /// One load balancer's view.
 #[derive(Debug, Default)]
 pub struct Model {
+    node: String,
+    settling: Duration,
     names: BTreeMap<DomainName, Name>,
     account: Account,
     account_trouble: Option<Trouble>,
-    /// When the orders of the last [`BUDGET_SPAN`] began.
-    begun: VecDeque<SystemTime>,
     effects: Vec<Effect>,
 }
 
 impl Model {
-    pub fn new() -> Model {
-        Model::default()
+    /// `node` tells this load balancer from the others of its pod, who take up to `settling` to hear of a name and to answer for it.
+    pub fn new(node: &str, settling: Duration) -> Model {
+        Model {
+            node: node.to_owned(),
+            settling,
+            ..Model::default()
+        }
     }
 
     pub fn apply(&mut self, event: Event, now: SystemTime) {
         match event {
             Event::Wanted(wanted) => self.want(wanted, now),
+            Event::Held(name, validity) => {
+                if let Some(known) = self.names.get_mut(&name) {
+                    known.hold(validity, now);
+                }
+            }
             Event::Opened(Ok(())) => {
                 self.account = Account::Open;
                 self.account_trouble = None;
             }
-            Event::Opened(Err(failure)) => {
-                self.account = Account::Closed;
-                let before = self.account_trouble.as_ref();
-                self.account_trouble = Some(Trouble::after(before, &failure, 0, now));
-            }
+            Event::Opened(Err(failure)) => self.keep_closed(&failure, now),
             Event::Told(name, of, window) => self.tell(&name, of, window, now),
-            Event::Ended(name, result) => self.end(&name, result, now),
+            Event::Hurried(name) => {
+                if let Some(known) = self.names.get_mut(&name) {
+                    known.is_hurried = true;
+                }
+            }
+            Event::Begun(name) => {
+                if let Some(known) = self.names.get_mut(&name) {
+                    known.is_ordered = true;
+                }
+            }
+            Event::Ended(name, ended) => self.end(&name, ended, now),
             Event::Tick => {}
         }
         self.decide(now);
@@ -166,20 +197,14 @@ impl Model {
 
     /// When a [`Event::Tick`] may lead to something; None: never by itself.
     pub fn next_tick(&self) -> Option<SystemTime> {
-        let trouble = self.account_trouble.as_ref().map(|trouble| trouble.until);
+        let needs = self.next_due().into_iter().chain(self.next_question());
         match self.account {
             Account::Opening => None,
             Account::Closed => {
-                let needs = self.next_due().into_iter().chain(self.next_question());
+                let trouble = self.account_trouble.as_ref().map(|trouble| trouble.until);
                 needs.min().map(|at| trouble.map_or(at, |t| t.max(at)))
             }
-            Account::Open => {
-                let refill = self.budget_until();
-                let order = self
-                    .next_due()
-                    .map(|due| refill.map_or(due, |at| at.max(due)));
-                order.into_iter().chain(self.next_question()).min()
-            }
+            Account::Open => needs.min(),
         }
     }
 
@@ -188,75 +213,93 @@ impl Model {
         self.names.get(name).is_some_and(|known| known.is_wanted)
     }
 
+    /// Whether this load balancer orders it at this moment.
+    pub fn orders(&self, name: &DomainName) -> bool {
+        self.names.get(name).is_some_and(|known| known.is_ordered)
+    }
+
     /// Each wanted name.
     pub fn standings(&self) -> impl Iterator<Item = (&DomainName, Standing)> {
         let wanted = self.names.iter().filter(|(_, known)| known.is_wanted);
-        wanted.map(|(name, known)| {
-            let account = self.account_trouble.as_ref();
-            let trouble = known.trouble.as_ref().or(account);
-            let mut standing = Standing {
-                validity: known.validity,
-                next: None,
-                error: trouble.map(|trouble| trouble.text.clone()),
-            };
-            if !known.is_ordered() {
-                self.foresee(known.due(seed_of(name)), &mut standing);
-            }
-            (name, standing)
-        })
+        wanted.map(|(name, known)| (name, self.standing(name, known)))
     }
 
-    /// When what is due at a moment is ordered, and what holds it back until then.
-    fn foresee(&self, due: SystemTime, standing: &mut Standing) {
-        let rest = self.account_trouble.as_ref().map(|trouble| trouble.until);
-        let next = rest.map_or(due, |until| until.max(due));
-        let refill = self.budget_until().filter(|refill| *refill > next);
-        if refill.is_some() {
-            let why = format!("{BUDGET} orders began within 3 h: the next one waits");
-            standing.error = Some(match standing.error.take() {
-                Some(error) => format!("{error}; {why}"),
-                None => why,
-            });
+    fn standing(&self, name: &DomainName, known: &Name) -> Standing {
+        let why = known.rest.as_ref().and_then(|rest| rest.why.clone());
+        let account = self.account_trouble.as_ref();
+        let next = match known.is_ordered {
+            true => None,
+            false => {
+                let due = known.due(self.seeds(name));
+                let next = account.map_or(due, |trouble| trouble.until.max(due));
+                (next > SystemTime::UNIX_EPOCH).then_some(next)
+            }
+        };
+        Standing {
+            validity: known.validity,
+            next,
+            error: why.or_else(|| account.map(|trouble| trouble.text.clone())),
         }
-        let next = refill.unwrap_or(next);
-        standing.next = (next > SystemTime::UNIX_EPOCH).then_some(next);
+    }
+
+    fn keep_closed(&mut self, failure: &Failure, now: SystemTime) {
+        self.account = Account::Closed;
+        let before = self.account_trouble.as_ref();
+        let failures = before.map_or(0, |before| before.failures) + 1;
+        let seed = seed_of(&[&self.node]).wrapping_add(u64::from(failures));
+        self.account_trouble = Some(Trouble {
+            failures,
+            until: now + jittered(failure.pause(failures), seed),
+            text: failure.text().to_owned(),
+        });
     }
 
     fn want(&mut self, wanted: BTreeMap<DomainName, Option<Validity>>, now: SystemTime) {
         // An order under way ends by itself; its name is forgotten then.
         self.names
-            .retain(|name, known| known.is_ordered() || wanted.contains_key(name));
+            .retain(|name, known| known.is_ordered || wanted.contains_key(name));
         for (name, known) in &mut self.names {
             known.is_wanted = wanted.contains_key(name);
         }
         for (name, validity) in wanted {
-            let known = self.names.entry(name).or_default();
+            let known = self.names.entry(name).or_insert_with(|| Name {
+                rest: Some(Rest {
+                    until: now + self.settling,
+                    why: None,
+                }),
+                ..Name::default()
+            });
             known.is_wanted = true;
-            if validity.is_some() && known.validity != validity {
+            if validity.is_some() {
                 known.hold(validity, now);
             }
         }
     }
 
-    fn end(&mut self, name: &DomainName, result: Result<Validity, Failure>, now: SystemTime) {
+    fn end(&mut self, name: &DomainName, ended: Ended, now: SystemTime) {
+        if let Ended::NoAccount(..) = ended {
+            self.account = Account::Closed;
+        }
+        let (_, node) = self.seeds(name);
         let Some(known) = self.names.get_mut(name) else {
             return;
         };
-        let ordered_at = known.ordered_at.take();
-        if matches!(result, Err(Failure::Account(_))) {
-            self.account = Account::Closed;
-        }
-        match result {
-            Ok(validity) => known.hold(Some(validity), now),
-            Err(failure) => {
-                let unseen = ordered_at.filter(|_| !failure.is_of_an_order());
-                if let Some(at) = unseen.and_then(|at| self.begun.iter().position(|b| *b == at)) {
-                    self.begun.remove(at);
-                }
+        known.is_ordered = false;
+        match ended {
+            Ended::Held(validity) => known.hold(Some(validity), now),
+            Ended::Elsewhere => {
+                let until = now + jittered(ELSEWHERE, node);
+                known.rest = Some(Rest { until, why: None });
+            }
+            Ended::Rests(until, why) => {
+                let why = Some(why);
+                known.rest = Some(Rest { until, why });
+            }
+            Ended::Failed(until, why) | Ended::NoAccount(until, why) => {
                 // Perhaps it was the window or what the order was to replace that the CA did not take.
                 known.window = None;
-                let before = known.trouble.as_ref();
-                known.trouble = Some(Trouble::after(before, &failure, seed_of(name), now));
+                let why = Some(why);
+                known.rest = Some(Rest { until, why });
             }
         }
         if !known.is_wanted {
@@ -321,69 +364,69 @@ impl Model {
         ask.filter(|_| self.room_for_questions() > 0)
     }
 
+    fn room_for_orders(&self) -> usize {
+        let under_way = self.names.values().filter(|known| known.is_ordered);
+        AT_ONCE.saturating_sub(under_way.count())
+    }
+
     fn order_what_is_due(&mut self, now: SystemTime) {
-        self.forget_old_orders(now);
+        let room = self.room_for_orders();
+        if room == 0 {
+            return;
+        }
         let is_due = |(name, known): &(&DomainName, &Name)| {
-            known.is_waiting() && known.due(seed_of(name)) <= now
+            known.is_waiting() && known.due(self.seeds(name)) <= now
         };
-        let due = self.names.iter().filter(is_due);
-        let mut due: Vec<DomainName> = due.map(|(name, _)| name.clone()).collect();
-        // Who has nothing goes before who has something that still serves.
-        due.sort_by_key(|name| self.names[name].validity.is_some());
-        let under_way = self.names.values().filter(|one| one.is_ordered()).count();
-        let room = AT_ONCE
-            .saturating_sub(under_way)
-            .min(BUDGET.saturating_sub(self.begun.len()));
-        due.truncate(room);
-        for name in due {
-            self.begun.push_back(now);
+        // Who has nothing goes before who has something that still serves, and first of all those whom a client waits for; and each
+        // load balancer begins with others, so that they share the work rather than meet at each lock.
+        let ranked = |(name, known): (&DomainName, &Name)| {
+            let need = (known.validity.is_some(), !known.is_hurried);
+            (need, self.seeds(name).1, name.clone())
+        };
+        let mut due: Vec<_> = self.names.iter().filter(is_due).map(ranked).collect();
+        due.sort_unstable();
+        for (_, _, name) in due.into_iter().take(room) {
             let known = self.names.get_mut(&name).expect("it was just found");
-            known.ordered_at = Some(now);
+            known.is_ordered = true;
             let replaces = known.replaces();
             self.effects.push(Effect::Order(name, replaces));
         }
     }
 
-    fn forget_old_orders(&mut self, now: SystemTime) {
-        let is_old = |begun: &SystemTime| *begun + BUDGET_SPAN <= now;
-        while self.begun.front().is_some_and(is_old) {
-            self.begun.pop_front();
-        }
-    }
-
-    /// When the next order may begin, if the budget is used up.
-    fn budget_until(&self) -> Option<SystemTime> {
-        let is_used_up = self.begun.len() >= BUDGET;
-        self.begun
-            .front()
-            .filter(|_| is_used_up)
-            .map(|begun| *begun + BUDGET_SPAN)
-    }
-
     fn next_due(&self) -> Option<SystemTime> {
-        let under_way = self.names.values().filter(|one| one.is_ordered()).count();
+        if self.room_for_orders() == 0 {
+            return None;
+        }
         let waiting = self.names.iter().filter(|(_, known)| known.is_waiting());
-        let earliest = waiting.map(|(name, known)| known.due(seed_of(name))).min();
-        earliest.filter(|_| under_way < AT_ONCE)
+        waiting
+            .map(|(name, known)| known.due(self.seeds(name)))
+            .min()
+    }
+
+    /// The same on all load balancers, and this one's own.
+    fn seeds(&self, name: &DomainName) -> (u64, u64) {
+        let own = seed_of(&[&self.node, "/", name.as_str()]);
+        let mixed = own.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (seed_of(&[name.as_str()]), mixed)
     }
 }
 
 impl Name {
-    fn is_ordered(&self) -> bool {
-        self.ordered_at.is_some()
-    }
-
     fn is_waiting(&self) -> bool {
-        self.is_wanted && !self.is_ordered()
+        self.is_wanted && !self.is_ordered
     }
 
     /// Another certificate than before: its window is another, and what went wrong is over.
     fn hold(&mut self, validity: Option<Validity>, now: SystemTime) {
+        if self.validity == validity {
+            return;
+        }
         self.validity = validity;
         self.since = Some(now);
         self.window = None;
         self.ask_at = Some(SystemTime::UNIX_EPOCH);
-        self.trouble = None;
+        self.rest = None;
+        self.is_hurried = false;
     }
 
     /// When the CA is to be asked for its window; None: it is being asked, or there is nothing to ask about.
@@ -399,62 +442,16 @@ impl Name {
         }
     }
 
-    fn due(&self, seed: u64) -> SystemTime {
+    fn due(&self, (seed, own): (u64, u64)) -> SystemTime {
         let by_need = match (self.validity, self.window) {
             (None, _) => SystemTime::UNIX_EPOCH,
             (Some(validity), Some(window)) => {
                 let since = self.since.unwrap_or(validity.not_before);
-                within(window, validity, since, seed)
+                within(window, validity, since, seed) + spread(validity, own)
             }
-            (Some(validity), None) => by_lifetime(validity, seed),
+            (Some(validity), None) => by_lifetime(validity, seed) + spread(validity, own),
         };
-        let rests = self.trouble.as_ref().map(|trouble| trouble.until);
+        let rests = self.rest.as_ref().map(|rest| rest.until);
         rests.map_or(by_need, |until| until.max(by_need))
     }
-}
-
-/// At two thirds of the lifetime, up to a twentieth of it earlier, so that what was ordered together is not renewed together.
-fn by_lifetime(validity: Validity, seed: u64) -> SystemTime {
-    let lifetime = validity
-        .not_after
-        .duration_since(validity.not_before)
-        .unwrap_or_default();
-    validity.not_before + lifetime.mul_f64(2.0 / 3.0 - share(seed) / 20.0)
-}
-
-/// A moment of the window, the same each time. Of the window counts what lies in the certificate's own life: of one that reaches
-/// into its second half only that, without the last tenth; and of none the first moments after `since`, lest a CA whose windows are
-/// all in the past be asked for one certificate after the other.
-fn within(window: Window, validity: Validity, since: SystemTime, seed: u64) -> SystemTime {
-    let lifetime = validity.not_after.duration_since(validity.not_before);
-    let lifetime = lifetime.unwrap_or_default();
-    let earliest = since + (lifetime / 50).min(BREATHER);
-    let latest = validity.not_after - lifetime / 10;
-    let half = validity.not_before + lifetime / 2;
-    let earliest = match window.end > half {
-        true => earliest.max(half),
-        false => earliest,
-    };
-    let (start, end) = (window.start.max(earliest), window.end.min(latest));
-    match end.duration_since(start) {
-        Ok(length) => start + length.mul_f64(share(seed)),
-        // All over: at once. Or all beyond the end: as late as it may be.
-        Err(_) => latest.max(earliest).min(start),
-    }
-}
-
-/// FNV-1a (<https://datatracker.ietf.org/doc/html/draft-eastlake-fnv>): even, and the same in each release.
-fn seed_of(name: &DomainName) -> u64 {
-    name.as_str()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        })
-}
-
-/// From 0 to 1.
-fn share(seed: u64) -> f64 {
-    // The upper bits are the better mixed ones.
-    let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    mixed as f64 / (1u64 << 24) as f64
 }

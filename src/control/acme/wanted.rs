@@ -40,11 +40,10 @@ impl KvNames {
     }
 }
 
-/// With Consul the fleet would have to agree on who orders, which is not in this version; without a state directory nothing would
-/// outlive the process.
+/// With neither Consul nor a state directory nothing would outlive the process, and nobody orders.
 pub(super) fn in_use(config: &Config) -> Option<&Acme> {
-    let is_alone = config.consul.is_none() && config.node.state_dir.is_some();
-    config.acme.as_ref().filter(|_| is_alone)
+    let can_keep = config.consul.is_some() || config.node.state_dir.is_some();
+    config.acme.as_ref().filter(|_| can_keep)
 }
 
 /// Domains and the exact hosts of routes, of the file and of KV, but for those that a certificate of one's own covers.

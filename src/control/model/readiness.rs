@@ -2,6 +2,7 @@
 
 use super::Model;
 use crate::config::ConsulService;
+use crate::control::acme::Loaded;
 
 impl Model {
     /// What is still missing for the first full table, in words; empty from the first time it is.
@@ -14,6 +15,9 @@ impl Model {
             missing.extend(self.documents.missing());
         }
         let is_consul_there = missing.is_empty();
+        if self.terms.certificates == Loaded::NotYet {
+            missing.push("certificates: not read yet".to_owned());
+        }
         for service in self.services.values() {
             if let Some(watch) = service.watch()
                 && !self.answers.contains_key(watch)

@@ -34,6 +34,7 @@ fn live(config: Arc<Config>) -> Live {
         own_certificates: CertStore::default(),
         certificates: swap::channel(CertStore::default()).0,
         overview: swap::channel(Overview::default()).0,
+        hurried: mpsc::channel(1).1,
     })
     .unwrap();
     Live {

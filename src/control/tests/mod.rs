@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::acme::Loaded;
 use super::assembly::Assembly;
 use super::candidate::Bounds;
 use super::consul::{Check, CheckStatus, Document, Instance, Observation, Subtree};
@@ -51,6 +52,7 @@ impl World {
                 is_local: |_| false,
             },
             consul_prefix: config.consul.as_ref().map(|consul| consul.prefix.clone()),
+            certificates: Loaded::Done,
         };
         let mut world = World {
             model: Model::new(terms, config, now),

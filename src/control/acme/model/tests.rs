@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::failure::{REFUSED, REFUSED_LONGEST, UNREACHED};
+use super::super::failure::UNREACHED;
+use super::when::SPREAD;
 use super::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -27,8 +28,8 @@ fn ninety_days(from: SystemTime) -> Validity {
     }
 }
 
-fn refused() -> Failure {
-    Failure::Refused("no".into())
+fn failed(until: SystemTime) -> Ended {
+    Ended::Failed(until, "no".into())
 }
 
 /// A model and its clock, with a CA that says of all certificates the same.
@@ -41,7 +42,7 @@ struct World {
 impl World {
     fn of(wanted: BTreeMap<DomainName, Option<Validity>>) -> World {
         let mut world = World {
-            model: Model::new(),
+            model: Model::new("lb-1", Duration::ZERO),
             now: start(),
             window: None,
         };
@@ -61,8 +62,8 @@ impl World {
         self.model.apply(event, self.now);
     }
 
-    fn end(&mut self, text: &str, result: Result<Validity, Failure>) {
-        self.say(Event::Ended(name(text), result));
+    fn end(&mut self, text: &str, ended: Ended) {
+        self.say(Event::Ended(name(text), ended));
     }
 
     /// What is to be done but for the questions, which are answered.
@@ -114,10 +115,10 @@ fn a_missing_certificate_is_ordered_at_once_and_renewed_near_two_thirds_of_its_l
     let mut world = World::open(names(1));
     assert_eq!(world.effects(), [order("n0.test")]);
     assert_eq!(world.model.next_tick(), None);
-    world.end("n0.test", Ok(ninety_days(start())));
+    world.end("n0.test", Ended::Held(ninety_days(start())));
     assert_eq!(world.effects(), []);
     assert_eq!(world.wait().unwrap(), [order("n0.test")]);
-    assert!(world.now <= start() + DAY * 60 && world.now >= start() + DAY * 55);
+    assert!(world.now <= start() + DAY * 60 + SPREAD && world.now >= start() + DAY * 55);
 }
 
 #[test]
@@ -129,13 +130,14 @@ fn the_cas_window_goes_before_two_thirds_and_the_order_says_what_it_replaces() {
         end: start() + DAY * 4,
         ask_after: Duration::ZERO,
     });
-    world.end("n0.test", Ok(ninety_days(start())));
+    world.end("n0.test", Ended::Held(ninety_days(start())));
     assert_eq!(world.effects(), []);
     let renewal = Effect::Order(name("n0.test"), Replaces::Present);
     assert_eq!(world.wait().unwrap(), [renewal]);
-    assert!(world.now >= start() + DAY * 3 && world.now <= start() + DAY * 4);
+    assert!(world.now >= start() + DAY * 3 && world.now <= start() + DAY * 4 + SPREAD);
     world.window = None;
-    world.end("n0.test", Err(refused()));
+    let until = world.now + DAY;
+    world.end("n0.test", failed(until));
     assert_eq!(world.effects(), []);
     assert_eq!(world.wait().unwrap(), [order("n0.test")], "a plain one");
 }
@@ -144,7 +146,7 @@ fn the_cas_window_goes_before_two_thirds_and_the_order_says_what_it_replaces() {
 fn a_window_in_the_past_renews_at_once_and_the_ca_is_asked_again_but_not_all_the_time() {
     let mut world = World::open(names(1));
     world.effects();
-    world.end("n0.test", Ok(ninety_days(start())));
+    world.end("n0.test", Ended::Held(ninety_days(start())));
     assert_eq!(world.effects(), []);
     let asked = world.model.next_tick().unwrap();
     assert_eq!(asked, start() + ASK_AGAIN);
@@ -155,7 +157,7 @@ fn a_window_in_the_past_renews_at_once_and_the_ca_is_asked_again_but_not_all_the
     });
     assert_eq!(world.wait().unwrap().len(), 1);
     assert_eq!(world.now, asked);
-    world.end("n0.test", Ok(ninety_days(asked)));
+    world.end("n0.test", Ended::Held(ninety_days(asked)));
     let asked_about = Effect::Ask(name("n0.test"), ninety_days(asked));
     assert_eq!(world.model.take_effects(), [asked_about]);
     let told = world.window.map(|window| Window {
@@ -222,24 +224,117 @@ fn a_ca_is_asked_about_a_few_certificates_at_once_and_what_it_says_of_an_old_one
 }
 
 #[test]
-fn failures_back_off_and_hurt_no_other_name() {
+fn what_rests_is_not_ordered_before_its_time_and_hurts_no_other_name() {
+    let mut world = World::open(names(3));
+    assert_eq!(world.effects().len(), 3);
+    let hour = Duration::from_secs(3600);
+    world.end("n1.test", Ended::Held(ninety_days(start() + DAY * 20)));
+    world.end("n0.test", failed(start() + hour));
+    let full = Ended::Rests(start() + hour * 2, "the budget is used up".into());
+    world.end("n2.test", full);
+    assert_eq!(world.effects(), []);
+    let standings: Vec<_> = world.model.standings().map(|(_, one)| one).collect();
+    assert_eq!(standings[0].error.as_deref(), Some("no"));
+    assert_eq!(standings[0].next, Some(start() + hour));
+    assert_eq!(standings[1].error, None);
+    assert_eq!(standings[2].error.as_deref(), Some("the budget is used up"));
+    assert_eq!(world.wait().unwrap(), [order("n0.test")]);
+    assert_eq!(world.now, start() + hour);
+    assert_eq!(world.wait().unwrap(), [order("n2.test")]);
+}
+
+#[test]
+fn what_another_load_balancer_orders_is_looked_at_again_soon_unless_it_comes_by_itself() {
     let mut world = World::open(names(2));
     assert_eq!(world.effects().len(), 2);
-    world.end("n1.test", Ok(ninety_days(start() + DAY * 20)));
-    let mut pauses = Vec::new();
-    for _ in 0..14 {
-        let before = world.now;
-        world.end("n0.test", Err(refused()));
-        assert_eq!(world.effects(), [], "not at once");
-        assert_eq!(world.wait().unwrap(), [order("n0.test")]);
-        pauses.push(world.now.duration_since(before).unwrap());
-    }
-    assert!(pauses[0] >= REFUSED.mul_f64(0.79) && pauses[0] <= REFUSED.mul_f64(1.21));
-    assert!(pauses[2] > pauses[0] * 2);
-    let longest = REFUSED_LONGEST.mul_f64(1.21);
-    assert!(pauses.iter().all(|pause| *pause <= longest));
-    let errors: Vec<_> = world.model.standings().map(|(_, s)| s.error).collect();
-    assert_eq!(errors, [Some("no".to_owned()), None]);
+    world.end("n0.test", Ended::Elsewhere);
+    world.end("n1.test", Ended::Elsewhere);
+    assert_eq!(world.effects(), []);
+    let errors = world.model.standings().all(|(_, one)| one.error.is_none());
+    assert!(errors, "it is no failure");
+    world.say(Event::Held(name("n1.test"), Some(ninety_days(start()))));
+    assert_eq!(world.effects(), []);
+    assert_eq!(world.wait().unwrap(), [order("n0.test")]);
+    let waited = world.now.duration_since(start()).unwrap();
+    assert!(waited >= ELSEWHERE.mul_f64(0.79) && waited <= ELSEWHERE.mul_f64(1.21));
+    world.end("n0.test", Ended::Held(ninety_days(start())));
+    world.wait();
+    assert!(world.now > start() + DAY * 50);
+}
+
+#[test]
+fn a_name_that_is_new_is_ordered_once_the_others_of_the_pod_have_heard_of_it() {
+    let mut world = World::of(BTreeMap::new());
+    world.model = Model::new("lb-1", Duration::from_secs(1));
+    world.say(Event::Opened(Ok(())));
+    world.say(Event::Wanted(names(1)));
+    assert_eq!(world.effects(), []);
+    assert_eq!(world.wait().unwrap(), [order("n0.test")]);
+    assert_eq!(world.now, start() + Duration::from_secs(1));
+}
+
+#[test]
+fn a_certificate_that_went_is_ordered_anew_at_once() {
+    let mut world = World::open(names(1));
+    world.effects();
+    world.end("n0.test", Ended::Held(ninety_days(start())));
+    assert_eq!(world.effects(), []);
+    world.say(Event::Held(name("n0.test"), None));
+    assert_eq!(world.effects(), [order("n0.test")]);
+}
+
+#[test]
+fn a_name_that_a_client_waits_for_is_ordered_before_all_others() {
+    let mut world = World::of(names(100));
+    world.say(Event::Hurried(name("n77.test")));
+    assert_eq!(world.effects(), [Effect::Open]);
+    world.say(Event::Opened(Ok(())));
+    assert_eq!(world.effects()[0], order("n77.test"));
+}
+
+#[test]
+fn what_an_operator_began_is_not_begun_again() {
+    let held = Some(ninety_days(start() - DAY * 80));
+    let wanted = BTreeMap::from([(name("n0.test"), held)]);
+    let mut world = World::of(wanted);
+    world.say(Event::Begun(name("n0.test")));
+    assert!(world.model.orders(&name("n0.test")));
+    world.say(Event::Opened(Ok(())));
+    let effects = world.effects();
+    assert!(
+        effects.iter().all(|one| *one == Effect::Open),
+        "{effects:?}"
+    );
+    world.end("n0.test", Ended::Held(ninety_days(start())));
+    assert!(!world.model.orders(&name("n0.test")));
+}
+
+#[test]
+fn an_account_that_the_ca_forgot_is_opened_again_before_the_next_order() {
+    let mut world = World::open(names(1));
+    world.effects();
+    let until = start() + Duration::from_secs(2);
+    world.end("n0.test", Ended::NoAccount(until, "unknown".into()));
+    assert_eq!(world.effects(), []);
+    assert_eq!(world.wait().unwrap(), [Effect::Open]);
+    world.say(Event::Opened(Ok(())));
+    assert_eq!(world.wait_or_now(), [order("n0.test")]);
+}
+
+#[test]
+fn load_balancers_share_the_work_rather_than_begin_with_the_same_names() {
+    let first = |node: &str| {
+        let mut world = World::of(BTreeMap::new());
+        world.model = Model::new(node, Duration::ZERO);
+        world.say(Event::Opened(Ok(())));
+        world.say(Event::Wanted(names(40)));
+        world.effects()
+    };
+    let (one, other) = (first("lb-1"), first("lb-2"));
+    assert_eq!((one.len(), other.len()), (AT_ONCE, AT_ONCE));
+    let same = one.iter().filter(|effect| other.contains(effect)).count();
+    assert!(same < AT_ONCE / 2, "{same}");
+    assert_eq!(first("lb-1"), one);
 }
 
 #[test]
@@ -284,102 +379,49 @@ fn a_name_that_is_no_longer_wanted_is_forgotten() {
     world.say(Event::Wanted(names(2)));
     assert_eq!(world.effects(), [], "its order is still under way");
     world.say(Event::Wanted(names(1)));
-    world.end("n1.test", Err(refused()));
+    world.end("n1.test", failed(start()));
     assert_eq!(world.model.names.len(), 1);
 }
 
-#[test]
-fn what_no_ca_saw_costs_nothing_of_the_budget() {
-    let mut world = World::open(names(BUDGET + 50));
-    let mut begun = BTreeMap::<DomainName, usize>::new();
-    while begun.len() < BUDGET + 50 {
-        for effect in world.wait_or_now() {
-            let Effect::Order(name, _) = effect else {
-                panic!("{effect:?}")
-            };
-            *begun.entry(name.clone()).or_default() += 1;
-            let failure = Failure::Preflight("elsewhere".into());
-            world.say(Event::Ended(name, Err(failure)));
-        }
-    }
-    assert!(world.now < start() + REFUSED, "{:?}", world.now);
-    assert!(world.model.begun.is_empty());
-}
-
-#[test]
-fn a_name_that_waits_for_the_budget_or_the_account_says_until_when_and_why() {
-    let mut world = World::open(names(BUDGET + 1));
-    for _ in 0..BUDGET / AT_ONCE + 1 {
-        for effect in world.effects() {
-            let Effect::Order(name, _) = effect else {
-                panic!("{effect:?}")
-            };
-            world.say(Event::Ended(name, Ok(ninety_days(start()))));
-        }
-    }
-    let standing = |world: &World| {
-        let mut all = world.model.standings();
-        let held = all.find(|(_, standing)| standing.validity.is_none());
-        held.unwrap().1
-    };
-    let held = standing(&world);
-    assert_eq!(held.next, Some(start() + BUDGET_SPAN));
-    assert!(held.error.unwrap().contains("250 orders"));
-    let renewed = |(_, standing): (&DomainName, Standing)| standing.error.is_none();
-    assert_eq!(
-        world
-            .model
-            .standings()
-            .filter(|one| renewed(one.clone()))
-            .count(),
-        BUDGET
-    );
-
-    let mut world = World::of(names(1));
-    assert_eq!(standing(&world).next, None, "as soon as may be");
-    world.effects();
-    world.say(Event::Opened(Err(Failure::Unreached("refused".into()))));
-    assert!(standing(&world).next.unwrap() > start());
-}
-
 proptest! {
-    // Each is a long story: some hundred orders.
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
-    /// Whatever fails in whatever order, an account stays within its budget.
+    /// Whatever comes of orders, a name is never ordered twice at once, and no more than some names are.
     #[test]
-    fn the_budget_is_never_exceeded(count in 1usize..400, fails in prop::collection::vec(any::<bool>(), 0..400)) {
+    fn no_name_is_ordered_twice_at_once(count in 1usize..60, ends in prop::collection::vec(0u8..4, 0..300)) {
         let mut world = World::open(names(count));
-        let mut begun = Vec::new();
-        let mut fails = fails.into_iter();
-        let mut effects = world.model.take_effects();
-        for _ in 0..200 {
-            for effect in effects {
+        let mut under_way: Vec<DomainName> = Vec::new();
+        let mut ends = ends.into_iter();
+        loop {
+            for effect in world.effects() {
                 let Effect::Order(name, _) = effect else {
                     continue;
                 };
-                begun.push(world.now);
-                let result = match fails.next() {
-                    Some(true) => Err(refused()),
-                    Some(false) | None => Ok(ninety_days(world.now)),
-                };
-                world.say(Event::Ended(name, result));
+                prop_assert!(!under_way.contains(&name));
+                under_way.push(name);
             }
-            effects = world.model.take_effects();
-            if effects.is_empty() {
-                // A step, not a wait: what it leads to may be far.
+            prop_assert!(under_way.len() <= AT_ONCE);
+            let Some(end) = ends.next() else {
+                break;
+            };
+            let Some(name) = under_way.pop() else {
                 let Some(next) = world.model.next_tick() else {
                     break;
                 };
                 world.now = world.now.max(next);
                 world.say(Event::Tick);
-                effects = world.model.take_effects();
+                continue;
+            };
+            let later = world.now + Duration::from_secs(60);
+            world.say(Event::Ended(name, match end {
+                0 => Ended::Held(ninety_days(world.now)),
+                1 => Ended::Elsewhere,
+                2 => Ended::Rests(later, "rests".into()),
+                _ => Ended::NoAccount(later, "unknown".into()),
+            }));
+            if let Account::Closed = world.model.account {
+                world.now += DAY;
+                world.say(Event::Tick);
+                world.say(Event::Opened(Ok(())));
             }
-        }
-        for (at, began) in begun.iter().enumerate() {
-            let later = begun[at..].iter();
-            let within = later.take_while(|other| **other < *began + BUDGET_SPAN);
-            prop_assert!(within.count() <= BUDGET);
         }
     }
 }

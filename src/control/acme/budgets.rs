@@ -1,0 +1,124 @@
+//! The orders that a pod has begun, counted in the store for all of its load balancers before a CA is asked.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::sleep;
+
+use super::allowance::{Allowance, Begun};
+use super::budget::{ACCOUNT_SPAN, DOMAIN_SPAN, registered_domain};
+use super::halt::Halt;
+use super::keys;
+use super::records::moment;
+use crate::config::{Acme, DomainName};
+use crate::control::store::{Change, Lease, Store, Written};
+
+/// All names of a pod share these keys; each that is in the way has made progress itself.
+const TRIES: u32 = 60;
+/// Between two tries, each load balancer at a moment of its own.
+const REST: Duration = Duration::from_millis(40);
+
+/// Whether an order counts against its registered domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counts {
+    Wholly,
+    /// One that replaces another is exempt from the limits of a domain (RFC 9773 section 5), not of the account.
+    ForTheAccount,
+}
+
+/// An order that is counted.
+pub(super) struct Charged {
+    keys: Vec<(String, Allowance)>,
+    at: SystemTime,
+}
+
+/// Counts an order, or says until when there is no room for it.
+pub(super) async fn charge(
+    store: &Store,
+    lease: &Lease,
+    settings: &Acme,
+    directory: &str,
+    name: &DomainName,
+    counts: Counts,
+) -> Result<Charged, Halt> {
+    let mut keys = Vec::new();
+    if let Some(orders) = settings.account_orders {
+        let allowance = Allowance {
+            orders: orders.get(),
+            span: ACCOUNT_SPAN,
+        };
+        keys.push((keys::account_budget(directory), allowance));
+    }
+    if let (Some(orders), Counts::Wholly) = (settings.domain_orders, counts) {
+        let allowance = Allowance {
+            orders: orders.get(),
+            span: DOMAIN_SPAN,
+        };
+        let key = keys::domain_budget(registered_domain(name));
+        keys.push((key, allowance));
+    }
+    // In whole seconds, as they are written: it is found again by them.
+    let at = moment(super::records::seconds(SystemTime::now()));
+    let charged = Charged { keys, at };
+    change(store, lease, &charged, |key, allowance, begun| {
+        begun.charge(allowance, at).map_err(|until| {
+            let (orders, hours) = (allowance.orders, allowance.span.as_secs() / 3600);
+            let whose = match key == keys::account_budget(directory) {
+                true => "the account",
+                false => registered_domain(name),
+            };
+            let why =
+                format!("{orders} orders of {whose} began within {hours} h: the next one waits");
+            Halt::Rests(until, why)
+        })
+    })
+    .await?;
+    Ok(charged)
+}
+
+/// Takes back an order that no CA heard of.
+pub(super) async fn refund(store: &Store, lease: &Lease, charged: &Charged) -> Result<(), Halt> {
+    change(store, lease, charged, |_, _, begun| {
+        begun.refund(charged.at);
+        Ok(())
+    })
+    .await
+}
+
+/// All of the keys in one transaction, again as long as others are in the way.
+async fn change(
+    store: &Store,
+    lease: &Lease,
+    charged: &Charged,
+    alter: impl Fn(&str, Allowance, &mut Begun) -> Result<(), Halt>,
+) -> Result<(), Halt> {
+    if charged.keys.is_empty() {
+        return Ok(());
+    }
+    for _ in 0..TRIES {
+        let mut changes = Vec::new();
+        for (key, allowance) in &charged.keys {
+            let entry = store.read(key).await?;
+            let (mut begun, version) = match &entry {
+                Some(entry) => {
+                    let begun = Begun::read(key, &entry.value).map_err(Halt::Stopped)?;
+                    (begun, entry.version)
+                }
+                None => (Begun::default(), 0),
+            };
+            alter(key, *allowance, &mut begun)?;
+            changes.push(Change::Put {
+                key: key.clone(),
+                value: begun.write(),
+                version,
+            });
+        }
+        match store.transact(lease, changes).await? {
+            Written::Done => return Ok(()),
+            Written::Conflict if lease.is_held() => {
+                sleep(REST.mul_f64(fastrand::f64())).await;
+            }
+            Written::Conflict => break,
+        }
+    }
+    Err(Halt::Stopped("the budget could not be charged".into()))
+}

@@ -1,0 +1,95 @@
+//! What is served and answered at this moment, and what it becomes: own certificates, ordered ones, proofs, one store of all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::proofs::Pending;
+use super::records::NodeRecord;
+use super::sync::Held;
+use crate::certs::CertStore;
+use crate::certs::challenge::Challenges;
+use crate::config::DomainName;
+use crate::seal::hex;
+
+/// Changes whenever something comes; a store is made of it.
+#[derive(Default)]
+pub(super) struct Shelf {
+    /// Of the file.
+    pub(super) own: CertStore,
+    pub(super) listeners: Vec<Arc<str>>,
+    /// Of the store, wanted or not.
+    pub(super) held: BTreeMap<DomainName, Held>,
+    /// Why the store's certificate of a name is not the one that is held.
+    pub(super) refused: BTreeMap<DomainName, String>,
+    pub(super) thumbprint: Option<String>,
+    /// By tls-alpn-01.
+    pub(super) proofs: Pending,
+    /// A client's handshake waits so long for a certificate that is not there yet.
+    pub(super) wait: Duration,
+}
+
+/// Which of the held certificates are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serve {
+    Wanted,
+    /// Not all that is wanted is known yet: nobody loses a certificate over it.
+    All,
+}
+
+impl Shelf {
+    /// The store of this moment. Some milliseconds with thousands.
+    pub(super) fn store(&self, wanted: &BTreeSet<DomainName>, serve: Serve) -> CertStore {
+        let is_served = |(name, _): &(&DomainName, &Held)| match serve {
+            Serve::Wanted => wanted.contains(*name),
+            Serve::All => true,
+        };
+        let served = self.held.iter().filter(is_served);
+        let served = served.map(|(_, held)| &held.certificate);
+        let names = wanted.iter().map(|name| name.as_str().into());
+        let proofs = self.proofs.values().cloned();
+        let challenges = Challenges::new(self.thumbprint.as_deref(), names, proofs, self.wait);
+        self.own
+            .joined(&self.listeners, served, challenges, SystemTime::now())
+    }
+
+    /// What the others may count on once that store is published.
+    pub(super) fn in_force(&self, node: &str) -> NodeRecord {
+        NodeRecord {
+            node: node.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            thumbprint: self.thumbprint.clone(),
+            proofs: self.proofs.values().map(|one| hex(one.digest())).collect(),
+        }
+    }
+}
+
+/// When the next store is due: at once after a quiet while, else a few times a second, however much comes.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    last: Option<tokio::time::Instant>,
+    is_due: bool,
+}
+
+/// Between two stores.
+const PACE: Duration = Duration::from_millis(200);
+
+impl Pace {
+    /// Something is other than it was published.
+    pub(super) fn need(&mut self) {
+        self.is_due = true;
+    }
+
+    pub(super) fn next(&self) -> Option<tokio::time::Instant> {
+        let last = self
+            .last
+            .map_or_else(tokio::time::Instant::now, |last| last + PACE);
+        self.is_due.then_some(last)
+    }
+
+    /// Published now.
+    pub(super) fn done(&mut self) {
+        self.last = Some(tokio::time::Instant::now());
+        self.is_due = false;
+    }
+}

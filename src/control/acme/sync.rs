@@ -1,0 +1,332 @@
+//! Certificates as they come to and go from the store: the index is followed, what is news is fetched, opened and checked, and told.
+//!
+//! What cannot be used (sealed with a foreign key, tampered with, not for its name or key) is named and passed over: the last
+//! good certificate of the name stays.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::index::{self, Hash, Shard};
+use super::keys::{self, INDEX};
+use super::records::{self, CertificateRecord};
+use super::task::SOURCE;
+use crate::certs::Certificate;
+use crate::config::DomainName;
+use crate::control::store::{Entry, Raw, Seen, Store, StoreError};
+
+/// Certificates fetched by one question.
+const BATCH: usize = 64;
+/// Questions at once: while one batch is read, others are opened.
+const AT_ONCE: usize = 4;
+/// A store that is away is asked again after so long.
+const RETRY: Duration = Duration::from_secs(1);
+/// What was refused is looked at again after so long: perhaps the key file was mended.
+const RECONSIDER: Duration = Duration::from_secs(60);
+/// What was found and nobody has taken yet; more make the fetching wait.
+const FOUND: usize = 16;
+
+/// A certificate of the store.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) hash: Hash,
+    pub(super) certificate: Arc<Certificate>,
+    /// Of the CA that issued it.
+    pub(super) directory: Arc<str>,
+}
+
+/// What the store has that was not known.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) came: Vec<(DomainName, Held)>,
+    pub(super) refused: Vec<(DomainName, String)>,
+    pub(super) gone: Vec<DomainName>,
+    pub(super) extent: Extent,
+}
+
+/// Whether all that the index named has been told by now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Extent {
+    #[default]
+    Part,
+    Whole,
+}
+
+/// Followed until this is dropped.
+pub(super) struct Sync {
+    found: mpsc::Receiver<Found>,
+    following: AbortHandle,
+}
+
+impl Sync {
+    /// Begins on the current tokio runtime.
+    pub(super) fn follow(store: &Store) -> Sync {
+        let (sender, found) = mpsc::channel(FOUND);
+        let following = Following {
+            store: store.clone(),
+            known: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            shards: BTreeMap::new(),
+            sender,
+        };
+        Sync {
+            found,
+            following: tokio::spawn(following.run()).abort_handle(),
+        }
+    }
+
+    pub(super) async fn found(&mut self) -> Option<Found> {
+        self.found.recv().await
+    }
+}
+
+impl Drop for Sync {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+/// The other side has gone: so does this.
+struct Gone;
+
+/// Why a batch was not read.
+type Away = String;
+
+/// A name, what the index says of it, and what was read.
+type Looked = (DomainName, Hash, Result<Held, String>);
+
+struct Following {
+    store: Store,
+    known: BTreeMap<DomainName, Hash>,
+    /// What is not looked at again before a moment, unless the index says another hash.
+    refused: BTreeMap<DomainName, (Hash, Instant)>,
+    /// As last read, by digit, so that a shard that did not change is not read again.
+    shards: BTreeMap<char, (Raw, Option<Shard>)>,
+    sender: mpsc::Sender<Found>,
+}
+
+impl Following {
+    async fn run(mut self) {
+        let mut watch = self.store.watch(INDEX);
+        let mut told_away = false;
+        loop {
+            let mut again = None;
+            if let Seen::Is(raw) = watch.state() {
+                match self.take(&raw).await {
+                    Ok(Ok(())) => told_away = false,
+                    Ok(Err(away)) => {
+                        if !told_away {
+                            tracing::warn!("acme: certificates are not read: {away}");
+                        }
+                        told_away = true;
+                        again = Some(Instant::now() + RETRY);
+                    }
+                    Err(Gone) => return,
+                }
+            }
+            let reconsider = self.refused.values().map(|(_, at)| *at).min();
+            let next = again.into_iter().chain(reconsider).min();
+            tokio::select! {
+                () = watch.changed() => {}
+                () = until(next) => {}
+            }
+        }
+    }
+
+    /// Brings what is known to what the index says.
+    async fn take(&mut self, raw: &BTreeMap<String, Raw>) -> Result<Result<(), Away>, Gone> {
+        if raw.is_empty() && !self.known.is_empty() && !self.is_the_store_whole().await {
+            return Ok(Err(
+                "the index is gone, and the account with it: what is known stays".into(),
+            ));
+        }
+        self.read_shards(raw);
+        let shards: BTreeMap<char, Option<Shard>> = self
+            .shards
+            .iter()
+            .map(|(digit, (_, shard))| (*digit, shard.clone()))
+            .collect();
+        let mut news = index::news(&shards, &self.known);
+        let now = Instant::now();
+        news.fetch.retain(|(name, hash)| {
+            let refused = self.refused.get(name);
+            refused.is_none_or(|(of, until)| of != hash || *until <= now)
+        });
+        for name in &news.gone {
+            self.known.remove(name);
+            self.refused.remove(name);
+        }
+        if !news.gone.is_empty() {
+            let gone = news.gone;
+            self.tell(Found {
+                gone,
+                ..Found::default()
+            })
+            .await?;
+        }
+        if let Err(away) = self.fetch(news.fetch).await? {
+            return Ok(Err(away));
+        }
+        let extent = Extent::Whole;
+        self.tell(Found {
+            extent,
+            ..Found::default()
+        })
+        .await?;
+        Ok(Ok(()))
+    }
+
+    /// Consul that lost its state, or the token's rights, says that there is nothing: an index that empties while the account's key is
+    /// still there was emptied by somebody.
+    async fn is_the_store_whole(&self) -> bool {
+        matches!(self.store.read(keys::ACCOUNT_KEY).await, Ok(Some(_)))
+    }
+
+    fn read_shards(&mut self, raw: &BTreeMap<String, Raw>) {
+        let digit_of = |key: &str| match key.as_bytes() {
+            [digit @ (b'0'..=b'9' | b'a'..=b'f')] => Some(char::from(*digit)),
+            _ => None,
+        };
+        let is_there = |digit: &char| raw.contains_key(digit.encode_utf8(&mut [0; 4]) as &str);
+        self.shards.retain(|digit, _| is_there(digit));
+        for (key, raw) in raw {
+            let Some(digit) = digit_of(key) else {
+                continue;
+            };
+            if self
+                .shards
+                .get(&digit)
+                .is_some_and(|(before, _)| before == raw)
+            {
+                continue;
+            }
+            let read = index::read(&format!("{INDEX}{key}"), &raw.bytes);
+            if let Err(why) = &read {
+                tracing::warn!("acme: {why}: what it named before stays");
+            }
+            self.shards.insert(digit, (raw.clone(), read.ok()));
+        }
+    }
+
+    /// Some batches at once, each told as it comes. One that cannot be read ends it all.
+    async fn fetch(&mut self, wanted: Vec<(DomainName, Hash)>) -> Result<Result<(), Away>, Gone> {
+        let batches: Vec<Vec<(DomainName, Hash)>> =
+            wanted.chunks(BATCH).map(<[_]>::to_vec).collect();
+        let mut batches = batches.into_iter();
+        let mut under_way: JoinSet<Result<Vec<Looked>, Away>> = JoinSet::new();
+        loop {
+            while under_way.len() < AT_ONCE
+                && let Some(batch) = batches.next()
+            {
+                under_way.spawn(fetch_batch(self.store.clone(), batch));
+            }
+            match under_way.join_next().await {
+                None => return Ok(Ok(())),
+                Some(Ok(Ok(fetched))) => {
+                    let found = self.sort(fetched);
+                    self.tell(found).await?;
+                }
+                Some(Ok(Err(away))) => return Ok(Err(away)),
+                Some(Err(panicked)) => return Ok(Err(panicked.to_string())),
+            }
+        }
+    }
+
+    fn sort(&mut self, fetched: Vec<Looked>) -> Found {
+        let mut found = Found::default();
+        for (name, hash, read) in fetched {
+            match read {
+                Ok(held) => {
+                    self.refused.remove(&name);
+                    self.known.insert(name.clone(), hash);
+                    found.came.push((name, held));
+                }
+                Err(why) => {
+                    let until = Instant::now() + RECONSIDER;
+                    let before = self.refused.insert(name.clone(), (hash.clone(), until));
+                    if before.is_none_or(|(of, _)| of != hash) {
+                        tracing::warn!("acme: a certificate of the store is refused: {why}");
+                    }
+                    found.refused.push((name, why));
+                }
+            }
+        }
+        found
+    }
+
+    async fn tell(&self, found: Found) -> Result<(), Gone> {
+        self.sender.send(found).await.map_err(|_| Gone)
+    }
+}
+
+async fn fetch_batch(store: Store, batch: Vec<(DomainName, Hash)>) -> Result<Vec<Looked>, Away> {
+    let keys: Vec<String> = batch
+        .iter()
+        .map(|(name, _)| keys::certificate(name))
+        .collect();
+    let values = store
+        .read_many(&keys)
+        .await
+        .map_err(|error| error.to_string())?;
+    tokio::task::spawn_blocking(move || {
+        let both = batch.into_iter().zip(values);
+        both.map(|((name, hash), value)| {
+            let read = checked(&name, &hash, value);
+            (name, hash, read)
+        })
+        .collect()
+    })
+    .await
+    .map_err(|panicked| panicked.to_string())
+}
+
+/// One that is what the index says, belongs to its key, and is for its name.
+fn checked(
+    name: &DomainName,
+    hash: &Hash,
+    value: Result<Option<Entry>, StoreError>,
+) -> Result<Held, String> {
+    let key = keys::certificate(name);
+    let entry = value.map_err(|error| error.to_string())?;
+    let entry = entry.ok_or_else(|| format!("{key}: missing, though the index names it"))?;
+    let held = read_certificate(name, &entry.value)?;
+    match held.hash == *hash {
+        true => Ok(held),
+        false => Err(format!("{key}: not the certificate that the index names")),
+    }
+}
+
+/// Takes an opened `acme/certs/<name>`. Blocking.
+pub(super) fn read_certificate(name: &DomainName, value: &[u8]) -> Result<Held, String> {
+    let record: CertificateRecord = records::read(&keys::certificate(name), value)?;
+    let certificate = usable(name, record.chain.as_bytes(), record.key.as_bytes())?;
+    Ok(Held {
+        hash: index::hash_of(&record.chain),
+        certificate: Arc::new(certificate),
+        directory: record.directory.into(),
+    })
+}
+
+/// A certificate that belongs to its key and to its name. Blocking.
+pub(super) fn usable(name: &DomainName, chain: &[u8], key: &[u8]) -> Result<Certificate, String> {
+    let source = Path::new(SOURCE);
+    let certificate = Certificate::from_pem(chain, key, source, source)
+        .map_err(|mistake| format!("{name}: {mistake}"))?;
+    let is_named = certificate.names().any(|own| own == name.as_str());
+    match is_named {
+        true => Ok(certificate),
+        false => Err(format!("{name}: the certificate is for other names")),
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

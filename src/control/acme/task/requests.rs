@@ -1,0 +1,83 @@
+//! What an operator asks of the task: each is begun, and whoever asked is told what happens.
+
+use tokio::sync::oneshot;
+
+use super::super::model::Event;
+use super::super::operator;
+use super::super::order::Asker;
+use super::Task;
+use super::begun::Ended;
+use crate::config::DomainName;
+use crate::routing::operator::{CertificateOrder, OrderError};
+
+/// What was done or begun, in words; or why not.
+type Said = Result<String, String>;
+
+impl Task {
+    pub(super) fn serve(
+        &mut self,
+        order: CertificateOrder,
+        answer: oneshot::Sender<Result<String, OrderError>>,
+    ) {
+        let begun = match &order {
+            CertificateOrder::Renew(name) => self.named(name).map(|name| self.renew(name)),
+            CertificateOrder::Revoke(name) => self.named(name).map(|name| self.revoke(name)),
+            CertificateOrder::Rekey => Ok(self.rekey()),
+        };
+        match begun {
+            Ok(said) => drop(tokio::spawn(async move {
+                let said = said.await.unwrap_or_else(|_| Err("it was given up".into()));
+                // Who asked may have gone.
+                let _ = answer.send(said.map_err(OrderError::Failed));
+            })),
+            Err(error) => drop(answer.send(Err(error))),
+        }
+    }
+
+    /// A name that certificates are ordered for here.
+    fn named(&self, text: &str) -> Result<DomainName, OrderError> {
+        let name = DomainName::parse(text).filter(|name| self.model.wants(name));
+        name.ok_or_else(|| {
+            OrderError::Unknown(format!(
+                "{text:?} is no name that certificates are ordered for"
+            ))
+        })
+    }
+
+    fn renew(&mut self, name: DomainName) -> oneshot::Receiver<Said> {
+        let (sender, said) = oneshot::channel();
+        match self.model.orders(&name) {
+            true => drop(sender.send(Ok(format!("{name} is being ordered already")))),
+            false => {
+                self.apply(Event::Begun(name.clone()));
+                self.order(name, false, Asker(Some(sender)));
+            }
+        }
+        said
+    }
+
+    fn revoke(&mut self, name: DomainName) -> oneshot::Receiver<Said> {
+        let (sender, said) = oneshot::channel();
+        if let Some(tools) = self.link.as_ref().map(|link| link.tools.clone()) {
+            self.begun.spawn(async move {
+                let _ = sender.send(operator::revoke(&tools, &name).await);
+                Ended::Answered
+            });
+        }
+        said
+    }
+
+    fn rekey(&mut self) -> oneshot::Receiver<Said> {
+        let (sender, said) = oneshot::channel();
+        match (self.store.clone(), self.keyring.clone()) {
+            (Some(store), Some(keyring)) => drop(self.begun.spawn(async move {
+                let _ = sender.send(operator::rekey(&store, keyring).await);
+                Ended::Answered
+            })),
+            (None, _) | (_, None) => {
+                drop(sender.send(Err("there is no key file: nothing is sealed".into())));
+            }
+        }
+        said
+    }
+}

@@ -8,7 +8,11 @@
 mod support;
 
 mod choices;
+#[path = "../support/consul.rs"]
+mod consul_agent;
 mod orders;
+
+mod fleet;
 mod pebble;
 
 use std::fs;
@@ -342,4 +346,57 @@ fn a_key_that_is_moved_up_seals_what_was_kept_so_that_the_old_one_can_go() {
     let again = again.start(&text);
     assert_eq!(leaf(&again, &client), before);
     assert!(!again.log().contains("cannot be used"), "{}", again.log());
+}
+
+#[test]
+fn a_second_ca_issues_while_the_first_one_is_dead() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let (dead, pebble) = (
+        Pebble::prepare(place.http, HOURS),
+        Pebble::start(place.http, HOURS),
+    );
+    let fallback = format!(
+        "[acme.fallback]\ndirectory = {:?}\nca_file = {:?}\n",
+        pebble.directory(),
+        pebble.ca_file()
+    );
+    let text = file(&dead, &origin, &["shop.test"]);
+    let rota = place.start(&text.replace("[[service]]", &format!("{fallback}[[service]]")));
+    let client = pebble.client("shop.test");
+    let start = Instant::now();
+    while !is_served(&rota, &client) {
+        rota.assert_running();
+        // Three failures of the account and three of the order, after 2, 4 and 8 s each, the last ones jittered.
+        assert!(start.elapsed() < Duration::from_secs(90), "never");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn an_operator_has_a_certificate_renewed_and_revoked_and_another_one_serves() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let text = file(&pebble, &origin, &["shop.test"]);
+    let rota = place.spawn(&format!(
+        "[admin]\naddress = \"unix:{{dir}}/admin.sock\"\n{text}"
+    ));
+    let client = pebble.client("shop.test");
+    eventually("it is served", || is_served(&rota, &client));
+    let first = leaf(&rota, &client);
+    let shown = said(&rota.command(&["certs", "renew", "shop.test"]));
+    assert!(shown.contains("shop.test is being ordered"), "{shown}");
+    eventually("another one serves", || leaf(&rota, &client) != first);
+    let second = leaf(&rota, &client);
+    let shown = said(&rota.command(&["certs", "revoke", "shop.test"]));
+    assert!(shown.contains("revoked"), "{shown}");
+    eventually("a third one serves", || {
+        handshake(rota.https(), &client)
+            .is_ok_and(|wire| wire.conn.peer_certificates().unwrap()[0].as_ref() != second)
+    });
+    assert!(pebble.log().contains("POST /revoke-cert"), "the ca knows");
+    let shown = said(&rota.command(&["certs", "renew", "other.test"]));
+    assert!(
+        shown.contains("no name that certificates are ordered for"),
+        "{shown}"
+    );
 }

@@ -47,6 +47,41 @@ fn a_trusted_proxys_forwarding_fields_are_kept_and_appended_to() {
     assert_eq!(request.fields("x-request-id"), ["mine-1"]);
 }
 
+/// What other edges call the client's address. A server behind several of them may believe any.
+const EDGES: [&str; 16] = [
+    "Forwarded",
+    "X-Real-IP",
+    "CF-Connecting-IP",
+    "CF-Connecting-IPv6",
+    "True-Client-IP",
+    "Fastly-Client-IP",
+    "X-Client-IP",
+    "Client-IP",
+    "X-Cluster-Client-IP",
+    "X-Remote-IP",
+    "X-Remote-Addr",
+    "X-Originating-IP",
+    "X-Azure-ClientIP",
+    "X-AppEngine-User-IP",
+    "X-Envoy-External-Address",
+    "X-Original-Forwarded-For",
+];
+
+#[test]
+fn a_client_cannot_say_who_it_is_in_any_edges_words_unless_it_is_trusted() {
+    let origin = Origin::fixed("ok");
+    let claims: String = EDGES
+        .iter()
+        .map(|name| format!("{name}: 6.6.6.6\r\n"))
+        .collect();
+    let strange = forwarded(&Rota::start(&edge(&[origin.address()])), &origin, &claims);
+    let trusted = forwarded(&trusting(&origin), &origin, &claims);
+    for name in EDGES {
+        assert_eq!(strange.field(name), None, "{name}");
+        assert_eq!(trusted.field(name), Some("6.6.6.6"), "{name}");
+    }
+}
+
 #[test]
 fn a_request_without_an_id_gets_one_of_its_own() {
     let origin = Origin::fixed("ok");

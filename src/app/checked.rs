@@ -1,12 +1,13 @@
 //! A file with what the files that it names hold, read as a whole: at the start, for `rota check` and at HUP. Blocking.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::secrets;
 use crate::certs::{self, CertStore, CertWarning};
-use crate::config::{self, Config, Environment};
-use crate::control::acme;
+use crate::config::{self, AdminAddress, Config, Environment, ServerHost, ServerSource};
+use crate::control::{self, acme};
 use crate::seal::Keyring;
 
 /// A file, and what the files that it names hold.
@@ -27,19 +28,53 @@ impl Checked {
         let config = config::load(file, environment).map_err(|mistakes| lines(&mistakes.0))?;
         let keyring = secrets::keyring(&config);
         let certificates = certs::load(&config.listeners, before);
+        let own = own_servers(&config);
         match (keyring, certificates) {
-            (Ok(keyring), Ok(certificates)) => Ok(Checked {
+            (Ok(keyring), Ok(certificates)) if own.is_empty() => Ok(Checked {
                 config,
                 certificates,
                 keyring,
             }),
             (keyring, certificates) => {
-                let mut mistakes: Vec<String> = keyring.err().into_iter().collect();
+                let mut mistakes = own;
+                mistakes.extend(keyring.err());
                 mistakes.extend(certificates.err().iter().flat_map(|more| lines(more)));
                 Err(mistakes)
             }
         }
     }
+}
+
+/// Servers of the file that are rota itself, a line each: a request would come back to it for ever, or reach its admin listener. What is
+/// listed elsewhere, or by name, is refused as it is learnt.
+fn own_servers(config: &Config) -> Vec<String> {
+    let mut own: Vec<(SocketAddr, String)> = Vec::new();
+    for listener in &config.listeners {
+        let policy = &listener.policy;
+        own.push((policy.address, format!("of listener {}", policy.name)));
+    }
+    if let AdminAddress::Tcp(address) = config.admin.address {
+        own.push((address, "of [admin]".to_owned()));
+    }
+    let mut mistakes = Vec::new();
+    for service in &config.services {
+        let ServerSource::Servers(servers) = &service.source else {
+            continue;
+        };
+        for server in servers {
+            let ServerHost::Ip(ip) = server.host else {
+                continue;
+            };
+            let server = SocketAddr::new(ip, server.port);
+            if let Some((_, whose)) = own.iter().find(|(own, _)| control::is_at(*own, server)) {
+                let name = service.name.as_str();
+                mistakes.push(format!(
+                    "service {name}: servers: {server} is the address {whose}: rota would ask itself"
+                ));
+            }
+        }
+    }
+    mistakes
 }
 
 /// What is no mistake and perhaps not what was meant, a line each.

@@ -68,12 +68,8 @@ impl std::fmt::Debug for Bounds {
 
 impl Bounds {
     fn is_own(&self, address: SocketAddr) -> bool {
-        let ip = address.ip().to_canonical();
-        self.own.iter().any(|own| {
-            let bound = own.ip().to_canonical();
-            own.port() == address.port()
-                && (bound == ip || bound.is_unspecified() && (self.is_local)(ip))
-        })
+        let covers = |own: &SocketAddr| covers(*own, address, self.is_local);
+        self.own.iter().any(covers)
     }
 
     /// Why a server may not be one; None: it may.
@@ -105,6 +101,12 @@ impl Bounds {
             "{ip} is {kind}, and not in [consul] allow_upstreams"
         ))
     }
+}
+
+/// Whether a socket bound to `own` is what answers at `address`.
+pub fn covers(own: SocketAddr, address: SocketAddr, is_local: fn(IpAddr) -> bool) -> bool {
+    let (bound, ip) = (own.ip().to_canonical(), address.ip().to_canonical());
+    own.port() == address.port() && (bound == ip || bound.is_unspecified() && is_local(ip))
 }
 
 /// Whose word an address is. Who can write into Consul (its catalogue or its KV) is trusted less than who can write the file.

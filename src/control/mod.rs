@@ -219,6 +219,11 @@ impl Handle {
     }
 }
 
+/// Whether a socket of this process, bound to `own`, is what answers at `address`.
+pub fn is_at(own: SocketAddr, address: SocketAddr) -> bool {
+    candidate::covers(own, address, is_local)
+}
+
 /// Whether an address is this machine's: only then can a socket be bound to it.
 fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()

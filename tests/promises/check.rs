@@ -47,6 +47,21 @@ const NAMED: &[(&str, &str)] = &[
 ];
 
 #[test]
+fn a_server_that_is_rota_itself_is_a_mistake() {
+    for (listener, server, whose) in [
+        ("0.0.0.0:8080", "127.0.0.1:8080", "of listener web"),
+        ("127.0.0.1:8080", "127.0.0.1:8080", "of listener web"),
+        ("127.0.0.1:8080", "127.0.0.1:9900", "of [admin]"),
+    ] {
+        let (code, text) = check(&format!(
+            "[[listener]]\nname = \"web\"\naddress = \"{listener}\"\nprotocol = \"http\"\n[[service]]\nname = \"app\"\nservers = [\"10.0.0.1:80\", \"{server}\"]\n[[route]]\nhost = \"*\"\nservice = \"app\"\n"
+        ));
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains(server) && text.contains(whose), "{text}");
+    }
+}
+
+#[test]
 fn every_mistake_is_named_at_once_with_key_value_and_nearest_name() {
     let (code, text) = check(WRONG);
     assert_eq!(code, Some(1), "{text}");

@@ -68,6 +68,8 @@ pub trait Sink {
     fn head(&mut self, head: &AnswerHead<'_>, body: BodyOut, then: Then);
     async fn data(&mut self, bytes: &[u8]) -> Result<(), ClientGone>;
     async fn flush(&mut self) -> Result<(), ClientGone>;
+    /// Whether large reads pay: not where many answers share a connection, and all of them may stall.
+    fn takes_large_reads(&self) -> bool;
     async fn end(&mut self, trailers: &[Header<'_>]) -> Result<(), ClientGone>;
     /// An answer of rota's own; nothing was sent before.
     async fn refuse(

@@ -2,7 +2,8 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -12,6 +13,7 @@ use httparse::Header;
 use tokio::time::Instant;
 
 use self::conduct::{ABANDONED, Conduct, Working};
+use self::meter::{Budget, Metered};
 use self::sink::StreamSink;
 use self::source::StreamSource;
 use super::answer::{Then, refusal_fields};
@@ -32,6 +34,7 @@ use crate::routing::Limits;
 use crate::telemetry::Reason;
 
 mod conduct;
+mod meter;
 mod sink;
 mod source;
 pub mod upstream;
@@ -42,35 +45,37 @@ const STREAMS: u32 = 128;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of an answer that may wait in h2 for the client, for one stream.
-const SEND_BUFFER: usize = 64 * 1024;
+const SEND_BUFFER: usize = 32 * 1024;
 
 /// Fields that a client may split its cookies into; browsers keep at most 180 for a host. 431 beyond.
 const COOKIE_CRUMBS: usize = 256;
+
+/// Heads of streams that the client reset before they were accepted, kept by h2 until then: as many as a page may cancel in one go.
+const UNACCEPTED_RESETS: usize = 100;
+/// How long a client that was told to calm down may take to read it.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends. `deadline`: for the client's preface.
 pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Instant) {
     let peer = Rc::new(peer);
     let timer = Timer::default();
-    let handshake = builder(&worker.table.load().limits).handshake(stream);
+    let budget = Budget::new(Instant::now());
+    let metered = Metered::new(stream, budget.clone());
+    let handshake = builder(&worker.table.load().limits).handshake(metered);
     let Ok(Ok(mut connection)) = timer.within(deadline, handshake).await else {
         return;
     };
     let conduct = Conduct::new(Instant::now());
     let mut idle_since = Instant::now();
     let mut is_leaving = false;
-    loop {
+    let event = loop {
         if worker.phase.get() >= Phase::Draining && !is_leaving {
             is_leaving = true;
             connection.graceful_shutdown();
         }
         let keep_alive = worker.table.load().timeouts.keep_alive;
-        match timer
-            .within(
-                idle_since + keep_alive,
-                next(&mut connection, &worker, is_leaving),
-            )
-            .await
-        {
+        let next = next(&mut connection, &worker, &budget, is_leaving);
+        match timer.within(idle_since + keep_alive, next).await {
             Ok(Event::Stream(request, respond)) => {
                 idle_since = Instant::now();
                 let task = serve_stream(
@@ -82,12 +87,11 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
                 );
                 tokio::task::spawn_local(task);
                 if conduct.is_abusive() {
-                    is_leaving = true;
-                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    break Event::Flood;
                 }
             }
             Ok(Event::Drain) => {}
-            Ok(Event::End) => return,
+            Ok(end @ (Event::Flood | Event::Calmed | Event::End)) => break end,
             Err(_) if !conduct.is_idle() => idle_since = Instant::now(),
             Err(_) if is_leaving => return,
             Err(_) => {
@@ -96,9 +100,19 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
                 connection.graceful_shutdown();
             }
         }
+    };
+    if !matches!(event, Event::End) {
+        worker.vitals.workers[worker.id.0].calm(budget.last());
+    }
+    if matches!(event, Event::Flood) {
+        connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+        let said = poll_fn(|cx| connection.poll_closed(cx));
+        // Whether it was read or not: the connection ends here.
+        let _ = timer.within(Instant::now() + FAREWELL, said).await;
     }
 }
 
+/// The limits that h2 holds clients to by itself; what it has none for is metered below it (`meter`) and above it (`conduct`).
 fn builder(limits: &Limits) -> Builder {
     let mut builder = Builder::new();
     builder
@@ -107,6 +121,7 @@ fn builder(limits: &Limits) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(UNACCEPTED_RESETS)
         .max_local_error_reset_streams(Some(ABANDONED));
     builder
 }
@@ -114,26 +129,42 @@ fn builder(limits: &Limits) -> Builder {
 enum Event {
     Stream(Box<Request<RecvStream>>, SendResponse<Bytes>),
     Drain,
+    /// The client has to be told to calm down.
+    Flood,
+    /// h2 told it so already.
+    Calmed,
     End,
 }
 
-/// The connection's next stream, driving it meanwhile; or the worker's word that it drains.
+/// The connection's next stream, driving it meanwhile; or what else happens to it: the worker drains, the client floods.
 async fn next(
-    connection: &mut Connection<Stream, Bytes>,
+    connection: &mut Connection<Metered, Bytes>,
     worker: &Worker,
+    budget: &Budget,
     is_leaving: bool,
 ) -> Event {
-    poll_fn(|cx| match connection.poll_accept(cx) {
-        Poll::Ready(Some(Ok((request, respond)))) => {
-            Poll::Ready(Event::Stream(Box::new(request), respond))
+    poll_fn(|cx| {
+        let accepted = connection.poll_accept(cx);
+        if budget.is_spent() {
+            return Poll::Ready(Event::Flood);
         }
-        Poll::Ready(Some(Err(_)) | None) => Poll::Ready(Event::End),
-        Poll::Pending if !is_leaving && worker.phase.get() >= Phase::Draining => {
-            Poll::Ready(Event::Drain)
+        match accepted {
+            Poll::Ready(Some(Ok((request, respond)))) => {
+                Poll::Ready(Event::Stream(Box::new(request), respond))
+            }
+            Poll::Ready(Some(Err(error))) if is_calming(&error) => Poll::Ready(Event::Calmed),
+            Poll::Ready(Some(Err(_)) | None) => Poll::Ready(Event::End),
+            Poll::Pending if !is_leaving && worker.phase.get() >= Phase::Draining => {
+                Poll::Ready(Event::Drain)
+            }
+            Poll::Pending => Poll::Pending,
         }
-        Poll::Pending => Poll::Pending,
     })
     .await
+}
+
+fn is_calming(error: &h2::Error) -> bool {
+    error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
 async fn serve_stream(
@@ -149,7 +180,15 @@ async fn serve_stream(
     let is_head = parts.method == http::Method::HEAD;
     let mut sink = StreamSink::new(respond, worker.table.load().timeouts.body);
     let prepared = prepare(&worker, &peer, &parts, body.is_end_stream(), &mut scratch);
+    // What the server gets is written down: a stream that stalls holds no fields.
+    drop(parts);
     let reason = match prepared {
+        // Reset with the bytes that opened it: no server is asked for nothing.
+        Ok(Prepared::Carry(_)) if is_given_up(&mut sink) => {
+            let facts = &scratch.facts;
+            record(&worker, &peer, facts, 0, Reason::ClientAborted, began);
+            Reason::ClientAborted
+        }
         Ok(Prepared::Carry(plan)) => {
             carry(&worker, &peer, &plan, &mut scratch, body, &mut sink, began).await
         }
@@ -193,6 +232,12 @@ async fn serve_stream(
         }
         _ => working.conduct().answered(),
     }
+}
+
+/// Whether a stream is over before anything was done for it.
+fn is_given_up(sink: &mut StreamSink) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    sink.poll_aborted(&mut cx).is_ready()
 }
 
 fn record(

@@ -11,7 +11,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub const LEVEL_VARIABLE: &str = "ROTA_LOG";
 
 /// Starts the log for the process; a second call changes nothing. A level that is none of `error`, `warn`, `info`, `debug` is
-/// answered with a warning and counts as `info`. Crates that rota stands on speak from `warn` on, whatever the level.
+/// answered with a warning and counts as `info`. Crates that rota stands on speak from `warn` on, whatever the level,
+/// h2 from `error` on.
 pub fn start() {
     let wanted = std::env::var(LEVEL_VARIABLE).unwrap_or_default();
     let level = level(&wanted);
@@ -20,6 +21,8 @@ pub fn start() {
         .with_ansi(false);
     let filter = Targets::new()
         .with_target("rota", level.unwrap_or(LevelFilter::INFO))
+        // Its warnings are about what clients send, a line a frame: a flood of them is counted, not written down.
+        .with_target("h2", LevelFilter::ERROR)
         .with_default(LevelFilter::WARN);
     let started = tracing_subscriber::registry()
         .with(filter)

@@ -17,7 +17,7 @@ use prometheus::proto::{
 use self::families::{Family, Kind};
 use super::outcome::Reason;
 use super::process;
-use super::vitals::{Handshake, Vitals};
+use super::vitals::{FrameKind, Handshake, Vitals};
 use crate::routing::measured::{AttemptOutcome, DURATION_BOUNDS_US};
 use crate::routing::{Member, Service, Signal, Snapshot, Verdict};
 
@@ -238,6 +238,10 @@ fn worker_samples(page: &mut Page, vitals: &Vitals) {
     for reason in Reason::ALL {
         let count = workers.iter().map(|worker| worker.reason(reason)).sum();
         page.count(families::REQUESTS_ENDED, &[reason.label()], count);
+    }
+    for frame in FrameKind::ALL {
+        let count = workers.iter().map(|worker| worker.calmed(frame)).sum();
+        page.count(families::HTTP2_CALMED, &[frame.label()], count);
     }
     for (number, worker) in workers.iter().enumerate() {
         let label = number.to_string();

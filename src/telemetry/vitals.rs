@@ -61,6 +61,64 @@ impl Handshake {
     }
 }
 
+/// Kinds of HTTP/2 frames (RFC 9113 section 6) that a client may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    Data,
+    Headers,
+    Priority,
+    RstStream,
+    Settings,
+    Ping,
+    WindowUpdate,
+    Continuation,
+    /// GOAWAY, PRIORITY_UPDATE, and what nobody knows.
+    Other,
+}
+
+impl FrameKind {
+    pub const ALL: [FrameKind; 9] = [
+        FrameKind::Data,
+        FrameKind::Headers,
+        FrameKind::Priority,
+        FrameKind::RstStream,
+        FrameKind::Settings,
+        FrameKind::Ping,
+        FrameKind::WindowUpdate,
+        FrameKind::Continuation,
+        FrameKind::Other,
+    ];
+
+    /// By the number on the wire.
+    pub fn of(number: u8) -> FrameKind {
+        match number {
+            0 => FrameKind::Data,
+            1 => FrameKind::Headers,
+            2 => FrameKind::Priority,
+            3 => FrameKind::RstStream,
+            4 => FrameKind::Settings,
+            6 => FrameKind::Ping,
+            8 => FrameKind::WindowUpdate,
+            9 => FrameKind::Continuation,
+            _ => FrameKind::Other,
+        }
+    }
+
+    pub fn label(self) -> &'static str {
+        match self {
+            FrameKind::Data => "data",
+            FrameKind::Headers => "headers",
+            FrameKind::Priority => "priority",
+            FrameKind::RstStream => "rst_stream",
+            FrameKind::Settings => "settings",
+            FrameKind::Ping => "ping",
+            FrameKind::WindowUpdate => "window_update",
+            FrameKind::Continuation => "continuation",
+            FrameKind::Other => "other",
+        }
+    }
+}
+
 /// One listener on one worker.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -91,6 +149,8 @@ pub struct WorkerVitals {
     pub busy_permille: AtomicU64,
     /// Requests by [`Reason`], service or not.
     reasons: [Counter; Reason::ALL.len()],
+    /// HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the last frame that came.
+    calmed: [Counter; FrameKind::ALL.len()],
     pub panics: Counter,
     /// Accept paused: `limits.connections` reached.
     pub accept_paused: Counter,
@@ -124,6 +184,13 @@ impl WorkerVitals {
     }
     pub fn reason(&self, reason: Reason) -> u64 {
         self.reasons[reason as usize].value()
+    }
+
+    pub fn calm(&self, frame: FrameKind) {
+        self.calmed[frame as usize].add(1);
+    }
+    pub fn calmed(&self, frame: FrameKind) -> u64 {
+        self.calmed[frame as usize].value()
     }
 }
 

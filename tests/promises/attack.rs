@@ -1,5 +1,6 @@
 //! What an attacker tries by bytes: floods, ambiguities between protocols, and answers that come too early.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use crate::support::client::Client;
@@ -7,45 +8,54 @@ use crate::support::http2::Http2;
 use crate::support::rota::{Place, edge};
 use crate::support::{Authority, Origin, Rota};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const GOAWAY: u8 = 7;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 
 /// A rota that speaks HTTP/2 for shop.test.
 pub fn secure(authority: &Authority, origin: &Origin, settings: &str) -> Rota {
     let place = Place::new();
     authority.leaf(&["shop.test"]).write(place.path(), "shop");
-    place.start(&format!(
+    place.start(&secured(settings, origin))
+}
+
+/// The file of [`secure`], which needs a certificate `shop`.
+pub fn secured(settings: &str, origin: &Origin) -> String {
+    format!(
         "{settings}\n[[listener]]\nname = \"tls\"\naddress = \"127.0.0.1:{{https}}\"\nprotocol = \"https\"\ncertificates = [{{ certificate = \"shop.pem\", key = \"shop.key\" }}]\n{}",
         edge(&[origin.address()])
-    ))
+    )
 }
 
 /// An HTTP/2 connection whose frames are written by the test.
-struct Frames(Client);
+pub struct Frames(pub Client);
 
 /// A frame that came.
 #[derive(Debug)]
-struct Frame {
-    kind: u8,
-    stream: u32,
-    payload: Vec<u8>,
+pub struct Frame {
+    pub kind: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
 }
 
 impl Frames {
-    fn open(rota: &Rota, authority: &Authority) -> Frames {
+    pub fn open(rota: &Rota, authority: &Authority) -> Frames {
+        Frames::try_open(rota, authority).unwrap()
+    }
+
+    pub fn try_open(rota: &Rota, authority: &Authority) -> io::Result<Frames> {
         let tls = authority.client_with("shop.test", &["h2"], rustls::DEFAULT_VERSIONS);
-        let mut client = Client::connect_tls(rota.https(), &tls).unwrap();
-        client.send(PREFACE);
-        Frames(client)
+        let mut client = Client::connect_tls(rota.https(), &tls)?;
+        client.try_send(PREFACE)?;
+        Ok(Frames(client))
     }
 
     /// The next frame that answers a stream or ends the connection; None: it ended.
-    fn next(&mut self) -> Option<Frame> {
+    pub fn next(&mut self) -> Option<Frame> {
         loop {
             let head = self.try_read(9)?;
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -76,14 +86,14 @@ impl Frames {
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
     [&head, payload].concat()
 }
 
 /// A header block of literals without Huffman coding (RFC 7541 section 6.2.2).
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
         bytes.push(0);
@@ -95,7 +105,7 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-fn request<'a>(method: &'a str, scheme: &'a str, more: &[(&'a str, &'a str)]) -> Vec<u8> {
+pub fn request<'a>(method: &'a str, scheme: &'a str, more: &[(&'a str, &'a str)]) -> Vec<u8> {
     let mut fields = vec![
         (":method", method),
         (":scheme", scheme),

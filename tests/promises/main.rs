@@ -14,6 +14,7 @@ mod check;
 mod client_certificates;
 mod conversation;
 mod demo;
+mod floods;
 mod forwarding;
 mod framing;
 mod grpc;

@@ -185,7 +185,7 @@ fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-type TlsWire = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+pub type TlsWire = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
 /// A finished handshake: certificate, version and protocol can be asked of it.
 pub fn handshake(address: SocketAddr, tls: &Tls) -> io::Result<TlsWire> {

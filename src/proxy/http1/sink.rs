@@ -126,6 +126,10 @@ impl Sink for AnswerSink<'_> {
         }
     }
 
+    fn takes_large_reads(&self) -> bool {
+        true
+    }
+
     async fn end(&mut self, trailers: &[Header<'_>]) -> Result<(), ClientGone> {
         if self.body == BodyOut::Chunked {
             if trailers.is_empty() {

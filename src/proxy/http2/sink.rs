@@ -156,18 +156,24 @@ impl Sink for StreamSink {
 
     async fn data(&mut self, bytes: &[u8]) -> Result<(), ClientGone> {
         self.sent += bytes.len() as u64;
-        self.gathered.extend_from_slice(bytes);
-        if self.gathered.len() >= GATHERED {
-            self.flush().await
-        } else {
-            Ok(())
+        // Piece by piece: a client that opens no window holds no second copy of a large read.
+        for piece in bytes.chunks(GATHERED) {
+            self.gathered.extend_from_slice(piece);
+            if self.gathered.len() >= GATHERED {
+                self.flush().await?;
+            }
         }
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), ClientGone> {
         self.send_head(false)?;
         let bytes = self.gathered.split().freeze();
         self.send(bytes, false).await
+    }
+
+    fn takes_large_reads(&self) -> bool {
+        false
     }
 
     async fn end(&mut self, trailers: &[Header<'_>]) -> Result<(), ClientGone> {

@@ -456,7 +456,7 @@ impl Story<'_> {
                     if sink.flush().await.is_err() {
                         break Exchanged::ClientGone;
                     }
-                    if buf.is_full() {
+                    if buf.is_full() && sink.takes_large_reads() {
                         buf.grow_for_body();
                     }
                     let deadline = Instant::now() + patience;

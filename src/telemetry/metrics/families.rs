@@ -71,6 +71,8 @@ families! {
         "Accepts that failed for want of descriptors or memory.";
     TLS_HANDSHAKES = Counter "rota_tls_handshakes_total" ["listener", "version", "resumed", "outcome"]
         "TLS handshakes with clients; version is empty where none was agreed on.";
+    HTTP2_CALMED = Counter "rota_http2_calmed_total" ["frame"]
+        "HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the kind of frame that came last.";
     PROXY_REFUSED = Counter "rota_proxy_protocol_refused_total" []
         "Connections closed since they began with no PROXY header from a trusted address.";
     POOL_IDLE = Gauge "rota_pool_idle_connections" []

@@ -1,0 +1,351 @@
+//! What a client's HTTP/2 frames cost, counted below h2, which has no hook for most of them. Hot path.
+//!
+//! The heads of frames are looked at as bytes pass; nothing is copied or kept. h2 itself ends a connection for empty and tiny DATA,
+//! unfinished header blocks (CVE-2024-27316), header lists far too large, resets of streams that nobody accepted yet, and errors that
+//! make it reset streams (CVE-2025-8671). What it answers or passes over for ever are PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM of
+//! streams long gone and kinds it doesn't know (CVE-2019-9511 to -9518). Here they cost tokens, which answers earn: whoever downloads
+//! opens windows, and gRPC clients ping for as long as they are sent something.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::dial::Stream;
+use crate::telemetry::vitals::FrameKind;
+
+/// The client's connection preface (RFC 9113 section 3.4), which is no frame.
+const PREFACE: usize = 24;
+const HEAD: usize = 9;
+const ACK: u8 = 1;
+
+/// Tokens that a connection begins with, and that time gives back. Past the last one it ends with ENHANCE_YOUR_CALM. Browsers need
+/// some ten of them.
+const TOKENS: u32 = 1000;
+/// What time gives back.
+const TOKENS_A_SECOND: u32 = 50;
+/// The most that answers can earn: a window of 16 MiB that is opened again 4 KiB at a time, for a stream and its connection, takes 8,192.
+const MOST_TOKENS: u32 = 10_000;
+/// What each HEADERS or DATA frame of an answer earns: a PING and two windows opened for it, and one to spare.
+const EARNED_BY_FRAME: u32 = 4;
+/// Clients open windows by 4 KiB or more, their stream's and their connection's.
+const BYTES_A_TOKEN: u32 = 512;
+/// What is thrown away of bytes that wait when a connection ends, and in which pieces.
+const MOST_UNREAD: usize = 1 << 20;
+const UNREAD_PIECE: usize = 16 * 1024;
+/// SETTINGS may have to be applied to all open streams.
+const SETTINGS_COST: u32 = 10;
+
+/// The tokens of one connection, shared by its stream and by whoever ends it.
+#[derive(Debug)]
+pub struct Budget {
+    tokens: Cell<u32>,
+    refilled: Cell<Instant>,
+    last: Cell<FrameKind>,
+    spent: Cell<bool>,
+}
+
+impl Budget {
+    pub fn new(now: Instant) -> Rc<Budget> {
+        Rc::new(Budget {
+            tokens: Cell::new(TOKENS),
+            refilled: Cell::new(now),
+            last: Cell::new(FrameKind::Settings),
+            spent: Cell::new(false),
+        })
+    }
+
+    /// The client sent more than it is allowed to.
+    pub fn is_spent(&self) -> bool {
+        self.spent.get()
+    }
+
+    /// The kind of frame that came last.
+    pub fn last(&self) -> FrameKind {
+        self.last.get()
+    }
+
+    fn received(&self, frame: Frame) {
+        let kind = FrameKind::of(frame.kind);
+        self.last.set(kind);
+        let cost = match kind {
+            // DATA is h2's to count; new streams are held against what becomes of them (`conduct`).
+            FrameKind::Data | FrameKind::Headers => return,
+            FrameKind::Settings if frame.flags & ACK == 0 => SETTINGS_COST,
+            FrameKind::Settings
+            | FrameKind::Priority
+            | FrameKind::RstStream
+            | FrameKind::Ping
+            | FrameKind::WindowUpdate
+            | FrameKind::Continuation
+            | FrameKind::Other => 1,
+        };
+        if self.tokens.get() < cost {
+            self.refill(Instant::now());
+        }
+        match self.tokens.get().checked_sub(cost) {
+            Some(left) => self.tokens.set(left),
+            None => self.spent.set(true),
+        }
+    }
+
+    fn refill(&self, now: Instant) {
+        let since = now.duration_since(self.refilled.get());
+        let earned = since.as_millis() * u128::from(TOKENS_A_SECOND) / 1000;
+        let earned = u32::try_from(earned).unwrap_or(TOKENS).min(TOKENS);
+        if earned > 0 {
+            self.refilled.set(now);
+            self.tokens.set(self.tokens.get().max(earned));
+        }
+    }
+
+    fn sent(&self, frame: Frame) {
+        if matches!(
+            FrameKind::of(frame.kind),
+            FrameKind::Data | FrameKind::Headers
+        ) {
+            let earned = EARNED_BY_FRAME + frame.length / BYTES_A_TOKEN;
+            self.tokens
+                .set((self.tokens.get() + earned).min(MOST_TOKENS));
+        }
+    }
+}
+
+/// What a frame's head says of it (RFC 9113 section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Frame {
+    length: u32,
+    kind: u8,
+    flags: u8,
+}
+
+/// Where one direction of a connection stands between frames.
+#[derive(Debug)]
+struct Walk {
+    /// Bytes to pass over until the next head.
+    skip: usize,
+    head: [u8; HEAD],
+    have: usize,
+}
+
+impl Walk {
+    fn behind(skip: usize) -> Walk {
+        Walk {
+            skip,
+            head: [0; HEAD],
+            have: 0,
+        }
+    }
+
+    /// Passes over what came, and shows each frame whose head is complete.
+    fn over(&mut self, mut bytes: &[u8], mut show: impl FnMut(Frame)) {
+        loop {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            let wanted = (HEAD - self.have).min(bytes.len() - skipped);
+            let (more, rest) = bytes[skipped..].split_at(wanted);
+            self.head[self.have..self.have + wanted].copy_from_slice(more);
+            self.have += wanted;
+            if self.have < HEAD {
+                return;
+            }
+            let [a, b, c, kind, flags, ..] = self.head;
+            let length = u32::from_be_bytes([0, a, b, c]);
+            show(Frame {
+                length,
+                kind,
+                flags,
+            });
+            self.have = 0;
+            self.skip = length as usize;
+            bytes = rest;
+        }
+    }
+}
+
+/// A client's stream, metered both ways.
+pub struct Metered {
+    stream: Stream,
+    budget: Rc<Budget>,
+    received: Walk,
+    sent: Walk,
+}
+
+impl Metered {
+    pub fn new(stream: Stream, budget: Rc<Budget>) -> Metered {
+        Metered {
+            stream,
+            budget,
+            received: Walk::behind(PREFACE),
+            sent: Walk::behind(0),
+        }
+    }
+}
+
+impl AsyncRead for Metered {
+    /// Gives nothing once the budget is spent, and wakes nobody: whoever polls h2 asks the budget after each poll.
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Metered {
+            stream,
+            budget,
+            received,
+            ..
+        } = self.get_mut();
+        if budget.is_spent() {
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(stream).poll_read(cx, buf))?;
+        received.over(&buf.filled()[before..], |frame| budget.received(frame));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Metered {
+            stream,
+            budget,
+            sent,
+            ..
+        } = self.get_mut();
+        let count = ready!(Pin::new(stream).poll_write(cx, buf))?;
+        sent.over(&buf[..count], |frame| budget.sent(frame));
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Metered {
+            stream,
+            budget,
+            sent,
+            ..
+        } = self.get_mut();
+        let count = ready!(Pin::new(stream).poll_write_vectored(cx, bufs))?;
+        let mut left = count;
+        for buf in bufs {
+            let taken = left.min(buf.len());
+            sent.over(&buf[..taken], |frame| budget.sent(frame));
+            left -= taken;
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = &mut self.get_mut().stream;
+        let shut = ready!(Pin::new(&mut *stream).poll_shutdown(cx));
+        leave_nothing_unread(stream.tcp());
+        Poll::Ready(shut)
+    }
+}
+
+/// Closing with bytes unread is a reset, which may cost the client the last words that it was sent.
+fn leave_nothing_unread(tcp: &TcpStream) {
+    let mut bytes = [0; UNREAD_PIECE];
+    for _ in 0..MOST_UNREAD / UNREAD_PIECE {
+        if !matches!(tcp.try_read(&mut bytes), Ok(1..)) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const PING: u8 = 6;
+
+    fn frame(length: u32, kind: u8, flags: u8) -> Frame {
+        Frame {
+            length,
+            kind,
+            flags,
+        }
+    }
+
+    #[test]
+    fn every_frame_is_seen_however_the_bytes_fall() {
+        let mut bytes = vec![b'P'; PREFACE];
+        let lengths = [0u8, 8, 200, 0, 1, 40];
+        for length in lengths {
+            bytes.extend_from_slice(&[0, 0, length, PING, ACK, 0, 0, 0, 0]);
+            bytes.extend(std::iter::repeat_n(0xff, length.into()));
+        }
+        for piece in [1, 2, 5, 8, 9, 10, 17, 100, 1000] {
+            let (mut walk, mut seen) = (Walk::behind(PREFACE), Vec::new());
+            for part in bytes.chunks(piece) {
+                walk.over(part, |frame| seen.push(frame));
+            }
+            let expected = lengths.map(|length| frame(length.into(), PING, ACK));
+            assert_eq!(seen, expected, "{piece}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_that_nobody_needs_are_spent_out_of_a_budget_that_time_refills() {
+        let budget = Budget::new(Instant::now());
+        for _ in 0..TOKENS {
+            budget.received(frame(8, PING, 0));
+        }
+        assert!(!budget.is_spent());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for _ in 0..TOKENS_A_SECOND {
+            budget.received(frame(8, PING, 0));
+        }
+        assert!(!budget.is_spent());
+        budget.received(frame(8, PING, 0));
+        assert!(budget.is_spent());
+        assert_eq!(budget.last(), FrameKind::Ping);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_pings_and_opens_two_windows_for_each_frame_of_an_answer_never_runs_out() {
+        let budget = Budget::new(Instant::now());
+        for _ in 0..100_000 {
+            budget.sent(frame(5, 0, 0));
+            budget.received(frame(8, PING, 0));
+            budget.received(frame(4, 8, 0));
+            budget.received(frame(4, 8, 0));
+        }
+        assert!(!budget.is_spent());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_window_that_was_filled_at_once_may_be_opened_in_small_steps() {
+        let budget = Budget::new(Instant::now());
+        for _ in 0..1024 {
+            budget.sent(frame(16 * 1024, 0, 0));
+        }
+        for _ in 0..8192 {
+            budget.received(frame(4, 8, 0));
+        }
+        assert!(!budget.is_spent());
+    }
+}

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use rota::certs::{CertStore, wants};
 use rota::dial::Stream;
 use rota::drain;
-use rota::proxy::Start;
 use rota::proxy::http1::connection;
 use rota::proxy::io::Io;
 use rota::proxy::pool::ServerConnection;
 use rota::proxy::worker::Worker;
+use rota::proxy::{Descriptors, Start};
 use rota::routing::{Snapshot, swap};
 use rota::telemetry::Vitals;
 use tokio::runtime::{Builder, Runtime};
@@ -140,6 +140,8 @@ fn start(snapshot: Snapshot) -> Start {
         log: None,
         orders: mpsc::channel(1).1,
         open: Arc::default(),
+        clients: Arc::default(),
+        descriptors: Descriptors::of_process(),
     }
 }
 

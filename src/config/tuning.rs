@@ -13,6 +13,7 @@ pub(super) const KEYS: &[&str] = &["limits", "timeouts", "guard", "retry"];
 
 pub(super) const LIMITS: &[&str] = &[
     "connections",
+    "connections_per_client",
     "head_bytes",
     "head_fields",
     "target_bytes",
@@ -81,6 +82,9 @@ fn read_limits(from: &Section<'_>, base: &Limits) -> Limits {
         connections: from
             .number("connections", 1..=10_000_000)
             .unwrap_or(base.connections),
+        connections_per_client: from
+            .number("connections_per_client", 0..=10_000_000)
+            .unwrap_or(base.connections_per_client),
         head_bytes: bytes("head_bytes", KIB..=MIB, base.head_bytes),
         head_fields: from
             .number("head_fields", 1..=MAX_HEAD_FIELDS)

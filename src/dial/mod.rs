@@ -3,4 +3,4 @@
 pub mod stream;
 pub mod tls;
 
-pub use stream::{DialError, Stream, connect};
+pub use stream::{DialError, Stream, connect, connect_below};

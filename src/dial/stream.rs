@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -51,13 +52,24 @@ pub async fn connect(
     tls: Option<(&Arc<rustls::ClientConfig>, ServerName<'static>)>,
     deadline: Instant,
 ) -> Result<Stream, DialError> {
-    match tokio::time::timeout_at(deadline, open(address, tls)).await {
+    connect_below(i32::MAX, address, tls, deadline).await
+}
+
+/// The same, unless its descriptor would be `ceiling` or above: those are kept for others.
+pub async fn connect_below(
+    ceiling: i32,
+    address: SocketAddr,
+    tls: Option<(&Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    deadline: Instant,
+) -> Result<Stream, DialError> {
+    match tokio::time::timeout_at(deadline, open(ceiling, address, tls)).await {
         Ok(result) => result,
         Err(_) => Err(DialError::TimedOut),
     }
 }
 
 async fn open(
+    ceiling: i32,
     address: SocketAddr,
     tls: Option<(&Arc<rustls::ClientConfig>, ServerName<'static>)>,
 ) -> Result<Stream, DialError> {
@@ -67,6 +79,10 @@ async fn open(
         TcpSocket::new_v6()
     }
     .map_err(DialError::Local)?;
+    if socket.as_raw_fd() >= ceiling {
+        let kept = io::Error::other("the descriptors that are left are kept for others");
+        return Err(DialError::Local(kept));
+    }
     socket.set_nodelay(true).map_err(DialError::Local)?;
     let plain = socket
         .connect(address)

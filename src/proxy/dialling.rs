@@ -20,7 +20,7 @@ pub async fn open(
     protocol: &Protocol,
     deadline: Instant,
 ) -> Result<ServerConnection, Fault> {
-    let stream = connect(member, protocol, deadline).await?;
+    let stream = connect(worker, member, protocol, deadline).await?;
     Ok(ServerConnection::new(
         Io::new(stream),
         worker.buffers.empty(),
@@ -35,7 +35,7 @@ pub async fn open_http2(
     protocol: &Protocol,
     deadline: Instant,
 ) -> Result<Sender, Fault> {
-    let stream = connect(member, protocol, deadline).await?;
+    let stream = connect(worker, member, protocol, deadline).await?;
     if let Stream::Dialled(tls) = &stream
         && tls.get_ref().1.alpn_protocol() != Some(b"h2")
     {
@@ -48,16 +48,28 @@ pub async fn open_http2(
     }
 }
 
-async fn connect(member: &Member, protocol: &Protocol, deadline: Instant) -> Result<Stream, Fault> {
+/// Where descriptors have run out, idle connections give way, one at a time.
+async fn connect(
+    worker: &Worker,
+    member: &Member,
+    protocol: &Protocol,
+    deadline: Instant,
+) -> Result<Stream, Fault> {
     let address = member.upstream.address();
-    let stream = match protocol {
-        Protocol::Http | Protocol::H2c => dial::connect(address, None, deadline).await,
-        Protocol::Https(tls) | Protocol::H2(tls) => {
-            let name = server_name(tls, member).ok_or(Fault::Tls)?;
-            dial::connect(address, Some((&tls.config, name)), deadline).await
+    let ceiling = worker.descriptors.ceiling();
+    loop {
+        let tls = match protocol {
+            Protocol::Http | Protocol::H2c => None,
+            Protocol::Https(tls) | Protocol::H2(tls) => {
+                let name = server_name(tls, member).ok_or(Fault::Tls)?;
+                Some((&tls.config, name))
+            }
+        };
+        match dial::connect_below(ceiling, address, tls, deadline).await {
+            Err(DialError::Local(_)) if worker.pool.borrow_mut().shed() => {}
+            stream => return stream.map_err(|error| fault(&error)),
         }
-    };
-    stream.map_err(|error| fault(&error))
+    }
 }
 
 /// What the server's certificate has to be valid for: as configured, else the host name it was given as, else its address.

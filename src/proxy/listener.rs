@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::clients::Seat;
 use super::http1;
 use super::http2;
 use super::io::Io;
@@ -49,18 +50,14 @@ pub async fn accept_all(
         tokio::select! {
             biased;
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    let place = place(&worker).await;
-                    door.admit(&worker, place, stream, peer);
-                }
+                Ok((stream, peer)) => door.receive(&worker, stream, peer).await,
                 Err(error) => rest(&worker, &error).await,
             },
             _ = closes.changed() => break,
         }
     }
     for (stream, peer) in queued(listener) {
-        let place = place(&worker).await;
-        door.admit(&worker, place, stream, peer);
+        door.receive(&worker, stream, peer).await;
     }
 }
 
@@ -119,25 +116,54 @@ impl Drop for Closing {
 }
 
 impl Door {
+    /// Serves a connection once there is a place for it; one too many of its client's ends here, before it costs anything.
+    async fn receive(self: &Rc<Self>, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+        let newest = worker.table.load().listener(&self.policy.name).cloned();
+        let policy = newest.unwrap_or_else(|| self.policy.clone());
+        let address = peer.ip().to_canonical();
+        match seat(worker, &policy, address) {
+            Some(seat) => {
+                let place = place(worker).await;
+                self.admit(worker, (place, seat), policy, stream, address);
+            }
+            None => refuse(worker, &stream),
+        }
+    }
+
     fn admit(
         self: &Rc<Self>,
         worker: &Rc<Worker>,
-        place: Place,
+        (place, seat): (Place, Seat),
+        policy: Arc<ListenerPolicy>,
         stream: TcpStream,
-        peer: SocketAddr,
+        address: IpAddr,
     ) {
         self.cells.accepted.add(1);
         let closing = Closing(self.clone());
-        let newest = worker.table.load().listener(&self.policy.name).cloned();
-        let policy = newest.unwrap_or_else(|| self.policy.clone());
         let worker = worker.clone();
         tokio::task::spawn_local(async move {
             let open = Open::serve_at(place).await;
-            serve(&worker, &closing.0, policy, stream, peer).await;
+            serve(&worker, &closing.0, policy, stream, address).await;
             drop(open);
+            drop(seat);
             drop(closing);
         });
     }
+}
+
+/// A seat among its client's connections. Proxies that are trusted stand for many clients: only those that they name are counted.
+fn seat(worker: &Worker, policy: &ListenerPolicy, address: IpAddr) -> Option<Seat> {
+    if policy.trusts(address) {
+        return Some(Seat::uncounted());
+    }
+    let limit = worker.table.load().limits.connections_per_client;
+    worker.clients.take(address, limit)
+}
+
+fn refuse(worker: &Worker, stream: &TcpStream) {
+    worker.vitals.workers[worker.id.0].crowded.add(1);
+    // Reset, so that nothing of a flood is left waiting in the kernel; fails only on a connection that is gone.
+    let _ = stream.set_zero_linger();
 }
 
 async fn serve(
@@ -145,18 +171,23 @@ async fn serve(
     door: &Door,
     policy: Arc<ListenerPolicy>,
     mut stream: TcpStream,
-    peer: SocketAddr,
+    mut address: IpAddr,
 ) {
     let accepted = Instant::now();
     let deadline = accepted + worker.table.load().timeouts.head;
     // Fails only on a connection that is gone already, which the first read finds.
     let _ = stream.set_nodelay(true);
-    let mut address = peer.ip().to_canonical();
+    // Held to the end.
+    let mut behind = None;
     if policy.proxy_protocol {
         // In a box: its buffer would otherwise be part of the connection's task for life.
         match Box::pin(client_behind(&policy, address, &mut stream, deadline)).await {
             Some(client) => address = client,
             None => return worker.vitals.workers[worker.id.0].proxy_refused.add(1),
+        }
+        behind = seat(worker, &policy, address);
+        if behind.is_none() {
+            return refuse(worker, &stream);
         }
     }
     let mut peer = Peer {
@@ -197,6 +228,7 @@ async fn serve(
     } else {
         http1::connection::serve(worker.clone(), peer, Io::new(stream), accepted).await;
     }
+    drop(behind);
 }
 
 /// None: there is no client to serve, which is counted.

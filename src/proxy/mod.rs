@@ -2,6 +2,8 @@
 
 pub mod answer;
 pub mod buffer;
+pub mod clients;
+pub mod descriptors;
 pub mod dialling;
 pub mod exchange;
 pub mod fields;
@@ -23,4 +25,6 @@ pub mod tunnel;
 pub mod under_way;
 pub mod worker;
 
+pub use clients::Clients;
+pub use descriptors::Descriptors;
 pub use worker::{Start, WorkerOrder, start};

@@ -130,6 +130,16 @@ impl Pool {
         self.count = self.idle.values().map(Vec::len).sum();
     }
 
+    /// Closes one idle connection, the oldest of some server's; false: there is none.
+    pub fn shed(&mut self) -> bool {
+        let Some(shelf) = self.idle.values_mut().find(|shelf| !shelf.is_empty()) else {
+            return false;
+        };
+        shelf.remove(0);
+        self.count -= 1;
+        true
+    }
+
     pub fn clear(&mut self) {
         self.idle.clear();
         self.count = 0;

@@ -32,6 +32,8 @@ pub enum Refusal {
     NoWebSocket,
     UpstreamTimeout,
     // Ours.
+    /// No descriptor or local port for a connection to a server.
+    Exhausted,
     Internal,
 }
 
@@ -49,7 +51,7 @@ impl Refusal {
             Refusal::Version => 505,
             Refusal::Misdirected => 421,
             Refusal::NoRoute => 404,
-            Refusal::NoUpstream => 503,
+            Refusal::NoUpstream | Refusal::Exhausted => 503,
             Refusal::ConnectFailed | Refusal::UpstreamBroken => 502,
             Refusal::ConnectTimeout | Refusal::UpstreamTimeout => 504,
             Refusal::Internal => 500,
@@ -71,6 +73,7 @@ impl Refusal {
             Refusal::ConnectFailed | Refusal::ConnectTimeout => Reason::ConnectFailed,
             Refusal::UpstreamBroken => Reason::UpstreamBroken,
             Refusal::UpstreamTimeout => Reason::UpstreamTimeout,
+            Refusal::Exhausted => Reason::Exhausted,
             Refusal::Internal => Reason::Internal,
         }
     }
@@ -96,6 +99,7 @@ impl Refusal {
             Refusal::UpstreamBroken => "the server did not answer in http",
             Refusal::NoWebSocket => "no websocket goes to servers that speak http/2",
             Refusal::UpstreamTimeout => "the server did not answer in time",
+            Refusal::Exhausted => "the load balancer has too many connections, try again",
             Refusal::Internal => "an error of the load balancer",
         }
     }
@@ -121,6 +125,7 @@ impl Refusal {
             | Refusal::ConnectTimeout
             | Refusal::UpstreamBroken
             | Refusal::NoWebSocket
+            | Refusal::Exhausted
             | Refusal::UpstreamTimeout => false,
         }
     }
@@ -161,7 +166,7 @@ impl Fault {
         match self {
             Fault::Refused | Fault::Tls => Refusal::ConnectFailed,
             Fault::ConnectTimeout => Refusal::ConnectTimeout,
-            Fault::Local => Refusal::Internal,
+            Fault::Local => Refusal::Exhausted,
             Fault::GoneAway | Fault::StreamRefused => Refusal::NoUpstream,
             Fault::NotHttp2
             | Fault::ClosedUnsent

@@ -15,6 +15,8 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::buffer::Buffers;
+use super::clients::Clients;
+use super::descriptors::Descriptors;
 use super::http2::upstream::Lanes;
 use super::listener;
 use super::pool::Pool;
@@ -46,6 +48,9 @@ pub struct Start {
     pub orders: mpsc::Receiver<WorkerOrder>,
     /// Client connections of the whole process.
     pub open: Arc<AtomicUsize>,
+    /// The same, by client.
+    pub clients: Arc<Clients>,
+    pub descriptors: Descriptors,
 }
 
 /// What the app tells a running worker.
@@ -78,6 +83,8 @@ pub struct Worker {
     pub buffers: Buffers,
     pub scratches: Scratches,
     pub open: Arc<AtomicUsize>,
+    pub clients: Arc<Clients>,
+    pub descriptors: Descriptors,
     /// The drain phase as of the worker's own last look: read on each request.
     pub phase: Cell<Phase>,
     /// When it began to drain.
@@ -94,7 +101,7 @@ pub struct Worker {
     own: Cell<usize>,
 }
 
-/// A place among `limits.connections`, of the whole process; given back when dropped.
+/// A place among `limits.connections` (fewer where the descriptors don't suffice), of the whole process; given back when dropped.
 #[must_use]
 pub struct Place(Rc<Worker>);
 
@@ -162,6 +169,8 @@ impl Worker {
             buffers: Buffers::default(),
             scratches: Scratches::default(),
             open: start.open,
+            clients: start.clients,
+            descriptors: start.descriptors,
             phase: Cell::new(Phase::Serving),
             leaving_since: Cell::new(None),
             head_bytes: Cell::new(limits.head_bytes),
@@ -181,9 +190,11 @@ impl Worker {
         let snapshot = self.table.load();
         self.head_bytes.set(snapshot.limits.head_bytes);
         self.target_bytes.set(snapshot.limits.target_bytes);
-        self.connections.set(snapshot.limits.connections);
-        self.pool_total
-            .set(snapshot.limits.pool.div_ceil(self.workers));
+        let fitting = self.descriptors.for_clients();
+        self.connections
+            .set(snapshot.limits.connections.min(fitting));
+        let idle = snapshot.limits.pool.min(self.descriptors.for_idle());
+        self.pool_total.set(idle.div_ceil(self.workers));
     }
 
     /// Records a request's end: the one place that feeds access log and metrics.

@@ -13,6 +13,8 @@ const KIB: u64 = 1024;
 pub struct Limits {
     /// Client connections; accept pauses there.
     pub connections: usize,
+    /// Those of one client address (IPv4) or network of 64 bits (IPv6): closed at once beyond; 0: no limit.
+    pub connections_per_client: usize,
     /// A request head: 431 beyond; an answer's head: 502 beyond.
     pub head_bytes: usize,
     /// Fields of a head: 431 beyond.
@@ -36,6 +38,8 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections: 20_000,
+            // Three quarters of the above: one address takes not all of it, and the largest NATs have as many behind them.
+            connections_per_client: 15_000,
             head_bytes: (64 * KIB) as usize,
             head_fields: 100,
             target_bytes: (16 * KIB) as usize,

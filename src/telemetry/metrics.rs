@@ -274,6 +274,10 @@ fn worker_samples(page: &mut Page, vitals: &Vitals) {
             workers.iter().map(|w| w.accept_paused.value()).sum(),
         ),
         (
+            families::CROWDED,
+            workers.iter().map(|w| w.crowded.value()).sum(),
+        ),
+        (
             families::ACCEPT_FAILED,
             workers.iter().map(|w| w.accept_failed.value()).sum::<u64>(),
         ),

@@ -35,12 +35,14 @@ pub enum Reason {
     UpstreamTruncated,
     /// rota stopped before the answer was complete.
     Stopped,
+    /// No descriptor or local port was left for a connection to a server.
+    Exhausted,
     /// A panic of ours.
     Internal,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 21] = [
         Reason::Answered,
         Reason::Redirected,
         Reason::Proven,
@@ -60,6 +62,7 @@ impl Reason {
         Reason::UpstreamTimeout,
         Reason::UpstreamTruncated,
         Reason::Stopped,
+        Reason::Exhausted,
         Reason::Internal,
     ];
 
@@ -84,6 +87,7 @@ impl Reason {
             Reason::UpstreamTimeout => "upstream_timeout",
             Reason::UpstreamTruncated => "upstream_truncated",
             Reason::Stopped => "stopped",
+            Reason::Exhausted => "exhausted",
             Reason::Internal => "internal",
         }
     }

@@ -152,8 +152,10 @@ pub struct WorkerVitals {
     /// HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the last frame that came.
     calmed: [Counter; FrameKind::ALL.len()],
     pub panics: Counter,
-    /// Accept paused: `limits.connections` reached.
+    /// Accept paused: `limits.connections` reached, or as many as there are descriptors for.
     pub accept_paused: Counter,
+    /// Connections closed at once: `limits.connections_per_client` reached.
+    pub crowded: Counter,
     /// Accept failed for want of descriptors or memory.
     pub accept_failed: Counter,
     /// Connections refused since they began with no PROXY header from a trusted address.

@@ -13,6 +13,7 @@ mod bodies;
 mod check;
 mod client_certificates;
 mod conversation;
+mod crowds;
 mod demo;
 mod floods;
 mod forwarding;

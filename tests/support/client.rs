@@ -54,6 +54,11 @@ impl Client {
         Ok(Client::over(Box::new(dial(address)?)))
     }
 
+    /// On a connection that was made elsewhere.
+    pub fn on(stream: TcpStream) -> Client {
+        Client::over(Box::new(stream))
+    }
+
     /// Connects and completes the handshake, or says why not.
     pub fn connect_tls(address: SocketAddr, tls: &Tls) -> io::Result<Client> {
         Ok(Client::over(Box::new(handshake(address, tls)?)))

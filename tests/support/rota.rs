@@ -71,6 +71,7 @@ pub struct Place {
     pub https: u16,
     pub admin: u16,
     environment: Vec<(String, String)>,
+    descriptors: Option<u32>,
 }
 
 impl Place {
@@ -81,6 +82,7 @@ impl Place {
             https: free_port(),
             admin: free_port(),
             environment: Vec::new(),
+            descriptors: None,
         }
     }
 
@@ -91,6 +93,12 @@ impl Place {
     /// Adds a variable to the process's environment.
     pub fn with_variable(mut self, name: &str, value: &str) -> Place {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Lets the process have so many descriptors at most.
+    pub fn with_descriptors(mut self, limit: u32) -> Place {
+        self.descriptors = Some(limit);
         self
     }
 
@@ -130,7 +138,15 @@ impl Place {
         fs::write(&config, self.fill(text)).unwrap();
         let stderr = File::create(self.path().join("stderr")).unwrap();
         let stdout = File::create(self.path().join("stdout")).unwrap();
-        let mut command = Command::new(binary());
+        let mut command = match self.descriptors {
+            None => Command::new(binary()),
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
+                shell.arg(binary());
+                shell
+            }
+        };
         command
             .args(["run", "--config"])
             .arg(&config)

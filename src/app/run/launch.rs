@@ -97,6 +97,17 @@ impl Process {
         let open = Arc::new(AtomicUsize::new(0));
         let (wants, hurried) = wants::channel();
         self.hurried = Some(hurried);
+        let clients = Arc::new(proxy::Clients::default());
+        let descriptors = proxy::Descriptors::of_process();
+        let (wanted, fitting) = (
+            self.config.tuning.limits.connections,
+            descriptors.for_clients(),
+        );
+        if wanted > fitting {
+            tracing::warn!(
+                "limits.connections = {wanted}: the limit of open files leaves room for {fitting} beside servers' connections; accepting pauses there"
+            );
+        }
         for id in 0..workers {
             let (sender, orders) = mpsc::channel(ORDERS);
             let start = proxy::Start {
@@ -111,6 +122,8 @@ impl Process {
                 log: self.log.as_ref().map(access_log::AccessLog::line_buffer),
                 orders,
                 open: open.clone(),
+                clients: clients.clone(),
+                descriptors,
             };
             self.workers
                 .push(proxy::start(start).map_err(|error| format!("worker {id}: {error}"))?);

@@ -66,7 +66,9 @@ families! {
     CONNECTIONS_ACCEPTED = Counter "rota_connections_accepted_total" ["listener"]
         "Connections accepted from clients.";
     ACCEPT_PAUSED = Counter "rota_accept_paused_total" []
-        "How often accepting paused at limits.connections.";
+        "How often accepting paused: limits.connections, or as many as there are descriptors for, were open.";
+    CROWDED = Counter "rota_client_connections_refused_total" []
+        "Connections closed at once since their client had limits.connections_per_client open.";
     ACCEPT_FAILED = Counter "rota_accept_failed_total" []
         "Accepts that failed for want of descriptors or memory.";
     TLS_HANDSHAKES = Counter "rota_tls_handshakes_total" ["listener", "version", "resumed", "outcome"]

@@ -349,6 +349,21 @@ fn a_key_that_is_moved_up_seals_what_was_kept_so_that_the_old_one_can_go() {
 }
 
 #[test]
+fn a_first_handshake_for_a_new_name_waits_while_its_certificate_is_ordered() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let text = file(&pebble, &origin, &["shop.test"]);
+    let rota = place.start(&text);
+    eventually_served(&rota, &pebble.client("shop.test"));
+    let client = pebble.client("late.test");
+    assert!(!is_served(&rota, &client), "a stranger's name is refused");
+    rota.reload(&format!("{text}[[domain]]\nname = \"late.test\"\n"));
+    eventually("the file is read", || reloads(&rota, "ok") == 1.0);
+    assert!(is_served(&rota, &client), "the first one after it");
+    assert_eq!(orders(&rota, "ok"), 2.0);
+}
+
+#[test]
 fn a_second_ca_issues_while_the_first_one_is_dead() {
     let (place, origin) = (Place::new(), Origin::fixed("ok"));
     let (dead, pebble) = (

@@ -14,11 +14,11 @@ use super::support::{Origin, Rota, Signal, eventually};
 use super::{HOURS, KEY, is_served, leaf, orders, write_key_file};
 
 /// Below it lies all that a pod shares.
-const PREFIX: &str = "rota/acme";
+pub(super) const PREFIX: &str = "rota/acme";
 
 /// A port behind which the load balancers take turns, as behind a name with several addresses.
-struct Front {
-    port: u16,
+pub(super) struct Front {
+    pub(super) port: u16,
     targets: Arc<Mutex<Vec<SocketAddr>>>,
     /// What comes is kept waiting.
     holds: Arc<AtomicBool>,
@@ -26,7 +26,7 @@ struct Front {
 }
 
 impl Front {
-    fn new() -> Front {
+    pub(super) fn new() -> Front {
         let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let front = Front {
@@ -63,7 +63,7 @@ impl Front {
         self.holds.store(false, Relaxed);
     }
 
-    fn send_to(&self, rotas: &[&Rota]) {
+    pub(super) fn send_to(&self, rotas: &[&Rota]) {
         self.send_to_addresses(rotas.iter().map(|rota| rota.http()).collect());
     }
 
@@ -84,7 +84,7 @@ fn carry(client: TcpStream, target: SocketAddr) -> io::Result<()> {
 }
 
 /// A load balancer's file: all but its node's name is the same in each.
-fn file(node: &str, agent: &Agent, pebble: &Pebble, origin: &Origin) -> String {
+pub(super) fn file(node: &str, agent: &Agent, pebble: &Pebble, origin: &Origin) -> String {
     format!(
         r#"
 [node]
@@ -111,19 +111,19 @@ servers = ["{}"]
     )
 }
 
-fn place() -> Place {
+pub(super) fn place() -> Place {
     let place = Place::new();
     write_key_file(&place.path().join("fleet.key"), &[KEY]);
     place
 }
 
-fn allow(agent: &Agent, name: &str) {
+pub(super) fn allow(agent: &Agent, name: &str) {
     let key = format!("{PREFIX}/config/domains/{name}");
     agent.put(&key, br#"{"service": "app"}"#);
 }
 
 /// Longer than a session that nobody renews.
-fn within_a_minute(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn within_a_minute(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < Duration::from_secs(90), "not so: {what}");
@@ -132,7 +132,7 @@ fn within_a_minute(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Orders that the CA has heard of, and certificates that it issued.
-fn at_the_ca(pebble: &Pebble) -> (usize, usize) {
+pub(super) fn at_the_ca(pebble: &Pebble) -> (usize, usize) {
     let log = pebble.log();
     let count = |what: &str| log.matches(what).count();
     (count("Added order"), count("Issued certificate serial"))

@@ -12,6 +12,7 @@ mod choices;
 mod consul_agent;
 mod orders;
 
+mod faults;
 mod fleet;
 mod pebble;
 

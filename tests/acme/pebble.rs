@@ -27,6 +27,8 @@ pub struct Pebble {
     /// Where records are put into the DNS.
     records: u16,
     program: PathBuf,
+    /// Of the CA's process, beside its own.
+    environment: Vec<(&'static str, &'static str)>,
     /// Ended with the value, the CA before the DNS server.
     children: Vec<Child>,
 }
@@ -80,6 +82,7 @@ impl Pebble {
             dns: free_port(),
             records: free_port(),
             program: binary().clone(),
+            environment: Vec::new(),
             children: Vec::new(),
         };
         let mut config = json!({ "pebble": {
@@ -102,6 +105,11 @@ impl Pebble {
         pebble
     }
 
+    /// A variable of the CA's process, from its next start on.
+    pub fn set(&mut self, variable: &'static str, value: &'static str) {
+        self.environment.push((variable, value));
+    }
+
     pub fn launch(&mut self) {
         let dns = format!("127.0.0.1:{}", self.dns);
         let mut names = self.command(&binary().with_file_name("pebble-challtestsrv"));
@@ -112,7 +120,8 @@ impl Pebble {
         ca.arg("-config").arg(self.path("config.json"));
         ca.args(["-dnsserver", &dns]);
         ca.env("PEBBLE_VA_NOSLEEP", "1")
-            .env("PEBBLE_AUTHZREUSE", "0");
+            .env("PEBBLE_AUTHZREUSE", "0")
+            .envs(self.environment.iter().copied());
         for mut command in [ca, names] {
             self.children.push(command.spawn().unwrap());
         }

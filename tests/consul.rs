@@ -290,7 +290,7 @@ fn a_dead_agent_is_said_once_by_each_watch_empties_nothing_and_is_found_again_wi
             .iter()
             .all(|one| matches!(one, Observation::Failing { .. }))
     );
-    assert_eq!(watching.failing_watches(), 6);
+    assert_eq!(watching.failing_watches(), 7);
     let contact = watching.last_contact_ms();
 
     agent.spawn_again();

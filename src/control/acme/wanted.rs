@@ -19,11 +19,12 @@ pub struct KvNames {
 
 impl KvNames {
     /// Those of documents in force: what is doubted stays, what is wrong has its last good version.
-    pub fn of(documents: &Documents) -> KvNames {
+    pub fn of(documents: &Documents, acme: &Acme) -> KvNames {
         let routes = documents.routes.in_force().into_iter();
         let hosts = routes.filter_map(|(_, route)| exact(&route.host));
         let domains = documents.domains.in_force().into_iter();
         let domains = domains.map(|(_, domain)| domain.name.clone());
+        let domains = domains.filter(|name| can_prove(acme, name));
         KvNames {
             names: hosts.chain(domains).collect(),
             is_whole: documents.routes.is_answered() && documents.domains.is_answered(),
@@ -38,6 +39,11 @@ impl KvNames {
     pub fn is_whole(&self) -> bool {
         self.is_whole
     }
+}
+
+/// Whether there is a way to prove the name: a wildcard's alone needs a program of the operator's.
+pub fn can_prove(acme: &Acme, name: &DomainName) -> bool {
+    !name.is_wildcard() || acme.dns_hook.is_some()
 }
 
 /// With neither Consul nor a state directory nothing would outlive the process, and nobody orders.

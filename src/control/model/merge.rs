@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::Model;
 use crate::config::{Config, DomainName, RouteEntry, ServiceEntry};
-use crate::control::acme::KvNames;
+use crate::control::acme::{KvNames, can_prove};
 use crate::control::documents::{Documents, Domain};
 use crate::control::mistake::{IGNORED, Mistake, UNAVAILABLE};
 use crate::control::service_state::ServiceState;
@@ -132,7 +132,7 @@ impl Model {
     /// The same value as before where it says the same, so that who follows it sees at a glance that there is no news.
     fn merge_names(&mut self) {
         let names = match (&self.file.acme, &self.terms.consul_prefix) {
-            (Some(_), Some(_)) => KvNames::of(&self.documents),
+            (Some(acme), Some(_)) => KvNames::of(&self.documents, acme),
             // Nobody asks, or nobody answers.
             (None, _) | (_, None) => KvNames::default(),
         };
@@ -164,6 +164,15 @@ fn domains_in_force<'a>(
     let mut winners = Vec::with_capacity(found.len());
     for (name, domain) in found {
         let key = kv(documents, "domains", name);
+        if file
+            .acme
+            .as_ref()
+            .is_some_and(|acme| !can_prove(acme, &domain.name))
+        {
+            let message = "a wildcard is proven by dns-01: the file needs acme.dns_hook, a program that sets the record";
+            claims.push(Mistake::new(key.to_string(), message, IGNORED));
+            continue;
+        }
         let winner = match of_file.contains(&domain.name) {
             true => Some("the file has this domain, and wins".to_owned()),
             false => taken

@@ -86,6 +86,28 @@ fn a_route_for_its_host_wins_over_a_domain_however_old_and_the_domain_is_named()
 }
 
 #[test]
+fn a_wildcard_takes_a_program_that_proves_it() {
+    let wildcards = [("_wildcard.a.test", SHOP, 1), ("*.b.test", "", 2)];
+    let mut without = world("");
+    without.documents(Subtree::Domains, &wildcards);
+    assert!(names(&without).is_empty());
+    assert_eq!(service_of(&mut without, "x.a.test"), "app");
+    let mistakes = without.mistakes();
+    assert!(mistakes["kv:rota/p/config/domains/_wildcard.a.test"].contains("acme.dns_hook"));
+    assert_eq!(mistakes.len(), 2);
+    let hook = "key_file = \"/fleet.key\"\ndns_hook = [\"/usr/bin/hook\"]\n";
+    let text = format!(
+        "[[service]]\nname = \"shop\"\nservers = [\"10.0.0.7:80\"]\n{}",
+        ACME.replace("key_file = \"/fleet.key\"\n", hook)
+    );
+    let mut with = World::with_consul(&text);
+    with.documents(Subtree::Domains, &wildcards);
+    assert_eq!(names(&with), ["*.a.test", "*.b.test"]);
+    assert_eq!(service_of(&mut with, "x.a.test"), "shop");
+    assert!(with.mistakes().is_empty());
+}
+
+#[test]
 fn of_two_documents_for_one_domain_the_older_wins_and_the_files_over_both() {
     let mut world = world("[[domain]]\nname = \"own.test\"\nservice = \"app\"\n");
     let domains = [

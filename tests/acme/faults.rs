@@ -22,7 +22,8 @@ impl World {
     fn start(pebble: impl FnOnce(u16) -> Pebble) -> World {
         let front = Front::new();
         World {
-            agent: Agent::start(),
+            // All load balancers share one agent here, and one address: more than its 200 connections a client.
+            agent: Agent::start_with(r#"{"limits": {"http_max_conns_per_client": 2000}}"#),
             origin: Origin::fixed("ok"),
             pebble: pebble(front.port),
             front,

@@ -3,7 +3,6 @@
 //! The key is one for all directories, so that one thumbprint answers http-01 for each; the account is per directory. Nothing is
 //! stored here: [`Authority::kept`] is what the caller keeps.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,11 +11,11 @@ use instant_acme::{
 };
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::jose::{AccountKey, Binding};
 use super::model::Window;
+use super::patience::{in_time, insistently};
 use super::pending::Pending;
 use super::problem::{failure, is_unknown, unordered};
 use super::registration::{Applicant, register};
@@ -125,7 +124,7 @@ impl Authority {
                 profile: directory.profile.clone(),
             })
         };
-        in_time(opened).await
+        in_time(DEADLINE, opened).await
     }
 
     /// What is to be kept, whether it is new or was kept before.
@@ -149,7 +148,7 @@ impl Authority {
             let asked = self.account.renewal_info(&identifier).await;
             asked.map_err(failure)
         };
-        let (told, ask_after) = in_time(asked).await?;
+        let (told, ask_after) = in_time(DEADLINE, asked).await?;
         Ok(Window {
             start: since_1970(told.suggested_window.start.unix_timestamp()),
             end: since_1970(told.suggested_window.end.unix_timestamp()),
@@ -175,8 +174,8 @@ impl Authority {
             self.check_profile(profile)?;
             new = new.profile(profile);
         }
-        let ordered = async { self.account.new_order(&new).await.map_err(unordered) };
-        Ok(Pending::new(in_time(ordered).await?))
+        let ordered = async || self.account.new_order(&new).await.map_err(unordered);
+        Ok(Pending::new(insistently!(DEADLINE, ordered())?))
     }
 
     fn check_profile(&self, profile: &str) -> Result<(), Failure> {
@@ -198,14 +197,12 @@ impl Authority {
 
     /// Takes up an order of this account where it is, whoever began it; None: the CA knows it no more.
     pub async fn resume(&self, url: &str) -> Result<Option<Pending>, Failure> {
-        let found = async {
-            match self.account.order(url.to_owned()).await {
-                Ok(order) => Ok(Some(Pending::new(order))),
-                Err(error) if is_unknown(&error) => Ok(None),
-                Err(error) => Err(failure(error)),
-            }
+        let found = async || match self.account.order(url.to_owned()).await {
+            Ok(order) => Ok(Some(Pending::new(order))),
+            Err(error) if is_unknown(&error) => Ok(None),
+            Err(error) => Err(failure(error)),
         };
-        in_time(found).await
+        insistently!(DEADLINE, found())
     }
 
     /// Has the CA tell the world that a certificate (DER) is not to be believed any more. One that was revoked before is fine.
@@ -215,14 +212,12 @@ impl Authority {
             certificate: &certificate,
             reason: Some(reason.code()),
         };
-        let revoked = async {
-            match self.account.revoke(&request).await {
-                Ok(()) => Ok(()),
-                Err(error) if super::problem::is_revoked(&error) => Ok(()),
-                Err(error) => Err(failure(error)),
-            }
+        let revoked = async || match self.account.revoke(&request).await {
+            Ok(()) => Ok(()),
+            Err(error) if super::problem::is_revoked(&error) => Ok(()),
+            Err(error) => Err(failure(error)),
         };
-        in_time(revoked).await
+        insistently!(DEADLINE, revoked())
     }
 }
 
@@ -263,14 +258,6 @@ async fn made(
         directory: directory.url.clone(),
         key_pkcs8: key.to_text(),
     })
-}
-
-async fn in_time<T>(step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let late = |_| {
-        let seconds = DEADLINE.as_secs();
-        Failure::Faltered(format!("the ca was not done within {seconds} s"))
-    };
-    timeout(DEADLINE, step).await.map_err(late)?
 }
 
 fn since_1970(seconds: i64) -> SystemTime {

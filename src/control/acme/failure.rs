@@ -24,6 +24,8 @@ pub enum Failure {
     Unreached(String),
     /// The CA failed by itself, or was too slow.
     Faltered(String),
+    /// The CA did not take the number that each message carries, several times: it did not look at the message.
+    Nonce(String),
     /// The CA does not believe that the name is ours, or issues none for it.
     Refused(String),
     /// The CA was asked too often, or has too much to do; with how long it says to wait.
@@ -72,6 +74,7 @@ impl Failure {
             Failure::Preflight(text)
             | Failure::Unreached(text)
             | Failure::Faltered(text)
+            | Failure::Nonce(text)
             | Failure::Refused(text)
             | Failure::Limited(text, _)
             | Failure::Account(text)
@@ -82,7 +85,10 @@ impl Failure {
 
     pub fn fault(&self) -> Fault {
         match self {
-            Failure::Unreached(_) | Failure::Faltered(_) | Failure::Limited(..) => Fault::Authority,
+            Failure::Unreached(_)
+            | Failure::Faltered(_)
+            | Failure::Nonce(_)
+            | Failure::Limited(..) => Fault::Authority,
             Failure::Preflight(_) | Failure::Refused(_) => Fault::Name,
             Failure::Account(_) | Failure::Settings(_) | Failure::Local(_) => Fault::Own,
         }
@@ -101,6 +107,7 @@ impl Failure {
         match self {
             Failure::Preflight(_) | Failure::Unreached(_) | Failure::Settings(_) => false,
             Failure::Faltered(_)
+            | Failure::Nonce(_)
             | Failure::Refused(_)
             | Failure::Limited(..)
             | Failure::Account(_)
@@ -112,9 +119,10 @@ impl Failure {
     /// a fifth off this.
     pub fn pause(&self, failures: u32) -> Duration {
         let (first, longest) = match self {
-            Failure::Unreached(_) | Failure::Faltered(_) | Failure::Account(_) => {
-                (UNREACHED, UNREACHED_LONGEST)
-            }
+            Failure::Unreached(_)
+            | Failure::Faltered(_)
+            | Failure::Nonce(_)
+            | Failure::Account(_) => (UNREACHED, UNREACHED_LONGEST),
             Failure::Preflight(_)
             | Failure::Refused(_)
             | Failure::Settings(_)

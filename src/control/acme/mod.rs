@@ -20,6 +20,7 @@ mod live;
 pub mod model;
 mod operator;
 mod order;
+mod patience;
 pub mod pending;
 mod preflight;
 mod problem;

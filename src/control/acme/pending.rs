@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
+use super::failure::Failure;
+use super::patience::insistently;
+use super::problem::{cut, failure};
+use crate::config::Challenge;
 use instant_acme::{
     AuthorizationStatus, ChallengeStatus, ChallengeType, Error, Order, OrderStatus, RetryPolicy,
 };
-use tokio::time::timeout;
-
-use super::failure::Failure;
-use super::problem::{cut, failure};
-use crate::config::Challenge;
 
 /// For the CA to have validated, and to have issued: it looks from several places, some of which are slow.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -50,7 +49,7 @@ impl Pending {
     /// # Errors
     /// `Refused`: the order has failed, or the name cannot be proven in this way.
     pub async fn proof(&mut self, challenge: Challenge) -> Result<Option<Proof>, Failure> {
-        in_time(self.proof_patiently(challenge)).await
+        insistently!(DEADLINE, self.proof_patiently(challenge))
     }
 
     async fn proof_patiently(&mut self, challenge: Challenge) -> Result<Option<Proof>, Failure> {
@@ -88,7 +87,7 @@ impl Pending {
     /// # Errors
     /// `Refused`: it did not find it; the order has failed.
     pub async fn prove(&mut self, proof: &Proof) -> Result<(), Failure> {
-        in_time(self.prove_patiently(proof)).await
+        insistently!(DEADLINE, self.prove_patiently(proof))
     }
 
     async fn prove_patiently(&mut self, proof: &Proof) -> Result<(), Failure> {
@@ -111,7 +110,11 @@ impl Pending {
     async fn wait_until_ready(&mut self) -> Result<(), Failure> {
         match self.order.poll_ready(&POLLING).await {
             Ok(OrderStatus::Ready) => Ok(()),
-            Ok(_) | Err(Error::Api(_)) => Err(self.why_invalid().await),
+            Ok(_) => Err(self.why_invalid().await),
+            // What is wrong with an order comes as an error of the CA's too.
+            Err(Error::Api(_)) if self.order.state().error.is_some() => {
+                Err(self.why_invalid().await)
+            }
             Err(error) => Err(failure(error)),
         }
     }
@@ -119,19 +122,20 @@ impl Pending {
     /// Has the certificate issued, and gives its chain as a PEM text. The request is by the same key each time that this is asked of
     /// one order: one that was finished before gives the certificate for the key that it was finished with.
     pub async fn finalize(mut self, request: &[u8]) -> Result<String, Failure> {
-        in_time(async {
-            let status = self.order.refresh().await.map_err(failure)?.status;
-            match status {
-                OrderStatus::Pending => self.wait_until_ready().await?,
-                OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => {}
-                OrderStatus::Invalid => return Err(self.why_invalid().await),
-            }
-            if self.order.state().status == OrderStatus::Ready {
-                self.order.finalize_csr(request).await.map_err(failure)?;
-            }
-            self.order.poll_certificate(&POLLING).await.map_err(failure)
-        })
-        .await
+        insistently!(DEADLINE, self.finalize_patiently(request))
+    }
+
+    async fn finalize_patiently(&mut self, request: &[u8]) -> Result<String, Failure> {
+        let status = self.order.refresh().await.map_err(failure)?.status;
+        match status {
+            OrderStatus::Pending => self.wait_until_ready().await?,
+            OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => {}
+            OrderStatus::Invalid => return Err(self.why_invalid().await),
+        }
+        if self.order.state().status == OrderStatus::Ready {
+            self.order.finalize_csr(request).await.map_err(failure)?;
+        }
+        self.order.poll_certificate(&POLLING).await.map_err(failure)
     }
 
     /// What the CA says of the proof that it did not accept, or of the order.
@@ -164,12 +168,4 @@ fn kind(challenge: Challenge) -> ChallengeType {
 fn unoffered(challenge: Challenge) -> Failure {
     let word = challenge.word();
     Failure::Refused(format!("the ca takes no {word} for the name"))
-}
-
-async fn in_time<T>(step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let late = |_| {
-        let seconds = DEADLINE.as_secs();
-        Failure::Faltered(format!("the ca was not done within {seconds} s"))
-    };
-    timeout(DEADLINE, step).await.map_err(late)?
 }

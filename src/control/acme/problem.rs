@@ -81,7 +81,8 @@ pub(super) fn of_problem(problem: &Problem) -> Failure {
     match (kind(problem), problem.status) {
         ("rateLimited", _) => Failure::Limited(text, None),
         ("accountDoesNotExist", _) => Failure::Account(text),
-        ("badNonce" | "serverInternal", _) | (_, Some(500..)) => Failure::Faltered(text),
+        ("badNonce", _) => Failure::Nonce(text),
+        ("serverInternal", _) | (_, Some(500..)) => Failure::Faltered(text),
         _ => Failure::Refused(text),
     }
 }

@@ -251,7 +251,7 @@ fn a_listener_whose_certificates_come_by_acme_is_fine_and_one_where_none_can_com
     for (text, is_warned, says_why) in [
         (ACME.to_owned(), false, false),
         (ACME.replace("shop.test", "*.shop.test"), true, false),
-        (format!("{ACME}[consul]\n"), true, true),
+        (format!("{ACME}[consul]\n"), false, false),
     ] {
         let directory = Directory::new();
         let path = directory.path().join("rota.toml");

@@ -5,7 +5,7 @@ use rustix::process::{Resource, getrlimit};
 /// The most that is kept for rota itself: listeners, Consul, probes, the admin listener, files.
 const MOST_OWN: usize = 512;
 
-/// The process's limit, divided: a quarter, but at most [`MOST_OWN`], is rota's own; of the rest two thirds are for clients, and one for the
+/// The process's limit, divided: a quarter, but at most `MOST_OWN`, is rota's own; of the rest two thirds are for clients, and one for the
 /// servers that they ask: at any moment most clients wait for their users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {

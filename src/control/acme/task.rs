@@ -1,6 +1,6 @@
 //! The one task that owns the certificate store's publisher: what the file, KV, the store and the CA say comes together here.
 //!
-//! Each of them has a room of its own ([`super::sync`], [`super::account`], [`super::order`]); this is the loop that hears them, asks
+//! Each of them has a room of its own (`sync`, `account`, `order`); this is the loop that hears them, asks
 //! the model, and publishes.
 
 mod begun;

@@ -323,3 +323,71 @@ fn what_is_sealed_is_sealed_anew_for_the_pod_when_an_operator_says_so() {
     assert!(is_served(&rota, &pebble.client("a.test")));
     let _ = fs::remove_file(rota.directory().join("admin.sock"));
 }
+
+/// How many of these the index names, as it lies in KV.
+fn indexed(agent: &Agent, names: &[&str]) -> usize {
+    let path = format!("/v1/kv/{PREFIX}/acme/index/?keys");
+    let shards = agent.try_call("GET", &path, b"").unwrap();
+    let keys: Vec<String> = serde_json::from_str(&shards.body).unwrap_or_default();
+    let count = |key: &String| {
+        let shard = agent.must("GET", &format!("/v1/kv/{key}?raw"), b"").body;
+        let shard: serde_json::Value = serde_json::from_str(&shard).unwrap_or_default();
+        let is_named = |name: &&&str| shard[**name]["hash"].is_string();
+        names.iter().filter(is_named).count()
+    };
+    keys.iter().map(count).sum()
+}
+
+#[test]
+fn an_index_that_somebody_emptied_takes_no_certificate_out_of_service_and_orders_none_anew() {
+    let (agent, origin, front) = (Agent::start(), Origin::fixed("ok"), Front::new());
+    let pebble = Pebble::start(front.port, HOURS);
+    let names = ["a.test", "b.test", "c.test", "d.test"];
+    let start = |node: &str| place().start_unready(&file(node, &agent, &pebble, &origin));
+    let rota = start("lb-1");
+    front.send_to(&[&rota]);
+    for name in names {
+        allow(&agent, name);
+        within_a_minute(name, || is_served(&rota, &pebble.client(name)));
+    }
+    let forget = || {
+        let all = format!("/v1/kv/{PREFIX}/acme/index/?recurse");
+        agent.must("DELETE", &all, b"");
+    };
+    let are_named_again = |rota: &Rota| {
+        within_a_minute("the index is whole again", || {
+            for name in names {
+                assert!(is_served(rota, &pebble.client(name)), "{name}");
+            }
+            indexed(&agent, &names) == names.len()
+        });
+    };
+    forget();
+    are_named_again(&rota);
+    let path = format!("/v1/kv/{PREFIX}/acme/index/?keys");
+    let shards: Vec<String> = serde_json::from_str(&agent.must("GET", &path, b"").body).unwrap();
+    for text in ["{}", "no json", "{\"evil.test\":{}}"] {
+        for key in &shards {
+            agent.put(key, text.as_bytes());
+        }
+        are_named_again(&rota);
+    }
+    // Nobody is left who knows of them.
+    drop(rota);
+    forget();
+    let rota = start("lb-2");
+    for name in names {
+        within_a_minute(name, || is_served(&rota, &pebble.client(name)));
+    }
+    assert_eq!(indexed(&agent, &names), names.len());
+    assert_eq!(at_the_ca(&pebble), (names.len(), names.len()));
+    // Of one that lies nowhere any more there is nothing to keep.
+    let lost = format!("/v1/kv/{PREFIX}/acme/certs/a.test");
+    agent.must("DELETE", &lost, b"");
+    let joined = start("lb-3");
+    front.send_to(&[&joined]);
+    within_a_minute("a.test is there again", || {
+        is_served(&joined, &pebble.client("a.test"))
+    });
+    assert_eq!(at_the_ca(&pebble), (names.len() + 1, names.len() + 1));
+}

@@ -1,10 +1,8 @@
 //! What stands in the store of one name, read consistently, and the changes that one step makes of it.
 
-use std::time::SystemTime;
-
 use super::index::{self, Entry, Shard};
 use super::keys;
-use super::records::{self, Attempts, OrderRecord, seconds};
+use super::records::{self, Attempts, OrderRecord};
 use super::sync::Held;
 use crate::config::DomainName;
 use crate::control::store::{self, Change, Seen, Store, StoreError};
@@ -62,7 +60,7 @@ impl Ground {
         let version = |entry: &Option<store::Entry>| entry.as_ref().map_or(0, |one| one.version);
         let shard_version = version(&shard);
         let shard = match shard {
-            Some(entry) => index::read(&keys[0], &entry.value)?,
+            Some(entry) => index::read(&keys[0], &entry.value),
             None => Shard::new(),
         };
         let (attempts_version, order_version) = (version(&attempts), version(&order));
@@ -93,6 +91,11 @@ impl Ground {
         })
     }
 
+    /// Whether there is a certificate, also one that cannot be opened.
+    pub(super) fn has_certificate(&self) -> bool {
+        self.certificate_version != Some(0)
+    }
+
     /// Also of one that cannot be opened.
     pub(super) async fn certificate_version(&self, store: &Store) -> Result<u64, StoreError> {
         match self.certificate_version {
@@ -107,14 +110,7 @@ impl Ground {
         held: &Held,
         certificate: Present<Plain>,
     ) -> Vec<Change> {
-        let entry = Entry {
-            hash: held.hash.clone(),
-            not_before: seconds(held.certificate.not_before()),
-            not_after: seconds(held.certificate.not_after()),
-            issuer: held.certificate.issuer().to_owned(),
-            at: seconds(SystemTime::now()),
-        };
-        self.shard.value.insert(self.name.clone(), entry);
+        self.shard.value.insert(self.name.clone(), Entry::of(held));
         let put = Change::Put {
             key: keys::certificate(&self.name),
             value: certificate.value,
@@ -124,6 +120,12 @@ impl Ground {
         changes.extend(self.deletions());
         changes.extend(delete(keys::attempts(&self.name), self.attempts_version));
         changes
+    }
+
+    /// The index names the certificate that is there.
+    pub(super) fn with_entry(&mut self, held: &Held) -> Vec<Change> {
+        self.shard.value.insert(self.name.clone(), Entry::of(held));
+        vec![self.shard_change()]
     }
 
     /// The name has no certificate; what went wrong before is forgotten.

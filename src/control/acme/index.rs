@@ -4,10 +4,13 @@
 //! fetched. An entry and its certificate are written in one transaction.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::keys;
+use super::records::seconds;
+use super::sync::Held;
 use crate::config::DomainName;
 use crate::seal::{Digest, Plain};
 
@@ -32,17 +35,29 @@ pub(super) fn hash_of(chain: &str) -> Hash {
     Digest::of(chain.as_bytes()).to_hex()
 }
 
-/// Entries under names that are none, or that belong elsewhere, are passed over: nobody would look for them here.
-pub(super) fn read(key: &str, text: &[u8]) -> Result<Shard, String> {
-    let written: BTreeMap<String, Entry> =
-        serde_json::from_slice(text).map_err(|_| format!("{key}: not what rota writes"))?;
-    let named = |(name, entry): (String, Entry)| Some((DomainName::parse(&name)?, entry));
-    let belongs = |(name, _): &(DomainName, Entry)| keys::shard(name) == key;
-    Ok(written
-        .into_iter()
-        .filter_map(named)
-        .filter(belongs)
-        .collect())
+impl Entry {
+    /// Of a certificate that is written now.
+    pub(super) fn of(held: &Held) -> Entry {
+        Entry {
+            hash: held.hash.clone(),
+            not_before: seconds(held.certificate.not_before()),
+            not_after: seconds(held.certificate.not_after()),
+            issuer: held.certificate.issuer().to_owned(),
+            at: seconds(SystemTime::now()),
+        }
+    }
+}
+
+/// What cannot be read, entry by entry, and entries under names that are none or that belong elsewhere, are passed over: what they
+/// stood for is found by the certificates, and written anew.
+pub(super) fn read(key: &str, text: &[u8]) -> Shard {
+    let written: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(text).unwrap_or_default();
+    let named = |(name, entry): (String, serde_json::Value)| {
+        let name = DomainName::parse(&name).filter(|name| keys::shard(name) == key)?;
+        Some((name, serde_json::from_value(entry).ok()?))
+    };
+    written.into_iter().filter_map(named).collect()
 }
 
 pub(super) fn write(shard: &Shard) -> Plain {
@@ -57,26 +72,23 @@ pub(super) fn write(shard: &Shard) -> Plain {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
     pub(super) fetch: Vec<(DomainName, Hash)>,
-    pub(super) gone: Vec<DomainName>,
+    /// Known, and not in the index: gone if their certificates are, too.
+    pub(super) unnamed: Vec<DomainName>,
 }
 
-/// Compares what is known with the index, shard by shard; `None`: a shard that cannot be read, of which all stays as it was.
-pub(super) fn news(
-    shards: &BTreeMap<char, Option<Shard>>,
-    known: &BTreeMap<DomainName, Hash>,
-) -> News {
+/// Compares what is known with the index, shard by shard.
+pub(super) fn news(shards: &BTreeMap<char, Shard>, known: &BTreeMap<DomainName, Hash>) -> News {
     let mut news = News::default();
-    for (name, entry) in shards.values().flatten().flatten() {
+    for (name, entry) in shards.values().flatten() {
         if known.get(name) != Some(&entry.hash) {
             news.fetch.push((name.clone(), entry.hash.clone()));
         }
     }
-    let is_gone = |name: &&DomainName| match shards.get(&keys::shard_digit(name)) {
-        Some(Some(shard)) => !shard.contains_key(*name),
-        Some(None) => false,
-        None => true,
+    let is_unnamed = |name: &&DomainName| {
+        let shard = shards.get(&keys::shard_digit(name));
+        shard.is_none_or(|shard| !shard.contains_key(*name))
     };
-    news.gone = known.keys().filter(is_gone).cloned().collect();
+    news.unnamed = known.keys().filter(is_unnamed).cloned().collect();
     news
 }
 
@@ -98,11 +110,10 @@ mod tests {
         }
     }
 
-    fn shards(entries: &[(&str, &str)]) -> BTreeMap<char, Option<Shard>> {
-        let mut shards: BTreeMap<char, Option<Shard>> = BTreeMap::new();
+    fn shards(entries: &[(&str, &str)]) -> BTreeMap<char, Shard> {
+        let mut shards: BTreeMap<char, Shard> = BTreeMap::new();
         for (text, hash) in entries {
             let shard = shards.entry(keys::shard_digit(&name(text))).or_default();
-            let shard = shard.get_or_insert_default();
             shard.insert(name(text), entry(hash));
         }
         shards
@@ -121,16 +132,27 @@ mod tests {
             .map(|n| name(&format!("n{n}.test")))
             .find(|other| keys::shard(other) != key);
         let shard = Shard::from([(mine.clone(), entry("h")), (elsewhere.unwrap(), entry("h"))]);
-        let found = read(&key, &write(&shard)).unwrap();
+        let found = read(&key, &write(&shard));
+        assert_eq!(found, Shard::from([(mine, entry("h"))]));
+    }
+
+    #[test]
+    fn a_wrong_entry_costs_itself_alone() {
+        let mine = name("a.test");
+        let mut shard: serde_json::Value =
+            serde_json::from_slice(&write(&Shard::from([(mine.clone(), entry("h"))]))).unwrap();
+        shard["evil.test"] = serde_json::json!({});
+        shard["worse.test"] = serde_json::json!(7);
+        let key = keys::shard(&mine);
+        let found = read(&key, shard.to_string().as_bytes());
         assert_eq!(found, Shard::from([(mine, entry("h"))]));
         for text in ["", "[]", "{\"a.test\":{}}", "{\"a.test\":7}"] {
-            let error = read(&key, text.as_bytes()).unwrap_err();
-            assert!(error.starts_with(&key), "{error}");
+            assert_eq!(read(&key, text.as_bytes()), Shard::new(), "{text}");
         }
     }
 
     #[test]
-    fn what_changed_is_fetched_what_is_gone_goes_and_the_rest_is_left_alone() {
+    fn what_changed_is_fetched_what_is_not_named_is_doubted_and_the_rest_is_left_alone() {
         let index = shards(&[("a.test", "1"), ("b.test", "2"), ("c.test", "3")]);
         let known = known(&[("a.test", "1"), ("b.test", "old"), ("d.test", "4")]);
         let found = news(&index, &known);
@@ -143,15 +165,7 @@ mod tests {
                 (name("c.test"), "3".to_owned())
             ]
         );
-        assert_eq!(found.gone, [name("d.test")]);
-    }
-
-    #[test]
-    fn of_a_shard_that_cannot_be_read_all_stays() {
-        let known = known(&[("a.test", "1")]);
-        let digit = keys::shard_digit(&name("a.test"));
-        let found = news(&BTreeMap::from([(digit, None)]), &known);
-        assert_eq!(found, News::default());
-        assert_eq!(news(&BTreeMap::new(), &known).gone, [name("a.test")]);
+        assert_eq!(found.unnamed, [name("d.test")]);
+        assert_eq!(news(&BTreeMap::new(), &known).unnamed.len(), 3);
     }
 }

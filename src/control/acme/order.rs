@@ -138,7 +138,8 @@ struct Work<'a> {
 
 impl Work<'_> {
     async fn all(&mut self) -> Result<Held, Halt> {
-        let ground = self.look().await?;
+        let mut ground = self.look().await?;
+        self.adopt(&mut ground).await?;
         self.stand_back(&ground).await?;
         let begun = format!("{} is being ordered", self.job.name);
         self.job.asker.say(Ok(begun));
@@ -178,6 +179,25 @@ impl Work<'_> {
         Ok(ground)
     }
 
+    /// What lies in the store and the index has lost needs no order, if it serves yet and is another than is held.
+    async fn adopt(&self, ground: &mut Ground) -> Result<(), Halt> {
+        let (None, Ok(value)) = (&ground.entry, &ground.certificate) else {
+            return Ok(());
+        };
+        let (name, value) = (self.job.name.clone(), value.clone());
+        let read = tokio::task::spawn_blocking(move || sync::read_certificate(&name, &value)).await;
+        let Ok(Ok(found)) = read else {
+            return Ok(());
+        };
+        let is_held = self.job.held.as_ref().map(|held| &held.hash) == Some(&found.hash);
+        if is_held || found.certificate.not_after() <= SystemTime::now() {
+            return Ok(());
+        }
+        tracing::warn!(name = %self.job.name, "acme: a certificate that the index had lost is named again");
+        self.transact(ground.with_entry(&found)).await?;
+        Err(Halt::Taken(found))
+    }
+
     /// Somebody was quicker, or failed so lately that nobody is to try.
     async fn stand_back(&self, ground: &Ground) -> Result<(), Halt> {
         let now = SystemTime::now();
@@ -188,7 +208,11 @@ impl Work<'_> {
             match self.another(ground, entry).await {
                 Ok(held) => return Err(Halt::Taken(held)),
                 // It serves elsewhere, perhaps: who has the wrong keys must not write over what others can read.
-                Err(why) if entry.not_after > seconds(now) && !self.job.asker.is_there() => {
+                Err(why)
+                    if ground.has_certificate()
+                        && entry.not_after > seconds(now)
+                        && !self.job.asker.is_there() =>
+                {
                     return Err(Halt::Rests(now + RECONSIDER, why));
                 }
                 Err(_) => {}

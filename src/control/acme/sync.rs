@@ -18,7 +18,7 @@ use super::records::{self, CertificateRecord};
 use super::task::SOURCE;
 use crate::certs::Certificate;
 use crate::config::DomainName;
-use crate::control::store::{Entry, Raw, Seen, Store, StoreError};
+use crate::control::store::{Change, Entry, Raw, Seen, Store, StoreError, Written};
 
 /// Certificates fetched by one question.
 const BATCH: usize = 64;
@@ -72,6 +72,7 @@ impl Sync {
             known: BTreeMap::new(),
             refused: BTreeMap::new(),
             shards: BTreeMap::new(),
+            raw: BTreeMap::new(),
             sender,
         };
         Sync {
@@ -106,7 +107,9 @@ struct Following {
     /// What is not looked at again before a moment, unless the index says another hash.
     refused: BTreeMap<DomainName, (Hash, Instant)>,
     /// As last read, by digit, so that a shard that did not change is not read again.
-    shards: BTreeMap<char, (Raw, Option<Shard>)>,
+    shards: BTreeMap<char, Shard>,
+    /// What they were read from.
+    raw: BTreeMap<char, Raw>,
     sender: mpsc::Sender<Found>,
 }
 
@@ -140,34 +143,15 @@ impl Following {
 
     /// Brings what is known to what the index says.
     async fn take(&mut self, raw: &BTreeMap<String, Raw>) -> Result<Result<(), Away>, Gone> {
-        if raw.is_empty() && !self.known.is_empty() && !self.is_the_store_whole().await {
-            return Ok(Err(
-                "the index is gone, and the account with it: what is known stays".into(),
-            ));
-        }
         self.read_shards(raw);
-        let shards: BTreeMap<char, Option<Shard>> = self
-            .shards
-            .iter()
-            .map(|(digit, (_, shard))| (*digit, shard.clone()))
-            .collect();
-        let mut news = index::news(&shards, &self.known);
+        let mut news = index::news(&self.shards, &self.known);
         let now = Instant::now();
         news.fetch.retain(|(name, hash)| {
             let refused = self.refused.get(name);
             refused.is_none_or(|(of, until)| of != hash || *until <= now)
         });
-        for name in &news.gone {
-            self.known.remove(name);
-            self.refused.remove(name);
-        }
-        if !news.gone.is_empty() {
-            let gone = news.gone;
-            self.tell(Found {
-                gone,
-                ..Found::default()
-            })
-            .await?;
+        if let Err(away) = self.doubt(news.unnamed).await? {
+            return Ok(Err(away));
         }
         if let Err(away) = self.fetch(news.fetch).await? {
             return Ok(Err(away));
@@ -181,12 +165,6 @@ impl Following {
         Ok(Ok(()))
     }
 
-    /// Consul that lost its state, or the token's rights, says that there is nothing: an index that empties while the account's key is
-    /// still there was emptied by somebody.
-    async fn is_the_store_whole(&self) -> bool {
-        matches!(self.store.read(keys::ACCOUNT_KEY).await, Ok(Some(_)))
-    }
-
     fn read_shards(&mut self, raw: &BTreeMap<String, Raw>) {
         let digit_of = |key: &str| match key.as_bytes() {
             [digit @ (b'0'..=b'9' | b'a'..=b'f')] => Some(char::from(*digit)),
@@ -194,22 +172,16 @@ impl Following {
         };
         let is_there = |digit: &char| raw.contains_key(digit.encode_utf8(&mut [0; 4]) as &str);
         self.shards.retain(|digit, _| is_there(digit));
+        self.raw.retain(|digit, _| is_there(digit));
         for (key, raw) in raw {
             let Some(digit) = digit_of(key) else {
                 continue;
             };
-            if self
-                .shards
-                .get(&digit)
-                .is_some_and(|(before, _)| before == raw)
-            {
-                continue;
+            if self.raw.get(&digit) != Some(raw) {
+                let read = index::read(&format!("{INDEX}{key}"), &raw.bytes);
+                self.shards.insert(digit, read);
+                self.raw.insert(digit, raw.clone());
             }
-            let read = index::read(&format!("{INDEX}{key}"), &raw.bytes);
-            if let Err(why) = &read {
-                tracing::warn!("acme: {why}: what it named before stays");
-            }
-            self.shards.insert(digit, (raw.clone(), read.ok()));
         }
     }
 
@@ -262,6 +234,127 @@ impl Following {
     async fn tell(&self, found: Found) -> Result<(), Gone> {
         self.sender.send(found).await.map_err(|_| Gone)
     }
+}
+
+impl Following {
+    /// What the index names no more is gone if its certificate is. Else somebody emptied the index, by hand or by what he restored.
+    async fn doubt(&mut self, unnamed: Vec<DomainName>) -> Result<Result<(), Away>, Gone> {
+        let (mut gone, mut there) = (Vec::new(), Vec::new());
+        for batch in unnamed.chunks(BATCH) {
+            match look_at(self.store.clone(), batch.to_vec()).await {
+                Err(away) => return Ok(Err(away)),
+                Ok(looked) => {
+                    for (name, read) in looked {
+                        match read {
+                            None => gone.push(name),
+                            Some(read) => there.push((name, read)),
+                        }
+                    }
+                }
+            }
+        }
+        if !gone.is_empty() {
+            if !self.is_the_store_whole().await {
+                return Ok(Err(
+                    "certificates are gone, and the account with them: what is known stays".into(),
+                ));
+            }
+            for name in &gone {
+                self.known.remove(name);
+                self.refused.remove(name);
+            }
+            self.tell(Found {
+                gone,
+                ..Found::default()
+            })
+            .await?;
+        }
+        self.restore(there).await
+    }
+
+    /// Consul that lost its state, or the token's rights, says that there is nothing: what goes while the account's key is still there
+    /// was taken out by somebody.
+    async fn is_the_store_whole(&self) -> bool {
+        matches!(self.store.read(keys::ACCOUNT_KEY).await, Ok(Some(_)))
+    }
+
+    /// Has the index name again what is there. What cannot be read goes on as it is served; whoever changed the same shard before is seen
+    /// by the watch.
+    async fn restore(
+        &mut self,
+        there: Vec<(DomainName, Result<Held, String>)>,
+    ) -> Result<Result<(), Away>, Gone> {
+        let mut named: BTreeMap<char, Vec<(DomainName, Held)>> = BTreeMap::new();
+        for (name, read) in there {
+            match read {
+                Ok(held) => named
+                    .entry(keys::shard_digit(&name))
+                    .or_default()
+                    .push((name, held)),
+                Err(why) => tracing::warn!(
+                    "acme: the index names {name} no more, and what is there is refused: {why}"
+                ),
+            }
+        }
+        for (digit, came) in named {
+            let mut shard = self.shards.get(&digit).cloned().unwrap_or_default();
+            shard.extend(
+                came.iter()
+                    .map(|(name, held)| (name.clone(), index::Entry::of(held))),
+            );
+            let put = Change::Put {
+                key: format!("{INDEX}{digit}"),
+                value: index::write(&shard),
+                version: self.raw.get(&digit).map_or(0, |raw| raw.version),
+            };
+            match self.store.write(put).await {
+                Ok(Written::Done) => {
+                    let certificates = came.len();
+                    tracing::warn!(
+                        certificates,
+                        "acme: {INDEX}{digit} did not name certificates that are there: they are named again"
+                    );
+                }
+                Ok(Written::Conflict) => {}
+                Err(error) => return Ok(Err(error.to_string())),
+            }
+            let hashes = came
+                .iter()
+                .map(|(name, held)| (name.clone(), held.hash.clone()));
+            self.known.extend(hashes);
+            self.tell(Found {
+                came,
+                ..Found::default()
+            })
+            .await?;
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// What lies in the store for these, whatever the index says; None: nothing.
+async fn look_at(
+    store: Store,
+    names: Vec<DomainName>,
+) -> Result<Vec<(DomainName, Option<Result<Held, String>>)>, Away> {
+    let keys: Vec<String> = names.iter().map(keys::certificate).collect();
+    let values = store.read_many(&keys).await;
+    let values = values.map_err(|error| error.to_string())?;
+    tokio::task::spawn_blocking(move || {
+        let read = |name: &DomainName, value: Result<Option<Entry>, StoreError>| match value {
+            Ok(None) => None,
+            Ok(Some(entry)) => Some(read_certificate(name, &entry.value)),
+            Err(error) => Some(Err(error.to_string())),
+        };
+        let both = names.into_iter().zip(values);
+        both.map(|(name, value)| {
+            let read = read(&name, value);
+            (name, read)
+        })
+        .collect()
+    })
+    .await
+    .map_err(|panicked| panicked.to_string())
 }
 
 async fn fetch_batch(store: Store, batch: Vec<(DomainName, Hash)>) -> Result<Vec<Looked>, Away> {

@@ -304,11 +304,15 @@ fn what_is_sealed_is_sealed_anew_for_the_pod_when_an_operator_says_so() {
     front.send_to(&[&rota]);
     allow(&agent, "a.test");
     within_a_minute("a.test", || is_served(&rota, &pebble.client("a.test")));
-    let sealed = || {
-        let path = format!("/v1/kv/{PREFIX}/acme/certs/a.test?raw");
-        agent.must("GET", &path, b"").body
+    let sealed = |key: &str| {
+        let path = format!("/v1/kv/{PREFIX}/{key}?raw");
+        agent.try_call("GET", &path, b"").unwrap().body
     };
-    let before = sealed();
+    eventually("there are ticket keys", || {
+        sealed("keys/tickets").contains(':')
+    });
+    let keys = ["acme/certs/a.test", "acme/account/key", "keys/tickets"];
+    let before = keys.map(sealed);
     write_key_file(&key, &[super::SECOND_KEY, KEY]);
     rota.reload(&text);
     eventually("the file is read", || {
@@ -317,10 +321,35 @@ fn what_is_sealed_is_sealed_anew_for_the_pod_when_an_operator_says_so() {
     let shown = said(&rota.command(&["certs", "rekey"]));
     assert!(shown.contains("sealed anew"), "{shown}");
     let key_of = |text: &str| text.split(':').nth(1).unwrap().to_owned();
-    assert_ne!(key_of(&sealed()), key_of(&before));
+    for (key, before) in keys.iter().zip(&before) {
+        assert_ne!(key_of(&sealed(key)), key_of(before), "{key}");
+    }
     let again = said(&rota.command(&["certs", "rekey"]));
     assert!(again.starts_with("0 values sealed anew"), "{again}");
     assert!(is_served(&rota, &pebble.client("a.test")));
+    let _ = fs::remove_file(rota.directory().join("admin.sock"));
+}
+
+#[test]
+fn a_certificate_of_the_store_that_cannot_be_opened_is_written_over_by_a_new_order() {
+    let (agent, origin, front) = (Agent::start(), Origin::fixed("ok"), Front::new());
+    let pebble = Pebble::start(front.port, HOURS);
+    let socket = "[admin]\naddress = \"unix:{dir}/admin.sock\"\n";
+    let text = format!("{socket}{}", file("lb-1", &agent, &pebble, &origin));
+    let place = place();
+    let rota = place.spawn(&text);
+    eventually("it is ready", || {
+        rota.directory().join("admin.sock").exists() && rota.readiness() == Some(200)
+    });
+    front.send_to(&[&rota]);
+    allow(&agent, "a.test");
+    let client = pebble.client("a.test");
+    within_a_minute("a.test", || is_served(&rota, &client));
+    let before = leaf(&rota, &client);
+    agent.put(&format!("{PREFIX}/acme/certs/a.test"), b"garbage");
+    rota.command(&["certs", "renew", "a.test"]);
+    within_a_minute("another one is served", || leaf(&rota, &client) != before);
+    assert_eq!(at_the_ca(&pebble), (2, 2));
     let _ = fs::remove_file(rota.directory().join("admin.sock"));
 }
 

@@ -268,6 +268,39 @@ async fn is_seen(store: &Store, writer: &Store) {
     assert_eq!(watch.state(), Seen::Is(Arc::default()));
 }
 
+/// A key by its whole name; as it rests, so also one that cannot be opened.
+async fn is_seen_by_its_whole_key(store: &Store, writer: &Store) {
+    writer.write(put(CERTIFICATE, b"one", 0)).await.unwrap();
+    let mut watch = store.watch(CERTIFICATE);
+    timeout(PATIENCE, watch.changed()).await.unwrap();
+    let Seen::Is(keys) = watch.state() else {
+        panic!("it was seen")
+    };
+    let version = entry(store, CERTIFICATE).await.version;
+    assert_eq!(keys.get("").map(|raw| raw.version), Some(version));
+    let moved = put(CERTIFICATE, b"two", version);
+    assert_eq!(writer.write(moved).await, Ok(Written::Done));
+    timeout(PATIENCE, watch.changed()).await.unwrap();
+    let Seen::Is(keys) = watch.state() else {
+        panic!("it was seen")
+    };
+    assert_eq!(
+        store.open(CERTIFICATE, &keys[""]).unwrap().as_slice(),
+        b"two"
+    );
+}
+
+#[test]
+fn a_key_that_is_watched_by_its_whole_name_is_seen_in_consul_and_in_a_directory() {
+    let agent = Agent::start();
+    let folder = Folder::new();
+    wait(async {
+        is_seen_by_its_whole_key(&store(&agent, "lb-1"), &store(&agent, "lb-2")).await;
+        let directory = Store::in_directory(&folder.0, keyring(1)).unwrap();
+        is_seen_by_its_whole_key(&directory, &directory.clone()).await;
+    });
+}
+
 #[test]
 fn a_store_keeps_its_word_in_consul_and_in_a_directory() {
     let agent = Agent::start();

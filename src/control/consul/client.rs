@@ -198,7 +198,7 @@ impl Client {
         }
     }
 
-    /// All keys that begin with `prefix` as any server knows them, named by what follows it.
+    /// All keys that begin with `prefix` as any server knows them, named by what follows it: nothing, for a key that is the prefix.
     pub(super) async fn below(
         &self,
         prefix: &str,
@@ -208,7 +208,9 @@ impl Client {
             .documents_at(prefix, Depth::Below, Consistency::Stale, when)
             .await?;
         // Consul's own interface makes a key for the folder itself.
-        reply.content.retain(|document| !document.name.is_empty());
+        if prefix.ends_with('/') {
+            reply.content.retain(|document| !document.name.is_empty());
+        }
         Ok(reply)
     }
 

@@ -20,6 +20,9 @@ use crate::certs::Certificate;
 use crate::config::DomainName;
 use crate::control::store::{Change, Entry, Raw, Seen, Store, StoreError, Written};
 
+#[cfg(test)]
+mod tests;
+
 /// Certificates fetched by one question.
 const BATCH: usize = 64;
 /// Questions at once: while one batch is read, others are opened.
@@ -132,8 +135,8 @@ impl Following {
                     Err(Gone) => return,
                 }
             }
-            let reconsider = self.refused.values().map(|(_, at)| *at).min();
-            let next = again.into_iter().chain(reconsider).min();
+            // A store that is away has nothing to be reconsidered by.
+            let next = again.or_else(|| self.reconsiders());
             tokio::select! {
                 () = watch.changed() => {}
                 () = until(next) => {}
@@ -145,6 +148,7 @@ impl Following {
     async fn take(&mut self, raw: &BTreeMap<String, Raw>) -> Result<Result<(), Away>, Gone> {
         self.read_shards(raw);
         let mut news = index::news(&self.shards, &self.known);
+        self.drop_what_is_refused_no_more();
         let now = Instant::now();
         news.fetch.retain(|(name, hash)| {
             let refused = self.refused.get(name);
@@ -163,6 +167,21 @@ impl Following {
         })
         .await?;
         Ok(Ok(()))
+    }
+
+    /// When something that was refused is looked at again.
+    fn reconsiders(&self) -> Option<Instant> {
+        self.refused.values().map(|(_, at)| *at).min()
+    }
+
+    /// What the index names by another hash, or not at all, is not fetched again: its moment would stay past for ever.
+    fn drop_what_is_refused_no_more(&mut self) {
+        let (shards, known) = (&self.shards, &self.known);
+        self.refused.retain(|name, (hash, _)| {
+            let shard = shards.get(&keys::shard_digit(name));
+            let named = shard.and_then(|shard| shard.get(name));
+            named.is_some_and(|entry| entry.hash == *hash) && known.get(name) != Some(hash)
+        });
     }
 
     fn read_shards(&mut self, raw: &BTreeMap<String, Raw>) {

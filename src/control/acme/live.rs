@@ -50,13 +50,13 @@ impl Live {
         }
     }
 
-    /// Waits until all have it in force, at most [`PATIENCE`]; gives who has not.
+    /// Waits until all have it in force, at most [`PATIENCE`]; gives who has not, in words. Empty: all that live are known to have it.
     pub(super) async fn all_have(&self, has: impl Fn(&NodeRecord) -> bool) -> Vec<String> {
         let (mut own, mut nodes) = (self.own.clone(), self.nodes.clone());
         let all = async {
             // Neither sender goes before this does.
             let _ = own.wait_for(&has).await;
-            let are_all = |nodes: &Nodes| nodes.is_some() && self.lacking(nodes, &has).is_empty();
+            let are_all = |nodes: &Nodes| self.lacking(nodes, &has).is_empty();
             let _ = nodes.wait_for(are_all).await;
         };
         match timeout(PATIENCE, all).await {
@@ -67,15 +67,67 @@ impl Live {
 
     /// This load balancer is asked itself: what it told is perhaps a moment old.
     fn lacking(&self, nodes: &Nodes, has: impl Fn(&NodeRecord) -> bool) -> Vec<String> {
-        let own = self.own.borrow().node.clone();
-        let others = nodes.iter().flatten().filter(|(node, _)| **node != own);
-        let lacking = others.filter(|(_, record)| !has(record));
-        lacking.map(|(node, _)| node.clone()).collect()
+        let own = self.own.borrow();
+        let mut lacking = Vec::new();
+        if !has(&own) {
+            lacking.push("this load balancer".to_owned());
+        }
+        let Some(nodes) = nodes else {
+            lacking.push("nobody has said yet who lives".to_owned());
+            return lacking;
+        };
+        let others = nodes.iter().filter(|(node, _)| **node != own.node);
+        let others = others.filter(|(_, record)| !has(record));
+        lacking.extend(others.map(|(node, _)| node.clone()));
+        lacking
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
         self.following.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(
+        own: NodeRecord,
+        nodes: Nodes,
+    ) -> (Live, watch::Sender<NodeRecord>, watch::Sender<Nodes>) {
+        let (tells_own, own) = watch::channel(own);
+        let (tells_nodes, nodes) = watch::channel(nodes);
+        let following = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        let live = Live {
+            nodes,
+            own,
+            following,
+        };
+        (live, tells_own, tells_nodes)
+    }
+
+    fn node(name: &str, thumbprint: Option<&str>) -> NodeRecord {
+        NodeRecord {
+            node: name.into(),
+            thumbprint: thumbprint.map(str::to_owned),
+            ..NodeRecord::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_known_to_have_it_is_never_taken_for_one_that_has() {
+        let has = |node: &NodeRecord| node.thumbprint.is_some();
+        let (own, other) = (node("lb-1", Some("t")), node("lb-2", None));
+        let all = |record: NodeRecord| Some(BTreeMap::from([(record.node.clone(), record)]));
+        let (nobody_said, _own, _nodes) = live(own.clone(), None);
+        assert_eq!(nobody_said.all_have(has).await.len(), 1);
+        let (itself, _own, _nodes) = live(node("lb-1", None), Some(BTreeMap::new()));
+        assert_eq!(itself.all_have(has).await, ["this load balancer"]);
+        let (another, _own, _nodes) = live(own.clone(), all(other));
+        assert_eq!(another.all_have(has).await, ["lb-2"]);
+        let (alone, _own, _nodes) = live(own, Some(BTreeMap::new()));
+        assert!(alone.all_have(has).await.is_empty());
     }
 }

@@ -38,7 +38,8 @@ impl Begun {
         let now = seconds(now);
         let span = allowance.span.as_secs();
         // What a clock far ahead wrote would never end.
-        self.0.retain(|at| *at + span > now && *at <= now + span);
+        self.0
+            .retain(|at| at.saturating_add(span) > now && *at <= now + span);
         if self.0.len() >= allowance.orders {
             let frees = self.0[self.0.len() - allowance.orders];
             return Err(moment(frees + span));
@@ -101,6 +102,13 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(begun.charge(ALLOWANCE, at(100_000)), Ok(()));
         }
+        assert_eq!(begun.charge(ALLOWANCE, at(0)), Ok(()));
+    }
+
+    #[test]
+    fn no_number_that_somebody_wrote_is_too_large_to_count_with() {
+        let text = format!("[0,{}]", u64::MAX);
+        let mut begun = Begun::read("k", text.as_bytes()).unwrap();
         assert_eq!(begun.charge(ALLOWANCE, at(0)), Ok(()));
     }
 

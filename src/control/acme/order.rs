@@ -218,11 +218,10 @@ impl Work<'_> {
                 Err(_) => {}
             }
         }
-        match &ground.attempts {
-            Some(attempts) if attempts.not_before > seconds(now) && !self.job.asker.is_there() => {
-                let until = records::moment(attempts.not_before);
-                Err(Halt::Rests(until, attempts.error.clone()))
-            }
+        let attempts = ground.attempts.as_ref();
+        let rest = attempts.and_then(|one| Some((one.rest(now)?, one.error.clone())));
+        match rest {
+            Some((until, why)) if !self.job.asker.is_there() => Err(Halt::Rests(until, why)),
             Some(_) | None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::failure::Failure;
+use super::failure::{Failure, REST_LONGEST};
 use super::model::jittered;
 use crate::config::Acme;
 use crate::seal::{Digest, Plain};
@@ -69,6 +69,14 @@ impl Attempts {
             at: seconds(now),
             settings,
         }
+    }
+}
+
+impl Attempts {
+    /// Until when nobody tries; None: it is over, or what a clock far ahead wrote, which would never end.
+    pub(super) fn rest(&self, now: SystemTime) -> Option<SystemTime> {
+        let until = moment(self.not_before);
+        (until > now && until <= now + REST_LONGEST).then_some(until)
     }
 }
 
@@ -152,7 +160,23 @@ mod tests {
         let longest = REFUSED_LONGEST.mul_f64(1.21);
         assert!(pauses.iter().all(|pause| *pause <= longest));
         let last = before.unwrap();
+        assert!(last.rest(now).is_some());
         assert_eq!((last.failures, last.error.as_str()), (14, "no"));
         assert_eq!(read::<Attempts>("k", &write(&last)).unwrap(), last);
+    }
+
+    #[test]
+    fn a_clock_that_was_far_ahead_rests_no_name() {
+        let now = moment(1_800_000_000);
+        let failure = Failure::Limited("busy".into(), Some(Duration::MAX));
+        let mut attempts = Attempts::after(None, &failure, "mark".into(), 7, now);
+        assert!(
+            attempts.rest(now).is_some(),
+            "the longest that a ca can say"
+        );
+        for ahead in [now + Duration::from_secs(365 * 86_400), moment(u64::MAX)] {
+            attempts.not_before = seconds(ahead);
+            assert_eq!(attempts.rest(now), None);
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::proofs::Pending;
 use super::records::NodeRecord;
 use super::sync::Held;
+use super::wanted::wildcard_of;
 use crate::certs::CertStore;
 use crate::certs::challenge::Challenges;
 use crate::config::DomainName;
@@ -40,8 +41,13 @@ pub(super) enum Serve {
 impl Shelf {
     /// The store of this moment. Some milliseconds with thousands.
     pub(super) fn store(&self, wanted: &BTreeSet<DomainName>, serve: Serve) -> CertStore {
+        // A name whose zone has been taken on since keeps its own certificate until the zone has one.
+        let is_bridging = |name: &DomainName| {
+            let zone = wildcard_of(name);
+            zone.is_some_and(|zone| wanted.contains(&zone) && !self.held.contains_key(&zone))
+        };
         let is_served = |(name, _): &(&DomainName, &Held)| match serve {
-            Serve::Wanted => wanted.contains(*name),
+            Serve::Wanted => wanted.contains(*name) || is_bridging(name),
             Serve::All => true,
         };
         let served = self.held.iter().filter(is_served);

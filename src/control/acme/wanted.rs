@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use crate::certs::CertStore;
 use crate::config::{Acme, Config, DomainName};
 use crate::control::documents::Documents;
-use crate::routing::HostPattern;
+use crate::routing::{HostPattern, Scheme};
 
 /// The names that documents in KV add to the file's, as of one moment.
 ///
@@ -52,13 +52,23 @@ pub(super) fn in_use(config: &Config) -> Option<&Acme> {
     config.acme.as_ref().filter(|_| can_keep)
 }
 
-/// Domains and the exact hosts of routes, of the file and of KV, but for those that a certificate of one's own covers.
+/// Domains and the exact hosts of routes, of the file and of KV, but for those that certificates of one's own cover wherever clients
+/// come in by tls, and those that a wildcard among them stands for: a zone is one certificate.
 pub(super) fn wanted(config: &Config, kv: &KvNames, own: &CertStore) -> BTreeSet<DomainName> {
     let hosts = config.routes.iter().filter_map(|route| exact(&route.host));
     let domains = config.domains.iter().map(|domain| domain.name.clone());
-    let own = Covered::by(own);
+    let own = Own::of(config, own);
     let named = hosts.chain(domains).chain(kv.iter().cloned());
-    named.filter(|name| !own.has(name)).collect()
+    let named: BTreeSet<DomainName> = named.filter(|name| !own.has(name)).collect();
+    let is_alone = |name: &&DomainName| wildcard_of(name).is_none_or(|zone| !named.contains(&zone));
+    named.iter().filter(is_alone).cloned().collect()
+}
+
+/// The wildcard that stands for a name, if there is a certificate for it; None: a wildcard's own name, or one that has none.
+pub(super) fn wildcard_of(name: &DomainName) -> Option<DomainName> {
+    let (_, parent) = name.as_str().split_once('.')?;
+    let wildcard = (!name.is_wildcard()).then(|| format!("*.{parent}"))?;
+    DomainName::parse(&wildcard)
 }
 
 /// Whether any certificate of this file comes by ACME.
@@ -73,20 +83,41 @@ fn exact(host: &HostPattern) -> Option<DomainName> {
     }
 }
 
-/// What certificates of one's own stand for, so that a name is a look-up however many there are.
+/// What certificates of one's own stand for at each listener with tls.
+struct Own<'a>(Vec<Covered<'a>>);
+
+impl<'a> Own<'a> {
+    fn of(config: &Config, own: &'a CertStore) -> Own<'a> {
+        let listeners = config.listeners.iter();
+        let with_tls = listeners.filter(|one| one.policy.scheme == Scheme::Https);
+        Own(with_tls
+            .map(|one| Covered::at(&one.policy.name, own))
+            .collect())
+    }
+
+    /// A listener that lacks it needs another one.
+    fn has(&self, name: &DomainName) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|listener| listener.has(name))
+    }
+}
+
+/// What certificates of one listener stand for, so that a name is a look-up however many there are.
 struct Covered<'a> {
     exact: HashSet<&'a str>,
     suffixes: HashSet<&'a str>,
 }
 
 impl<'a> Covered<'a> {
-    fn by(own: &'a CertStore) -> Covered<'a> {
-        let certificates = || own.list().map(|(_, certificate)| certificate);
+    fn at(listener: &str, own: &'a CertStore) -> Covered<'a> {
+        let of_it: Vec<_> = own
+            .list()
+            .filter(|(of, _)| ***of == *listener)
+            .map(|(_, certificate)| certificate)
+            .collect();
+        let suffixes = of_it.iter().flat_map(|one| one.wildcard_suffixes());
         Covered {
-            exact: certificates().flat_map(|one| one.exact_names()).collect(),
-            suffixes: certificates()
-                .flat_map(|one| one.wildcard_suffixes())
-                .collect(),
+            exact: of_it.iter().flat_map(|one| one.exact_names()).collect(),
+            suffixes: suffixes.collect(),
         }
     }
 
@@ -106,6 +137,7 @@ mod tests {
     use crate::control::consul::Subtree;
     use crate::control::tests::World;
 
+    /// Of the listener "web".
     fn own(names: &[&str]) -> CertStore {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
@@ -116,9 +148,55 @@ mod tests {
         store.build(SystemTime::now())
     }
 
+    const ACME: &str =
+        "[acme]\ndirectory = \"https://ca.test/dir\"\nkey_file = \"/k\"\ndns_hook = [\"/hook\"]\n";
+    const WEB: &str =
+        "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:443\"\nprotocol = \"https\"\n";
+
+    fn wanted_of(rest: &str, domains: &[&str], own: &CertStore) -> Vec<String> {
+        let mut world = World::with_consul(&format!("{ACME}{rest}"));
+        let documents: Vec<_> = domains.iter().map(|name| (*name, "", 1)).collect();
+        world.documents(Subtree::Domains, &documents);
+        let config = world.model.file().clone();
+        let wanted = wanted(&config, world.model.kv_names(), own);
+        wanted.iter().map(|name| name.as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_wildcard_zone_is_one_certificate() {
+        let names = [
+            "*.pod.test",
+            "a.pod.test",
+            "b.pod.test",
+            "a.b.pod.test",
+            "pod.test",
+        ];
+        let nothing = CertStore::builder().build(SystemTime::now());
+        assert_eq!(
+            wanted_of(WEB, &names, &nothing),
+            ["*.pod.test", "a.b.pod.test", "pod.test"]
+        );
+        // One of one's own stands for the zone, and for nothing that a listener lacks.
+        assert_eq!(
+            wanted_of(WEB, &names, &own(&["*.pod.test"])),
+            ["a.b.pod.test", "pod.test"]
+        );
+    }
+
+    #[test]
+    fn a_certificate_of_ones_own_keeps_no_name_from_another_listener() {
+        let inner = WEB.replace("web", "inner").replace("443", "8443");
+        let own = own(&["own.test"]);
+        assert!(wanted_of(WEB, &["own.test"], &own).is_empty());
+        assert_eq!(
+            wanted_of(&format!("{WEB}{inner}"), &["own.test"], &own),
+            ["own.test"]
+        );
+    }
+
     #[test]
     fn names_of_the_file_and_of_kv_are_wanted_but_for_those_that_have_a_certificate_of_their_own() {
-        let text = "[acme]\ndirectory = \"https://ca.test/dir\"\nkey_file = \"/k\"\n[[domain]]\nname = \"file.test\"\n\
+        let text = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:443\"\nprotocol = \"https\"\n[acme]\ndirectory = \"https://ca.test/dir\"\nkey_file = \"/k\"\n[[domain]]\nname = \"file.test\"\n\
                     [[route]]\nhost = \"www.own.test\"\nservice = \"app\"\n[[route]]\nhost = \"a.b.own.test\"\nservice = \"app\"\n";
         let mut world = World::with_consul(text);
         world.documents(

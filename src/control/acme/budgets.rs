@@ -53,7 +53,7 @@ pub(super) async fn charge(
             orders: orders.get(),
             span: DOMAIN_SPAN,
         };
-        let key = keys::domain_budget(registered_domain(name));
+        let key = keys::domain_budget(directory, registered_domain(name));
         keys.push((key, allowance));
     }
     // In whole seconds, as they are written: it is found again by them.
@@ -121,4 +121,37 @@ async fn change(
         }
     }
     Err(Halt::Stopped("the budget could not be charged".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{self, Environment};
+
+    fn settings() -> Acme {
+        let text = "[node]\nstate_dir = \"state\"\n[[listener]]\naddress = \"127.0.0.1:80\"\n[acme]\n\
+                    directory = \"https://staging.test/dir\"\ndomain_orders = 1\n";
+        let read = config::parse(text, Path::new("rota.toml"), &Environment::bare("lb-1"));
+        read.unwrap().acme.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_ordered_at_one_ca_leaves_the_allowance_at_another_alone() {
+        let folder = std::env::temp_dir().join(format!("rota-budgets-{}", std::process::id()));
+        let store = Store::in_directory(&folder, None).unwrap();
+        let (settings, name) = (settings(), DomainName::parse("a.shop.test").unwrap());
+        let lease = store.lock(&keys::lock(&name)).await.unwrap().unwrap();
+        let mut rested = Vec::new();
+        for directory in ["https://staging.test/dir", "https://ca.test/dir"] {
+            for _ in 0..2 {
+                let counts = Counts::Wholly;
+                let charged = charge(&store, &lease, &settings, directory, &name, counts).await;
+                rested.push(matches!(charged, Err(Halt::Rests(..))));
+            }
+        }
+        drop(std::fs::remove_dir_all(&folder));
+        assert_eq!(rested, [false, true, false, true]);
+    }
 }

@@ -58,8 +58,10 @@ pub(super) fn account_budget(directory: &str) -> String {
     format!("acme/budget/account/{}", directory_digits(directory))
 }
 
-pub(super) fn domain_budget(registered: &str) -> String {
-    format!("acme/budget/domain/{registered}")
+/// Each CA counts for itself: what was tried at one leaves the other's allowance alone.
+pub(super) fn domain_budget(directory: &str, registered: &str) -> String {
+    let directory = directory_digits(directory);
+    format!("acme/budget/domain/{directory}/{registered}")
 }
 
 fn directory_digits(directory: &str) -> String {

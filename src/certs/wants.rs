@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 
 /// Names that were told and that nobody has taken yet. At it, a name is told by the next client who asks for it.
 pub const TOLD: usize = 256;
+/// One name has at most this part of the places, and at least one: a crowd at a name whose order fails keeps no other's clients out.
+const SHARE_OF_A_NAME: usize = 8;
 
 /// What all workers share; locked only by handshakes that have to wait.
 #[derive(Clone, Debug)]
@@ -43,10 +45,15 @@ pub fn channel() -> (Wants, mpsc::Receiver<Arc<str>>) {
 }
 
 impl Wants {
-    /// A place among `limit` waiting handshakes; None: all are taken. The name is told unless it was for somebody who still waits.
+    /// A place among `limit` waiting handshakes; None: all are taken, or all that one name may have. The name is told unless it was
+    /// for somebody who still waits.
     pub(super) fn wait_for(&self, name: &Arc<str>, limit: usize) -> Option<Place> {
         let mut waiting = self.0.lock();
         if waiting.handshakes >= limit {
+            return None;
+        }
+        let of_this_name = waiting.names.get(name).map_or(0, |one| one.handshakes);
+        if of_this_name >= (limit / SHARE_OF_A_NAME).max(1) {
             return None;
         }
         waiting.handshakes += 1;
@@ -104,30 +111,43 @@ mod tests {
     fn a_name_is_told_once_while_anybody_waits_for_it() {
         let (wants, mut taken) = channel();
         let (one, other): (Arc<str>, Arc<str>) = ("one.test".into(), "other.test".into());
-        let first = wants.wait_for(&one, 10).unwrap();
-        let second = wants.wait_for(&one, 10).unwrap();
-        let third = wants.wait_for(&other, 10).unwrap();
+        let first = wants.wait_for(&one, 16).unwrap();
+        let second = wants.wait_for(&one, 16).unwrap();
+        let third = wants.wait_for(&other, 16).unwrap();
         assert_eq!(wants.waiting(), 3);
         assert_eq!(taken.try_recv().unwrap(), one);
         assert_eq!(taken.try_recv().unwrap(), other);
         drop((first, third));
-        let fourth = wants.wait_for(&one, 10).unwrap();
+        let fourth = wants.wait_for(&one, 16).unwrap();
         assert!(taken.try_recv().is_err(), "the second still waits");
         drop((second, fourth));
         assert_eq!(wants.waiting(), 0);
-        let _again = wants.wait_for(&one, 10).unwrap();
+        let _again = wants.wait_for(&one, 16).unwrap();
         assert_eq!(taken.try_recv().unwrap(), one);
     }
 
     #[test]
     fn beyond_the_limit_nobody_waits_and_a_place_is_given_back() {
         let (wants, _taken) = channel();
-        let name: Arc<str> = "one.test".into();
-        let held: Vec<_> = (0..2).map(|_| wants.wait_for(&name, 2).unwrap()).collect();
+        let names = ["one.test", "two.test"].map(Arc::<str>::from);
+        let name: Arc<str> = "three.test".into();
+        let held = names.map(|name| wants.wait_for(&name, 2).unwrap());
         assert!(wants.wait_for(&name, 2).is_none());
         drop(held);
         assert!(wants.wait_for(&name, 2).is_some());
         assert!(wants.wait_for(&name, 0).is_none());
+    }
+
+    #[test]
+    fn a_crowd_at_one_name_leaves_seven_eighths_of_the_places_to_the_others() {
+        let (wants, _taken) = channel();
+        let (crowded, other): (Arc<str>, Arc<str>) = ("blocked.test".into(), "fresh.test".into());
+        let crowd = (0..300).filter_map(|_| wants.wait_for(&crowded, 256));
+        let mut crowd: Vec<_> = crowd.collect();
+        assert_eq!(crowd.len(), 32);
+        assert!(wants.wait_for(&other, 256).is_some());
+        crowd.pop();
+        assert!(wants.wait_for(&crowded, 256).is_some());
     }
 
     #[test]

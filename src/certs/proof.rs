@@ -53,7 +53,8 @@ impl Proof {
         &self.digest
     }
 
-    pub(super) fn settings(&self) -> &Arc<ServerConfig> {
+    /// Of a handshake in which it is shown.
+    pub fn settings(&self) -> &Arc<ServerConfig> {
         &self.settings
     }
 }

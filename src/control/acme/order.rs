@@ -26,7 +26,8 @@ use super::preflight;
 use super::records::{self, Attempts, CertificateRecord, OrderRecord, ProofRecord, seconds};
 use super::request::CertificateRequest;
 use super::sync::{self, Held};
-use crate::config::{Acme, Challenge, Directory, DomainName};
+use crate::certs::proof;
+use crate::config::{Acme, Challenge, Directory, DomainName, Preflight};
 use crate::control::store::{Change, Lease, Store, Written};
 use crate::seal::Plain;
 
@@ -272,11 +273,7 @@ impl Work<'_> {
         ground: &Ground,
     ) -> Result<(Pending, CertificateRequest), Halt> {
         let (name, settings) = (&self.job.name, &self.tools.settings);
-        if settings.challenge_for(name) != Challenge::Dns01 {
-            // The preflight may be answered by any of them too.
-            self.wait_for_thumbprint(authority).await;
-        }
-        preflight::check(settings, authority.thumbprint(), name).await?;
+        self.preflight(authority).await?;
         let request = CertificateRequest::generate(name, settings.key_type).await?;
         let held = self.job.held.as_ref().filter(|_| self.job.is_replacing);
         let replaced = held.filter(|held| &*held.directory == authority.directory());
@@ -308,6 +305,33 @@ impl Work<'_> {
         }])
         .await?;
         Ok((pending, request))
+    }
+
+    /// Asks the name as the CA will.
+    async fn preflight(&self, authority: &Authority) -> Result<(), Halt> {
+        let (name, settings) = (&self.job.name, &self.tools.settings);
+        let reached = match (settings.preflight, settings.challenge_for(name)) {
+            (Preflight::Off, _) | (_, Challenge::Dns01) => return Ok(()),
+            (_, Challenge::Http01) => {
+                // Any of them may answer.
+                self.wait_for_thumbprint(authority).await;
+                preflight::reach(authority.thumbprint(), name).await
+            }
+            (_, Challenge::TlsAlpn01) => {
+                let mut digest = proof::Digest::default();
+                fastrand::fill(&mut digest);
+                self.show(digest).await?;
+                preflight::reach_by_tls(name.as_str(), digest).await
+            }
+        };
+        match (reached, settings.preflight) {
+            (Ok(()), _) => Ok(()),
+            (Err(why), Preflight::Require) => Err(Failure::Preflight(why).into()),
+            (Err(why), Preflight::Warn | Preflight::Off) => {
+                tracing::warn!(%name, "acme: ordered all the same: {why}");
+                Ok(())
+            }
+        }
     }
 
     async fn charge(&self, directory: &str, counts: Counts) -> Result<Charged, Halt> {
@@ -356,17 +380,11 @@ impl Work<'_> {
         }
     }
 
-    /// By http-01 if not all have it in force in time.
-    async fn prove_by_tls(
-        &self,
-        authority: &Authority,
-        pending: &mut Pending,
-        proof: &Proof,
-    ) -> Result<(), Halt> {
+    /// Has a handshake by tls-alpn-01 answered so, in the place of what it was answered with before; gives who does not yet.
+    async fn show(&self, digest: proof::Digest) -> Result<Vec<String>, Halt> {
         let ground = self.look().await?;
-        let digest = crate::seal::hex(&proof.digest);
         let record = ProofRecord {
-            digest: proof.digest,
+            digest,
             until: seconds(SystemTime::now() + PROOF_SPAN),
         };
         self.transact(vec![Change::Put {
@@ -375,11 +393,19 @@ impl Work<'_> {
             version: ground.proof_version,
         }])
         .await?;
-        let lacking = self
-            .tools
-            .live
-            .all_have(|node| node.proofs.contains(&digest));
-        let lacking = lacking.await;
+        let digest = crate::seal::hex(&digest);
+        let has = |node: &records::NodeRecord| node.proofs.contains(&digest);
+        Ok(self.tools.live.all_have(has).await)
+    }
+
+    /// By http-01 if not all have it in force in time.
+    async fn prove_by_tls(
+        &self,
+        authority: &Authority,
+        pending: &mut Pending,
+        proof: &Proof,
+    ) -> Result<(), Halt> {
+        let lacking = self.show(proof.digest).await?;
         if lacking.is_empty() {
             return Ok(pending.prove(proof).await?);
         }

@@ -177,6 +177,18 @@ pub(super) async fn fetch(host: &str, path: &str) -> Result<Vec<u8>, String> {
     }
 }
 
+/// Opens a connection to `host`, at port 443 unless it names another, does the handshake, and closes. The error is in words.
+pub(super) async fn shake_hands(host: &str, tls: &Arc<rustls::ClientConfig>) -> Result<(), String> {
+    let uri: Uri = format!("https://{host}/")
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| error.to_string())?;
+    let deadline = Instant::now() + PREFLIGHT_DEADLINE;
+    match timeout_at(deadline, open(&uri, Some(tls), deadline)).await {
+        Ok(opened) => opened.map(drop),
+        Err(_) => Err("no answer in time".into()),
+    }
+}
+
 async fn exchange<B>(
     request: Request<B>,
     tls: Option<&Arc<rustls::ClientConfig>>,

@@ -40,6 +40,37 @@ pub(super) async fn charge(
     name: &DomainName,
     counts: Counts,
 ) -> Result<Charged, Halt> {
+    // In whole seconds, as they are written: it is found again by them.
+    let at = moment(super::records::seconds(SystemTime::now()));
+    let keys = keys_of(settings, directory, name, counts);
+    let charged = Charged { keys, at };
+    change(store, lease, &charged, |key, allowance, begun| {
+        charge_one(key, allowance, begun, at)
+    })
+    .await?;
+    Ok(charged)
+}
+
+/// Says what [`charge`] would say at this moment of an order that counts wholly, and counts nothing.
+pub(super) async fn look(
+    store: &Store,
+    settings: &Acme,
+    directory: &str,
+    name: &DomainName,
+) -> Result<(), Halt> {
+    for (key, allowance) in keys_of(settings, directory, name, Counts::Wholly) {
+        let (mut begun, _) = read(store, &key).await?;
+        charge_one(&key, allowance, &mut begun, SystemTime::now())?;
+    }
+    Ok(())
+}
+
+fn keys_of(
+    settings: &Acme,
+    directory: &str,
+    name: &DomainName,
+    counts: Counts,
+) -> Vec<(String, Allowance)> {
     let mut keys = Vec::new();
     if let Some(orders) = settings.account_orders {
         let allowance = Allowance {
@@ -56,23 +87,30 @@ pub(super) async fn charge(
         let key = keys::domain_budget(directory, registered_domain(name));
         keys.push((key, allowance));
     }
-    // In whole seconds, as they are written: it is found again by them.
-    let at = moment(super::records::seconds(SystemTime::now()));
-    let charged = Charged { keys, at };
-    change(store, lease, &charged, |key, allowance, begun| {
-        begun.charge(allowance, at).map_err(|until| {
-            let (orders, hours) = (allowance.orders, allowance.span.as_secs() / 3600);
-            let whose = match key == keys::account_budget(directory) {
-                true => "the account",
-                false => registered_domain(name),
-            };
-            let why =
-                format!("{orders} orders of {whose} began within {hours} h: the next one waits");
-            Halt::Rests(until, why)
-        })
+    keys
+}
+
+fn charge_one(
+    key: &str,
+    allowance: Allowance,
+    begun: &mut Begun,
+    at: SystemTime,
+) -> Result<(), Halt> {
+    begun.charge(allowance, at).map_err(|until| {
+        let (orders, hours) = (allowance.orders, allowance.span.as_secs() / 3600);
+        let whose = keys::domain_of_budget(key).unwrap_or("the account");
+        let why = format!("{orders} orders of {whose} began within {hours} h: the next one waits");
+        Halt::Rests(until, why)
     })
-    .await?;
-    Ok(charged)
+}
+
+/// With the version that it is to be changed by.
+async fn read(store: &Store, key: &str) -> Result<(Begun, u64), Halt> {
+    let Some(entry) = store.read(key).await? else {
+        return Ok((Begun::default(), 0));
+    };
+    let begun = Begun::read(key, &entry.value).map_err(Halt::Stopped)?;
+    Ok((begun, entry.version))
 }
 
 /// Takes back an order that no CA heard of.
@@ -97,14 +135,7 @@ async fn change(
     for _ in 0..TRIES {
         let mut changes = Vec::new();
         for (key, allowance) in &charged.keys {
-            let entry = store.read(key).await?;
-            let (mut begun, version) = match &entry {
-                Some(entry) => {
-                    let begun = Begun::read(key, &entry.value).map_err(Halt::Stopped)?;
-                    (begun, entry.version)
-                }
-                None => (Begun::default(), 0),
-            };
+            let (mut begun, version) = read(store, key).await?;
             alter(key, *allowance, &mut begun)?;
             changes.push(Change::Put {
                 key: key.clone(),
@@ -147,8 +178,14 @@ mod tests {
         for directory in ["https://staging.test/dir", "https://ca.test/dir"] {
             for _ in 0..2 {
                 let counts = Counts::Wholly;
+                let looked = look(&store, &settings, directory, &name).await;
                 let charged = charge(&store, &lease, &settings, directory, &name, counts).await;
-                rested.push(matches!(charged, Err(Halt::Rests(..))));
+                let rests = |halt| match halt {
+                    Halt::Rests(_, why) => why.contains("1 orders of shop.test"),
+                    Halt::Taken(_) | Halt::Failed(_) | Halt::Stopped(_) => false,
+                };
+                assert_eq!(looked.is_err(), charged.is_err());
+                rested.push(charged.is_err_and(rests));
             }
         }
         drop(std::fs::remove_dir_all(&folder));

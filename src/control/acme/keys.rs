@@ -15,6 +15,8 @@ pub(super) const ACCOUNT_KEY: &str = "acme/account/key";
 /// Held by who makes the key or an account.
 pub(super) const ACCOUNT_LOCK: &str = "acme/locks/account";
 
+/// Orders of each registered domain, below each directory.
+const DOMAIN_BUDGETS: &str = "acme/budget/domain/";
 /// Hex digits of a directory's name.
 const DIRECTORY_DIGITS: usize = 16;
 
@@ -61,7 +63,13 @@ pub(super) fn account_budget(directory: &str) -> String {
 /// Each CA counts for itself: what was tried at one leaves the other's allowance alone.
 pub(super) fn domain_budget(directory: &str, registered: &str) -> String {
     let directory = directory_digits(directory);
-    format!("acme/budget/domain/{directory}/{registered}")
+    format!("{DOMAIN_BUDGETS}{directory}/{registered}")
+}
+
+/// The registered domain that a budget is of; None: it is an account's.
+pub(super) fn domain_of_budget(key: &str) -> Option<&str> {
+    let (_, registered) = key.strip_prefix(DOMAIN_BUDGETS)?.split_once('/')?;
+    Some(registered)
 }
 
 fn directory_digits(directory: &str) -> String {

@@ -133,6 +133,8 @@ struct Name {
     since: Option<SystemTime>,
     rest: Option<Rest>,
     is_ordered: bool,
+    /// By an operator, due or not.
+    is_asked_for: bool,
     /// A client waited for it since its last certificate.
     is_hurried: bool,
     /// False: its order is under way and nobody needs it any more.
@@ -182,6 +184,7 @@ impl Model {
             Event::Begun(name) => {
                 if let Some(known) = self.names.get_mut(&name) {
                     known.is_ordered = true;
+                    known.is_asked_for = true;
                 }
             }
             Event::Ended(name, ended) => self.end(&name, ended, now),
@@ -285,12 +288,15 @@ impl Model {
             return;
         };
         known.is_ordered = false;
+        let was_asked_for = std::mem::take(&mut known.is_asked_for);
         match ended {
             Ended::Held(validity) => known.hold(Some(validity), now),
             Ended::Elsewhere => {
                 let until = now + jittered(ELSEWHERE, node);
                 known.rest = Some(Rest { until, why: None });
             }
+            // Nothing was begun, and what held it back need not hold back what is due by itself: another kind of order, perhaps.
+            Ended::Rests(..) if was_asked_for => {}
             Ended::Rests(until, why) => {
                 let why = Some(why);
                 known.rest = Some(Rest { until, why });

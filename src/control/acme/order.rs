@@ -142,9 +142,14 @@ impl Work<'_> {
         let mut ground = self.look().await?;
         self.adopt(&mut ground).await?;
         self.stand_back(&ground).await?;
+        let directory = self.directory(&ground).clone();
+        if self.job.asker.is_there() && ground.order.value.is_none() {
+            // Who asks hears now that there is no room; it is charged once the name was reached.
+            let (store, settings) = (&self.tools.store, &self.tools.settings);
+            budgets::look(store, settings, &directory.url, &self.job.name).await?;
+        }
         let begun = format!("{} is being ordered", self.job.name);
         self.job.asker.say(Ok(begun));
-        let directory = self.directory(&ground).clone();
         let authority = self.tools.accounts.at(&directory).await?;
         let worked = self.with(&authority, &directory, &ground).await;
         if let Err(Halt::Failed(Failure::Account(_))) = &worked {
@@ -497,7 +502,8 @@ impl Work<'_> {
             Outcome::Taken(_) => Ok(format!(
                 "{name}: another load balancer has just had one issued"
             )),
-            Outcome::Rests(_, why) | Outcome::Stopped(why) => Err(format!("{name}: {why}")),
+            Outcome::Rests(_, why) => Err(format!("{name}: nothing was begun: {why}")),
+            Outcome::Stopped(why) => Err(format!("{name}: {why}")),
             Outcome::Failed(attempts) | Outcome::NoAccount(attempts) => {
                 Err(format!("{name}: {}", attempts.error))
             }

@@ -244,6 +244,26 @@ fn what_rests_is_not_ordered_before_its_time_and_hurts_no_other_name() {
 }
 
 #[test]
+fn an_operators_order_for_which_there_is_no_room_delays_no_renewal() {
+    let mut world = World::open(BTreeMap::from([(
+        name("n0.test"),
+        Some(ninety_days(start())),
+    )]));
+    assert_eq!(world.effects(), []);
+    let next = |world: &World| world.model.standings().next().unwrap().1.next;
+    let due = next(&world);
+    world.say(Event::Begun(name("n0.test")));
+    let full = Ended::Rests(start() + DAY * 80, "the budget is used up".into());
+    world.end("n0.test", full);
+    assert_eq!(next(&world), due);
+    assert_eq!(world.wait().unwrap(), [order("n0.test")]);
+    // What it orders by itself rests.
+    let full = Ended::Rests(start() + DAY * 80, "the budget is used up".into());
+    world.end("n0.test", full);
+    assert_eq!(next(&world), Some(start() + DAY * 80));
+}
+
+#[test]
 fn what_another_load_balancer_orders_is_looked_at_again_soon_unless_it_comes_by_itself() {
     let mut world = World::open(names(2));
     assert_eq!(world.effects().len(), 2);

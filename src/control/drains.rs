@@ -225,6 +225,7 @@ mod tests {
             value: word.to_json().into(),
             create_index: 1,
             modify_index: 1,
+            is_locked: false,
         };
         let mut drains = Drains::default();
         drains.observe(&[document]);
@@ -248,6 +249,7 @@ mod tests {
             value: (*b"{\"by\":").into(),
             create_index: 1,
             modify_index: 1,
+            is_locked: false,
         };
         let mut drains = Drains::default();
         drains.observe(&[document]);

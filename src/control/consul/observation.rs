@@ -73,6 +73,8 @@ pub struct Document {
     pub value: Arc<[u8]>,
     pub create_index: u64,
     pub modify_index: u64,
+    /// Goes with a session: whoever wrote it lives, or has only just died.
+    pub is_locked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -216,6 +216,7 @@ pub fn document(pair: KVPair, below: usize) -> Result<Document, ConsulError> {
         value: value.into(),
         create_index: pair.create_index,
         modify_index: pair.modify_index,
+        is_locked: pair.session.is_some(),
     })
 }
 

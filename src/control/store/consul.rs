@@ -305,6 +305,7 @@ impl Shared {
                 let raw = Raw {
                     bytes: document.value,
                     version: document.modify_index,
+                    is_locked: document.is_locked,
                 };
                 (document.name, raw)
             });

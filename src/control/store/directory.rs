@@ -398,6 +398,7 @@ fn raw(text: &[u8]) -> Raw {
     Raw {
         bytes: text.into(),
         version: version(text),
+        is_locked: false,
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Entry {
 pub struct Raw {
     pub bytes: Arc<[u8]>,
     pub version: u64,
+    /// Goes with a session, so that it does not outlive who wrote it for long. In a directory nothing does.
+    pub is_locked: bool,
 }
 
 /// One key to be changed; `version` is what was read, 0: there was none.

@@ -148,6 +148,7 @@ impl World {
                 value: value.as_bytes().into(),
                 create_index,
                 modify_index: create_index,
+                is_locked: false,
             })
             .collect();
         self.apply(Event::Consul(Observation::Documents { subtree, documents }))

@@ -416,3 +416,56 @@ fn an_operator_has_a_certificate_renewed_and_revoked_and_another_one_serves() {
         "{shown}"
     );
 }
+
+#[test]
+fn an_operators_renewal_for_which_there_is_no_room_is_refused_with_the_reason_and_begins_nothing() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let table = format!("{}domain_orders = 1\n", pebble.table());
+    let text = file(&pebble, &origin, &["shop.test"]).replace(&pebble.table(), &table);
+    let rota = place.spawn(&format!(
+        "[admin]\naddress = \"unix:{{dir}}/admin.sock\"\n{text}"
+    ));
+    let client = pebble.client("shop.test");
+    eventually("it is served", || is_served(&rota, &client));
+    let renewal = || {
+        let shown = said(&rota.command(&["certs", "--json"]));
+        let rows: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        rows[0]["renewal"].clone()
+    };
+    eventually("the ca said when", || renewal().is_number());
+    let before = renewal();
+    let output = rota.command(&["certs", "renew", "shop.test"]);
+    let shown = said(&output);
+    assert!(!output.status.success(), "{shown}");
+    let why = "nothing was begun: 1 orders of shop.test began within 168 h";
+    assert!(shown.contains(why), "{shown}");
+    assert_eq!(renewal(), before);
+}
+
+#[test]
+fn what_a_customer_had_who_left_can_be_revoked_and_is_not_ordered_again() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let text = format!(
+        "[admin]\naddress = \"unix:{{dir}}/admin.sock\"\n{}",
+        file(&pebble, &origin, &["shop.test"])
+    );
+    let rota = place.spawn(&format!("{text}[[domain]]\nname = \"left.test\"\n"));
+    for name in ["shop.test", "left.test"] {
+        eventually(name, || is_served(&rota, &pebble.client(name)));
+    }
+    rota.reload(&text);
+    eventually("it is served no more", || {
+        !is_served(&rota, &pebble.client("left.test"))
+    });
+    let shown = said(&rota.command(&["certs", "revoke", "left.test"]));
+    assert!(shown.contains("left.test: revoked"), "{shown}");
+    assert!(!shown.contains("is ordered"), "{shown}");
+    assert!(pebble.log().contains("POST /revoke-cert"), "the ca knows");
+    eventually("it is gone", || {
+        let shown = said(&rota.command(&["certs", "revoke", "left.test"]));
+        shown.contains("no name that certificates are ordered for")
+    });
+    assert_eq!(orders(&rota, "ok"), 2.0);
+}

@@ -12,8 +12,8 @@ use crate::config::{Directory, DomainName};
 use crate::control::store::{Change, Lease, Seen, Store, Written};
 use crate::seal::Keyring;
 
-/// Has the CA revoke a name's certificate, and takes it out of the store: then another one is due. Gives what was done; the error is
-/// a message.
+/// Has the CA revoke a name's certificate, and takes it out of the store: then another one is due, if the name is wanted. Gives what
+/// was done; the error is a message.
 pub(super) async fn revoke(tools: &Tools, name: &DomainName) -> Result<String, String> {
     let lease = tools.store.lock(&keys::lock(name)).await;
     let lease = lease.map_err(|error| error.to_string())?;
@@ -38,7 +38,7 @@ async fn revoke_under(tools: &Tools, name: &DomainName, lease: &Lease) -> Result
     revoked.map_err(|failure| format!("{name}: {}", failure.text()))?;
     tracing::info!(%name, "acme: a certificate was revoked");
     take_out(tools, name, lease).await?;
-    Ok(format!("{name}: revoked; another one is ordered"))
+    Ok(format!("{name}: revoked"))
 }
 
 /// Somebody may write to the same shard of the index meanwhile.

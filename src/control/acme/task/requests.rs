@@ -21,7 +21,10 @@ impl Task {
     ) {
         let begun = match &order {
             CertificateOrder::Renew(name) => self.named(name).map(|name| self.renew(name)),
-            CertificateOrder::Revoke(name) => self.named(name).map(|name| self.revoke(name)),
+            CertificateOrder::Revoke(name) => {
+                let known = self.kept(name).map_or_else(|| self.named(name), Ok);
+                known.map(|name| self.revoke(name))
+            }
             CertificateOrder::Rekey => Ok(self.rekey()),
         };
         match begun {
@@ -44,6 +47,14 @@ impl Task {
         })
     }
 
+    /// A name that has a certificate in the store, wanted or not.
+    fn kept(&self, text: &str) -> Option<DomainName> {
+        let shelf = &self.shelf;
+        let is_kept =
+            |name: &DomainName| shelf.held.contains_key(name) || shelf.refused.contains_key(name);
+        DomainName::parse(text).filter(is_kept)
+    }
+
     fn renew(&mut self, name: DomainName) -> oneshot::Receiver<Said> {
         let (sender, said) = oneshot::channel();
         match self.model.orders(&name) {
@@ -58,9 +69,14 @@ impl Task {
 
     fn revoke(&mut self, name: DomainName) -> oneshot::Receiver<Said> {
         let (sender, said) = oneshot::channel();
+        let what_follows = match self.model.wants(&name) {
+            true => "; another one is ordered",
+            false => "",
+        };
         if let Some(tools) = self.link.as_ref().map(|link| link.tools.clone()) {
             self.begun.spawn(async move {
-                let _ = sender.send(operator::revoke(&tools, &name).await);
+                let said = operator::revoke(&tools, &name).await;
+                let _ = sender.send(said.map(|said| format!("{said}{what_follows}")));
                 Ended::Answered
             });
         }

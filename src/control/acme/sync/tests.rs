@@ -43,6 +43,7 @@ fn naming(name: &DomainName, hash: &str) -> BTreeMap<String, Raw> {
     let raw = Raw {
         bytes: shard.into_bytes().into(),
         version: 1,
+        is_locked: false,
     };
     BTreeMap::from([(keys::shard_digit(name).to_string(), raw)])
 }

@@ -19,7 +19,7 @@ pub enum Known {
     /// Says who the client is or what it asked for, in ways that servers believe: Forwarded, X-Real-IP, X-Forwarded-Port, and what other
     /// edges call the client's address: CF-Connecting-IP, True-Client-IP, Fastly-Client-IP, ….
     Identity,
-    /// Whom a client's certificate names: ours alone to say.
+    /// Whom a client's certificate names, in our words or in RFC 9440's: ours alone to say.
     ClientCertificate,
     XRequestId,
     Traceparent,
@@ -43,6 +43,7 @@ pub fn known(name: &str) -> Known {
         (10, b'c') if is("connection") => Known::Connection,
         (10, b'k') if is("keep-alive") => Known::HopByHop,
         (11, b't') if is("traceparent") => Known::Traceparent,
+        (11, b'c') if is("client-cert") => Known::ClientCertificate,
         (11, b'x') if is("x-client-ip") || is("x-remote-ip") => Known::Identity,
         (12, b'c') if is("content-type") => Known::ContentType,
         (12, b'x') if is("x-request-id") => Known::XRequestId,
@@ -59,6 +60,7 @@ pub fn known(name: &str) -> Known {
         (16, b'x') if is("x-azure-socketip") => Known::Identity,
         (16, b'p') if is("proxy-connection") => Known::HopByHop,
         (16, b'x') if is("x-forwarded-host") => Known::XForwardedHost,
+        (17, b'c') if is("client-cert-chain") => Known::ClientCertificate,
         (17, b't') if is("transfer-encoding") => Known::TransferEncoding,
         (17, b'x') if is("x-forwarded-proto") => Known::XForwardedProto,
         (18, b'c') if is("cf-connecting-ipv6") => Known::Identity,
@@ -192,7 +194,12 @@ mod tests {
         assert_eq!(known("http2-Settings"), Known::HopByHop);
         assert!(known("X_Forwarded_For") == Known::Other && has_underscore("X_Forwarded_For"));
         assert_eq!(known("Accept"), Known::Other);
-        for name in ["X-Client-Certificate", "x-client-certificate-Subject"] {
+        for name in [
+            "X-Client-Certificate",
+            "x-client-certificate-Subject",
+            "Client-Cert",
+            "client-cert-Chain",
+        ] {
             assert_eq!(known(name), Known::ClientCertificate);
             assert!(!is_trailer(name));
         }

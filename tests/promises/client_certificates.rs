@@ -148,13 +148,15 @@ fn where_a_certificate_is_requested_who_shows_none_is_served_and_a_stranger_is_n
 }
 
 /// Every way to say it.
-const FORGED: [&str; 6] = [
+const FORGED: [&str; 8] = [
     "X-Client-Certificate-Subject",
     "x-client-certificate-fingerprint",
     "X_Client_Certificate_Subject",
     "X-Client_Certificate-Fingerprint",
     "X-Client-Certificate-Verified",
     "X-Client-Certificate",
+    "Client-Cert",
+    "Client-Cert-Chain",
 ];
 
 #[test]

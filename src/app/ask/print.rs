@@ -120,7 +120,7 @@ fn discovery(view: Option<&DiscoveryView>) -> String {
 /// Certificates by name, and how long they still last.
 pub fn certificates(rows: &[CertificateRow], now: SystemTime) -> String {
     let columns = [
-        "DOMAIN", "ENDS", "IN", "LISTENER", "SOURCE", "RENEWAL", "ERROR",
+        "DOMAIN", "ENDS", "IN", "LISTENER", "ISSUER", "SOURCE", "RENEWAL", "ERROR",
     ];
     let mut lines = vec![columns.map(str::to_owned)];
     for row in rows {
@@ -140,6 +140,7 @@ pub fn certificates(rows: &[CertificateRow], now: SystemTime) -> String {
             ends,
             left,
             row.listener.clone(),
+            row.issuer.clone(),
             row.source.clone(),
             renewal.unwrap_or_default(),
             row.error.clone().unwrap_or_default(),

@@ -225,7 +225,7 @@ fn certificates_show_how_long_they_last() {
     };
     let text = print::certificates(std::slice::from_ref(&row), UNIX_EPOCH);
     assert!(
-        text.contains("a.example  1970-01-02T01:00:00Z  1d01h  web"),
+        text.contains("a.example  1970-01-02T01:00:00Z  1d01h  web       CN=a ca  "),
         "{text}"
     );
     let later = UNIX_EPOCH + Duration::from_secs(90_001);

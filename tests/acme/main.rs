@@ -15,6 +15,7 @@ mod orders;
 mod faults;
 mod fleet;
 mod pebble;
+mod walk;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -34,7 +34,11 @@ impl Token {
     /// long or holds what no header may.
     pub fn read(&self) -> io::Result<Secret> {
         self.try_read().map_err(|error| {
-            let message = format!("token file {}: {error}", self.path.display());
+            let path = self.path.display();
+            let message = match error.kind() {
+                io::ErrorKind::NotFound => format!("token file {path}: no such file"),
+                _ => format!("token file {path}: {error}"),
+            };
             io::Error::new(error.kind(), message)
         })
     }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use super::secrets;
 use crate::certs::{self, CertStore, CertWarning};
-use crate::config::{self, AdminAddress, Config, Environment, ServerHost, ServerSource};
+use crate::config::{self, AdminAddress, Challenge, Config, Environment, ServerHost, ServerSource};
 use crate::control::{self, acme};
+use crate::routing::Scheme;
 use crate::seal::Keyring;
 
 /// A file, and what the files that it names hold.
@@ -26,6 +27,11 @@ impl Checked {
         before: &CertStore,
     ) -> Result<Checked, Vec<String>> {
         let config = config::load(file, environment).map_err(|mistakes| lines(&mistakes.0))?;
+        Checked::of(config, before)
+    }
+
+    /// The files that are read once, and stay in force.
+    fn of(config: Config, before: &CertStore) -> Result<Checked, Vec<String>> {
         let keyring = secrets::keyring(&config);
         let certificates = certs::load(&config.listeners, before);
         let own = own_servers(&config);
@@ -42,6 +48,40 @@ impl Checked {
                 Err(mistakes)
             }
         }
+    }
+}
+
+/// All that can be said of a file before it is run, a line each.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub mistakes: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// As [`Checked::read`], and then of every file that is read again at each use: tokens, CAs, a hook, a binding.
+    pub fn read(file: &Path, environment: &Environment) -> Report {
+        let config = match config::load(file, environment) {
+            Ok(config) => config,
+            Err(mistakes) => {
+                return Report {
+                    mistakes: lines(&mistakes.0),
+                    warnings: Vec::new(),
+                };
+            }
+        };
+        let mut further = secrets::unusable_tokens(&config);
+        further.extend(secrets::unusable_authorities(&config));
+        let mut warnings: Vec<String> = secrets::exposed_tokens(&config).into_iter().collect();
+        let mut mistakes = Vec::new();
+        match Checked::of(config, &CertStore::default()) {
+            Ok(checked) => {
+                warnings.splice(..0, self::warnings(&checked.config, &checked.certificates));
+            }
+            Err(found) => mistakes = found,
+        }
+        mistakes.extend(further);
+        Report { mistakes, warnings }
     }
 }
 
@@ -81,13 +121,38 @@ fn own_servers(config: &Config) -> Vec<String> {
 pub fn warnings(config: &Config, certificates: &CertStore) -> Vec<String> {
     let is_meant = |warning: &&CertWarning| match warning {
         // Its certificates come later, by themselves.
-        CertWarning::NoCertificates { .. } => !acme::orders_any(config, certificates),
+        CertWarning::NoCertificates { .. } => {
+            !acme::orders_any(config, certificates) && !may_learn_names(config)
+        }
         CertWarning::Expired { .. }
         | CertWarning::NotYetValid { .. }
         | CertWarning::NameTaken { .. } => true,
     };
     let of_certificates = certificates.warnings().iter().filter(is_meant);
-    of_certificates.map(ToString::to_string).collect()
+    let mut all: Vec<String> = of_certificates.map(ToString::to_string).collect();
+    all.extend(unanswered_challenge(config));
+    all
+}
+
+/// A line if no listener could show a CA its proof.
+fn unanswered_challenge(config: &Config) -> Option<String> {
+    let (name, wanted, protocol) = match config.acme.as_ref()?.challenge {
+        Challenge::Http01 => ("http-01", Scheme::Http, "http"),
+        Challenge::TlsAlpn01 => ("tls-alpn-01", Scheme::Https, "https"),
+        Challenge::Dns01 => return None,
+    };
+    let mut listeners = config.listeners.iter();
+    let is_there = listeners.any(|listener| listener.policy.scheme == wanted);
+    (!is_there).then(|| {
+        format!(
+            "acme.challenge = \"{name}\": no listener has protocol = \"{protocol}\", so nobody here answers the CA"
+        )
+    })
+}
+
+/// Whether documents in KV can name what certificates are ordered for.
+fn may_learn_names(config: &Config) -> bool {
+    config.acme.is_some() && config.consul.is_some()
 }
 
 fn lines<T: ToString>(mistakes: &[T]) -> Vec<String> {

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use self::checked::Checked;
+use self::checked::{Checked, Report};
 use self::cli::{Command, CommandLine, Form};
 use self::run::{Launch, Origin};
 use self::signals::Signals;
@@ -83,20 +83,7 @@ fn launch(checked: Checked, origin: Origin) -> ExitCode {
 
 fn check(file: &Path, form: &Form) -> ExitCode {
     let environment = Environment::of_this_process();
-    let (mistakes, warnings) = match Checked::read(file, &environment, &CertStore::default()) {
-        Ok(checked) => (
-            [
-                secrets::unusable_tokens(&checked.config),
-                secrets::unusable_authorities(&checked.config),
-            ]
-            .concat(),
-            checked::warnings(&checked.config, &checked.certificates)
-                .into_iter()
-                .chain(secrets::exposed_tokens(&checked.config))
-                .collect(),
-        ),
-        Err(mistakes) => (mistakes, Vec::new()),
-    };
+    let Report { mistakes, warnings } = Report::read(file, &environment);
     if form.json {
         println!(
             "{}",

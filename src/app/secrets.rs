@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ pub fn unusable_tokens(config: &Config) -> Vec<String> {
         let problem = match fs::read_to_string(path) {
             Ok(text) if text.trim().is_empty() => Some("it is empty".to_owned()),
             Ok(_) => None,
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(unread(&error)),
         };
         mistakes.extend(problem.map(|why| format!("consul.token_file: {}: {why}", path.display())));
     }
@@ -57,6 +58,14 @@ pub fn exposed_tokens(config: &Config) -> Option<String> {
     })
 }
 
+/// One wording for what is not there, whoever looks for it.
+fn unread(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// What is only named is searched for when it is called.
 fn unusable_program(program: &Path) -> Option<String> {
     if !program.is_absolute() {
@@ -65,7 +74,7 @@ fn unusable_program(program: &Path) -> Option<String> {
     let why = match fs::metadata(program) {
         Ok(about) if about.is_file() && about.permissions().mode() & 0o111 != 0 => return None,
         Ok(_) => "not a program that can be run".to_owned(),
-        Err(error) => error.to_string(),
+        Err(error) => unread(&error),
     };
     Some(format!("acme.dns_hook: {}: {why}", program.display()))
 }

@@ -125,7 +125,11 @@ fn read_identity(
 
 /// A whole file. Blocking. The error names the path.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+    let why = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("{}: no such file", path.display()),
+        _ => format!("{}: {error}", path.display()),
+    };
+    std::fs::read(path).map_err(why)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::support::Authority;
 use crate::support::rota::{Directory, Place, run, said};
 
 fn check(text: &str) -> (Option<i32>, String) {
@@ -96,9 +97,9 @@ fn a_file_that_is_no_toml_is_named_with_its_line() {
 
 /// Files that are named and cannot be used: the key, the file, a word of why.
 const UNUSABLE: &[(&str, &str, &str)] = &[
-    ("admin.token_file", "absent-admin", "No such file"),
-    ("consul.token_file", "absent-consul", "No such file"),
-    ("consul", "absent-ca.pem", "No such file"),
+    ("admin.token_file", "absent-admin", "no such file"),
+    ("consul.token_file", "absent-consul", "no such file"),
+    ("consul", "absent-ca.pem", "no such file"),
     ("service app", "empty.pem", "no certificate"),
 ];
 
@@ -248,10 +249,12 @@ service = "app"
 #[test]
 fn a_listener_whose_certificates_come_by_acme_is_fine_and_one_where_none_can_come_is_warned_of() {
     let refused = "every handshake is refused";
-    for (text, is_warned, says_why) in [
-        (ACME.to_owned(), false, false),
-        (ACME.replace("shop.test", "*.shop.test"), true, false),
-        (format!("{ACME}[consul]\n"), false, false),
+    let without_names = ACME.replace("shop.test", "*.shop.test");
+    for (text, is_warned) in [
+        (ACME.to_owned(), false),
+        (without_names.clone(), true),
+        // Names may come from KV.
+        (format!("{without_names}[consul]\n"), false),
     ] {
         let directory = Directory::new();
         let path = directory.path().join("rota.toml");
@@ -263,7 +266,6 @@ fn a_listener_whose_certificates_come_by_acme_is_fine_and_one_where_none_can_com
         let said = said(&output);
         assert!(output.status.success(), "{said}");
         assert_eq!(said.contains(refused), is_warned, "{text}: {said}");
-        assert_eq!(said.contains("not ordered"), says_why, "{text}: {said}");
     }
 }
 
@@ -274,4 +276,82 @@ fn an_absent_ca_file_of_acme_is_named() {
     assert_eq!(code, Some(1), "{said}");
     let is_named = |line: &str| line.contains("acme.ca_file") && line.contains("absent-ca.pem");
     assert!(said.lines().any(is_named), "{said}");
+}
+
+#[test]
+fn every_missing_file_is_named_at_once_in_one_wording() {
+    let text = ACME.replace(
+        "key_file = \"fleet.key\"",
+        "key_file = \"fleet.key\"\nca_file = \"absent-ca.pem\"\ndns_hook = [\"./absent-hook\"]\n\
+         eab = { kid = \"k\", hmac_file = \"absent-eab.key\" }",
+    );
+    let text = text.replace(
+        "protocol = \"https\"\n",
+        "protocol = \"https\"\ncertificates = [{ certificate = \"a.pem\", key = \"a.key\" }]\n",
+    );
+    let (code, said) = check(&text);
+    assert_eq!(code, Some(1), "{said}");
+    for file in [
+        "fleet.key",
+        "absent-ca.pem",
+        "absent-hook",
+        "absent-eab.key",
+        "a.pem",
+    ] {
+        let named = |line: &&str| line.ends_with(&format!("/{file}: no such file"));
+        assert_eq!(said.lines().filter(named).count(), 1, "{file}: {said}");
+    }
+}
+
+#[test]
+fn the_examples_with_consul_are_fine_and_warn_of_nothing() {
+    let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let output = run(&["check", config.join("consul.toml").to_str().unwrap()]);
+    let plain = said(&output);
+    assert!(plain.trim_end().ends_with("consul.toml: fine"), "{plain}");
+    assert_eq!(plain.lines().count(), 1, "{plain}");
+
+    let directory = Directory::new();
+    let place = |name: &str| directory.path().join("config").join(name);
+    fs::create_dir_all(place("tls")).unwrap();
+    fs::copy(config.join("pod.toml"), place("pod.toml")).unwrap();
+    let pod = place("pod.toml");
+    let missing = said(&run(&["check", pod.to_str().unwrap()]));
+    assert!(
+        missing.contains("acme.key_file") && missing.contains("acme.ca_file"),
+        "{missing}"
+    );
+    fs::create_dir(directory.path().join("pebble")).unwrap();
+    fs::write(
+        directory.path().join("pebble/api-ca.pem"),
+        Authority::new().pem,
+    )
+    .unwrap();
+    fs::write(
+        place("tls/fleet.key"),
+        "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n",
+    )
+    .unwrap();
+    fs::set_permissions(place("tls/fleet.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let fine = said(&run(&["check", pod.to_str().unwrap()]));
+    assert!(fine.trim_end().ends_with("pod.toml: fine"), "{fine}");
+    assert_eq!(fine.lines().count(), 1, "{fine}");
+}
+
+#[test]
+fn a_challenge_that_no_listener_can_answer_is_warned_of() {
+    let plain = "[[listener]]\naddress = \"127.0.0.1:8080\"\n";
+    let as_tls = |text: &str| text.replace("[acme]", "[acme]\nchallenge = \"tls-alpn-01\"");
+    let without_tls = ACME.replace("protocol = \"https\"", "");
+    for (text, is_warned) in [
+        (ACME.to_owned(), true),
+        (format!("{ACME}{plain}"), false),
+        (as_tls(ACME), false),
+        (as_tls(&without_tls), true),
+    ] {
+        let text = text.replace("key_file = \"fleet.key\"", "");
+        let (code, said) = check(&text);
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(said.contains("answers the CA"), is_warned, "{text}: {said}");
+    }
 }

@@ -9,8 +9,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::ServerConfig;
 use rustls::server::Acceptor;
+use rustls::{CertificateError, ServerConfig};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -52,8 +52,8 @@ pub enum AcceptError {
     /// The client named nobody and the listener has no certificate; it was told `handshake_failure`.
     NoCertificate,
     /// The client showed no certificate where one is required (rustls sent `certificate_required`, or over TLS 1.2
-    /// `handshake_failure`), a wrong one, or resumed a session with one that has expired since.
-    ClientCertificate,
+    /// `handshake_failure`), a wrong one, or resumed a session with one that has expired since. Why, in words.
+    ClientCertificate(String),
     /// Not TLS, no version or suite in common, a broken record (rustls sent its alert), or the connection ended.
     Failed(io::Error),
 }
@@ -67,8 +67,8 @@ impl fmt::Display for AcceptError {
                 f.write_str("too many handshakes wait for certificates that are not there yet")
             }
             AcceptError::NoCertificate => f.write_str("the listener has no certificate"),
-            AcceptError::ClientCertificate => {
-                f.write_str("the client showed no certificate that is believed")
+            AcceptError::ClientCertificate(why) => {
+                write!(f, "a client's certificate was refused: {why}")
             }
             AcceptError::Failed(error) => write!(f, "{error}"),
         }
@@ -123,7 +123,7 @@ async fn shake_hands(tcp: TcpStream, entrance: &Entrance<'_>) -> Result<Accepted
 fn let_in(stream: TlsStream<TcpStream>) -> Result<Accepted, AcceptError> {
     let identity = ClientIdentity::of(stream.get_ref().1, SystemTime::now());
     Ok(Accepted::Client(Client {
-        identity: identity.map_err(|_| AcceptError::ClientCertificate)?,
+        identity: identity.map_err(|why| AcceptError::ClientCertificate(why.to_string()))?,
         stream: Box::new(stream),
     }))
 }
@@ -132,10 +132,29 @@ fn let_in(stream: TlsStream<TcpStream>) -> Result<Accepted, AcceptError> {
 fn failure(error: io::Error) -> AcceptError {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     match cause {
-        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
-            AcceptError::ClientCertificate
+        Some(rustls::Error::NoCertificatesPresented) => {
+            AcceptError::ClientCertificate("none was shown".to_owned())
         }
+        Some(rustls::Error::InvalidCertificate(why)) => AcceptError::ClientCertificate(words(why)),
         _ => AcceptError::Failed(error),
+    }
+}
+
+/// What is wrong with a client's certificate, for who has to mend it.
+fn words(why: &CertificateError) -> String {
+    match why {
+        // The second: one of the same name as one of them did.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "no authority of client_ca issued it".to_owned()
+        }
+        CertificateError::BadEncoding => "it is not a certificate".to_owned(),
+        // As `openssl x509 -req` makes them without -extfile. The cause is of a crate behind rustls, and has no type here.
+        CertificateError::Other(other)
+            if format!("{other:?}").contains("UnsupportedCertVersion") =>
+        {
+            "it is of X.509 version 1, and only version 3 is taken".to_owned()
+        }
+        why => why.to_string(),
     }
 }
 
@@ -201,7 +220,7 @@ async fn refuse(mut tcp: TcpStream, refusal: AcceptError) -> AcceptError {
         AcceptError::UnknownName | AcceptError::NotYet | AcceptError::TooManyWaiting => {
             &UNRECOGNIZED_NAME
         }
-        AcceptError::NoCertificate | AcceptError::ClientCertificate | AcceptError::Failed(_) => {
+        AcceptError::NoCertificate | AcceptError::ClientCertificate(_) | AcceptError::Failed(_) => {
             &HANDSHAKE_FAILURE
         }
     };

@@ -1,5 +1,6 @@
 //! Whom a client's certificate names, in the words that servers are told: RFC 4514 for its subject, SHA-256 for the whole.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use rustls::{HandshakeKind, ServerConnection};
@@ -20,7 +21,20 @@ pub struct ClientIdentity {
 
 /// Why a verified certificate is good for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Useless;
+pub(super) enum Useless {
+    Unreadable,
+    /// Since the session began that it was shown in.
+    Expired,
+}
+
+impl fmt::Display for Useless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Useless::Unreadable => "it cannot be read",
+            Useless::Expired => "it has expired since the session began that is resumed",
+        })
+    }
+}
 
 impl ClientIdentity {
     /// The subject's distinguished name.
@@ -42,10 +56,10 @@ impl ClientIdentity {
         let Some(leaf) = session.peer_certificates().and_then(<[_]>::first) else {
             return Ok(None);
         };
-        let holder = x509::holder(leaf).map_err(|_| Useless)?;
+        let holder = x509::holder(leaf).map_err(|_| Useless::Unreadable)?;
         let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         if is_resumed && !(holder.not_before..=holder.not_after).contains(&now) {
-            return Err(Useless);
+            return Err(Useless::Expired);
         }
         let subject = distinguished_name(&holder.subject);
         let fits = (1..=MAX_SUBJECT).contains(&subject.len());

@@ -17,6 +17,7 @@ use super::http2;
 use super::io::Io;
 use super::plan::Peer;
 use super::proxy_protocol;
+use super::rarely::Rarely;
 use super::tls_facts::TlsFacts;
 use super::worker::{Open, Place, Worker};
 use crate::certs;
@@ -45,7 +46,12 @@ pub async fn accept_all(
         }
     };
     let cells = worker.vitals.workers[worker.id.0].listener(&policy.name);
-    let door = Rc::new(Door { policy, tls, cells });
+    let door = Rc::new(Door {
+        policy,
+        tls,
+        cells,
+        refusals: Rarely::default(),
+    });
     loop {
         tokio::select! {
             biased;
@@ -104,6 +110,8 @@ struct Door {
     policy: Arc<ListenerPolicy>,
     tls: Option<Reader<rustls::ServerConfig>>,
     cells: Arc<ListenerCells>,
+    /// Of clients' certificates.
+    refusals: Rarely,
 }
 
 /// Counts a connection as closed when its task ends, however it does.
@@ -206,7 +214,7 @@ async fn serve(
         )
         .await;
     };
-    let handshake = shake_hands(worker, door, config.full(), stream);
+    let handshake = shake_hands(worker, door, config.full(), stream, address);
     let client = match tokio::time::timeout_at(deadline, handshake).await {
         Ok(Some(client)) => client,
         Ok(None) => return,
@@ -237,6 +245,7 @@ async fn shake_hands(
     door: &Door,
     config: Arc<rustls::ServerConfig>,
     stream: TcpStream,
+    client: IpAddr,
 ) -> Option<Client> {
     let entrance = Entrance {
         config,
@@ -248,10 +257,23 @@ async fn shake_hands(
     let end = match certs::accept(stream, &entrance).await {
         Ok(Accepted::Client(client)) => return Some(client),
         Ok(Accepted::Proof) => Handshake::Proof,
-        Err(error) => end_of(&error),
+        Err(error) => {
+            tell(door, &error, client);
+            end_of(&error)
+        }
     };
     door.cells.handshake(end);
     None
+}
+
+/// A client hears an alert at most; why its certificate was refused only the operator can be told.
+fn tell(door: &Door, error: &AcceptError, client: IpAddr) {
+    if !matches!(error, AcceptError::ClientCertificate(_)) {
+        return;
+    }
+    if let Some(unsaid) = door.refusals.may_say(std::time::Instant::now()) {
+        tracing::info!(listener = %door.policy.name, %client, unsaid, "{error}");
+    }
 }
 
 /// The client that a trusted load balancer in front names; None: it is not trusted, or names nobody in time.
@@ -273,7 +295,7 @@ fn end_of(error: &AcceptError) -> Handshake {
         AcceptError::UnknownName => Handshake::UnknownName,
         AcceptError::NotYet => Handshake::NotYet,
         AcceptError::TooManyWaiting => Handshake::TooManyWaiting,
-        AcceptError::ClientCertificate => Handshake::ClientCertificate,
+        AcceptError::ClientCertificate(_) => Handshake::ClientCertificate,
         AcceptError::NoCertificate | AcceptError::Failed(_) => Handshake::Failed,
     }
 }

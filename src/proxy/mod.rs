@@ -15,6 +15,7 @@ pub mod pace;
 pub mod plan;
 pub mod pool;
 pub mod proxy_protocol;
+pub mod rarely;
 pub mod refusal;
 pub mod scratch;
 pub mod seen;

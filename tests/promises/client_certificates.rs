@@ -147,6 +147,38 @@ fn where_a_certificate_is_requested_who_shows_none_is_served_and_a_stranger_is_n
     eventually("it is counted", || world.refused() == 2.0);
 }
 
+#[test]
+fn a_refused_certificate_leaves_one_line_with_the_reason_a_second_at_most() {
+    let world = World::new("require");
+    let strange = Authority::new().client_leaf("ops");
+    let tls = world.showing(&strange, &TLS13);
+    let lines = || {
+        let log = world.rota.log();
+        let is_ours = |line: &&str| {
+            line.contains("refused: no authority of client_ca issued it")
+                && line.contains("listener=web-tls client=127.0.0.1 unsaid=")
+        };
+        log.lines().filter(is_ours).count()
+    };
+    let begin = std::time::Instant::now();
+    for _ in 0..10 {
+        assert!(world.ask(&tls).is_err());
+    }
+    eventually("all are counted", || world.refused() == 10.0);
+    let most = begin.elapsed().as_secs() as usize + 1;
+    // Each worker has a second of its own.
+    let workers = std::thread::available_parallelism().unwrap().get();
+    assert!(
+        (1..=most * workers).contains(&lines()),
+        "{}",
+        world.rota.log()
+    );
+    eventually("who shows none is told of, too", || {
+        assert!(world.ask(&world.showing_nothing(&TLS13)).is_err());
+        world.rota.log().contains("refused: none was shown")
+    });
+}
+
 /// Every way to say it.
 const FORGED: [&str; 8] = [
     "X-Client-Certificate-Subject",

@@ -27,8 +27,10 @@ pub struct CertStore {
 #[derive(Debug, Default)]
 struct Shelf {
     terms: Terms,
-    /// As configured; the first is for clients without SNI.
+    /// As configured.
     all: Vec<Arc<Certificate>>,
+    /// For clients without SNI; None: they are refused.
+    default: Option<Arc<Certificate>>,
     exact: HashMap<Box<str>, Arc<Certificate>>,
     /// By what follows `*.`.
     wildcards: HashMap<Box<str>, Arc<Certificate>>,
@@ -39,13 +41,13 @@ impl CertStore {
         CertStoreBuilder::default()
     }
 
-    /// The certificate that a client of `listener` is served: by SNI (any case), exact before wildcard; without SNI the listener's
-    /// first. None: nobody has the name, or the listener has no certificate.
+    /// The certificate that a client of `listener` is served: by SNI (any case), exact before wildcard; without SNI the first that was
+    /// read for the listener, or what [`CertStore::with_defaults`] found. None: nobody has the name, or there is no such certificate.
     pub fn certificate(&self, listener: &str, sni: Option<&str>) -> Option<&Arc<Certificate>> {
         let shelf = self.listeners.get(listener)?;
         match sni {
             Some(name) => shelf.by_name(name),
-            None => shelf.all.first(),
+            None => shelf.default.as_ref(),
         }
     }
 
@@ -81,7 +83,8 @@ impl CertStore {
         self.challenges.pending(name)
     }
 
-    /// This store with further certificates on some listeners, whose names it does not have already, and with what can be proven.
+    /// This store with further certificates on some listeners, whose names it does not have already, and with what can be proven. None
+    /// of them is for clients without SNI.
     pub fn joined<'a>(
         &self,
         listeners: &[Arc<str>],
@@ -99,11 +102,23 @@ impl CertStore {
         }
         for listener in listeners {
             for other in others.clone() {
-                builder.add(listener, other.clone());
+                builder.put(listener, other.clone());
             }
         }
         builder.store.challenges = challenges;
         builder.build(now)
+    }
+
+    /// This store with a certificate for clients without SNI at each listener that has none of its own for them: that of the first of
+    /// these names that has one.
+    pub fn with_defaults<'a>(mut self, names: impl Iterator<Item = &'a str> + Clone) -> CertStore {
+        for shelf in self.listeners.values_mut() {
+            if shelf.default.is_none() {
+                let found = names.clone().find_map(|name| shelf.by_name(name));
+                shelf.default = found.cloned();
+            }
+        }
+        self
     }
 
     /// What is served but doubtful, as found when the store was made.
@@ -135,7 +150,7 @@ impl Shelf {
     }
 }
 
-/// Collects certificates; what is added first wins a name and serves clients without SNI.
+/// Collects certificates; what is added first wins a name, and serves clients without SNI.
 #[derive(Debug, Default)]
 pub struct CertStoreBuilder {
     store: CertStore,
@@ -159,6 +174,13 @@ impl CertStoreBuilder {
 
     /// Adds a certificate to a listener.
     pub fn add(&mut self, listener: &Arc<str>, certificate: Arc<Certificate>) -> &mut Self {
+        let shelf = self.put(listener, certificate.clone());
+        shelf.default.get_or_insert(certificate);
+        self
+    }
+
+    /// Adds one for its names alone.
+    fn put(&mut self, listener: &Arc<str>, certificate: Arc<Certificate>) -> &mut Shelf {
         let shelf = self.store.listeners.entry(listener.clone()).or_default();
         let (exact, wildcards) = (&mut shelf.exact, &mut shelf.wildcards);
         let mut taken: Vec<(String, Arc<Certificate>)> = Vec::new();
@@ -178,7 +200,7 @@ impl CertStoreBuilder {
             });
         }
         shelf.all.push(certificate);
-        self
+        shelf
     }
 
     /// Adds a certificate from PEM texts that are in no file; `source` stands for the path in messages and status.
@@ -288,6 +310,32 @@ mod tests {
         assert_eq!(found(Some("other.test")).unwrap(), "other.test");
         assert!(joined.knows("more", Some("both.test")));
         assert!(!own.knows("tls", Some("other.test")));
+    }
+
+    #[test]
+    fn without_sni_a_further_certificate_is_served_only_if_its_name_was_said_to_stand_for_all() {
+        let own = store(&[&["own.test"]]);
+        let further = [&["000.customer"], &["*.pod.test"], &["shop.test"]];
+        let further = further.map(|names| Arc::new(made(names).certificate()));
+        let (listeners, now) = (["tls".into(), "more".into()], SystemTime::now());
+        let served = |names: &[&str]| {
+            let joined = own.joined(&listeners, further.iter(), Challenges::default(), now);
+            let store = joined.with_defaults(names.iter().copied());
+            let name_at = |listener| {
+                let found = store.certificate(listener, None)?;
+                assert!(store.knows(listener, None));
+                found.names().next()
+            };
+            (name_at("tls").unwrap(), name_at("more"))
+        };
+        let own = || "own.test".to_owned();
+        assert_eq!(served(&[]), (own(), None));
+        assert_eq!(served(&["not-yet.test"]), (own(), None));
+        let shop = Some("shop.test".to_owned());
+        assert_eq!(served(&["not-yet.test", "shop.test"]), (own(), shop));
+        let zone = Some("*.pod.test".to_owned());
+        assert_eq!(served(&["*.pod.test", "shop.test"]), (own(), zone.clone()));
+        assert_eq!(served(&["a.pod.test"]), (own(), zone));
     }
 
     #[test]

@@ -221,3 +221,20 @@ fn a_check_names_every_file_of_the_acme_table_that_cannot_be_used() {
         assert!(shown.contains(line), "{line}: {shown}");
     }
 }
+
+#[test]
+fn a_client_without_sni_gets_the_certificate_of_the_files_first_name_and_nobodys_by_the_alphabet() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let rota = place.start(&file(&pebble, &origin, &["shop.test", "000.test"]));
+    for name in ["shop.test", "000.test"] {
+        eventually_served(&rota, &pebble.client(name));
+    }
+    // An address is no SNI: the certificate is refused by its name, and named.
+    let refused = handshake(rota.https(), &pebble.client("127.0.0.1")).err();
+    let why = refused.unwrap().to_string();
+    assert!(
+        why.contains("shop.test") && !why.contains("000.test"),
+        "{why}"
+    );
+}

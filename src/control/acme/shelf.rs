@@ -19,6 +19,8 @@ pub(super) struct Shelf {
     /// Of the file.
     pub(super) own: CertStore,
     pub(super) listeners: Vec<Arc<str>>,
+    /// Whose certificates may serve clients without SNI, first come first: never one that somebody else named.
+    pub(super) defaults: Vec<DomainName>,
     /// Of the store, wanted or not.
     pub(super) held: BTreeMap<DomainName, Held>,
     /// Why the store's certificate of a name is not the one that is held.
@@ -57,6 +59,7 @@ impl Shelf {
         let challenges = Challenges::new(self.thumbprint.as_deref(), names, proofs, self.wait);
         self.own
             .joined(&self.listeners, served, challenges, SystemTime::now())
+            .with_defaults(self.defaults.iter().map(DomainName::as_str))
     }
 
     /// What the others may count on once that store is published.

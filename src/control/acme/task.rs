@@ -22,7 +22,7 @@ use super::proofs;
 use super::records::{self, NodeRecord};
 use super::shelf::{Pace, Serve, Shelf};
 use super::sync::{Extent, Found, Held};
-use super::wanted::{KvNames, in_use, wanted};
+use super::wanted::{KvNames, in_use, of_file, wanted};
 use crate::certs::{CertStore, Certificate};
 use crate::config::{Config, DomainName};
 use crate::control::store::Store;
@@ -232,6 +232,7 @@ impl Task {
         let with_tls = listeners.filter(|one| one.policy.scheme == Scheme::Https);
         self.shelf.wait = in_use(&self.config).map_or(Duration::ZERO, |acme| acme.wait);
         self.shelf.listeners = with_tls.map(|one| one.policy.name.clone()).collect();
+        self.shelf.defaults = of_file(&self.config).collect();
         self.wanted = match in_use(&self.config) {
             Some(_) => wanted(
                 &self.config,

@@ -52,13 +52,17 @@ pub(super) fn in_use(config: &Config) -> Option<&Acme> {
     config.acme.as_ref().filter(|_| can_keep)
 }
 
+/// The exact hosts of routes and the domains of the file, in its order.
+pub(super) fn of_file(config: &Config) -> impl Iterator<Item = DomainName> {
+    let hosts = config.routes.iter().filter_map(|route| exact(&route.host));
+    hosts.chain(config.domains.iter().map(|domain| domain.name.clone()))
+}
+
 /// Domains and the exact hosts of routes, of the file and of KV, but for those that certificates of one's own cover wherever clients
 /// come in by tls, and those that a wildcard among them stands for: a zone is one certificate.
 pub(super) fn wanted(config: &Config, kv: &KvNames, own: &CertStore) -> BTreeSet<DomainName> {
-    let hosts = config.routes.iter().filter_map(|route| exact(&route.host));
-    let domains = config.domains.iter().map(|domain| domain.name.clone());
     let own = Own::of(config, own);
-    let named = hosts.chain(domains).chain(kv.iter().cloned());
+    let named = of_file(config).chain(kv.iter().cloned());
     let named: BTreeSet<DomainName> = named.filter(|name| !own.has(name)).collect();
     let is_alone = |name: &&DomainName| wildcard_of(name).is_none_or(|zone| !named.contains(&zone));
     named.iter().filter(is_alone).cloned().collect()

@@ -8,7 +8,7 @@ use super::pebble::Pebble;
 use super::support::client::handshake;
 use super::support::rota::said;
 use super::support::{Origin, Rota, eventually};
-use super::{HOURS, is_served, leaf};
+use super::{HOURS, is_served, leaf, orders};
 
 /// What a pod has around it.
 struct World {
@@ -180,4 +180,32 @@ fn a_restarted_load_balancer_finds_the_pods_back_off_and_asks_the_ca_no_sooner()
         shows_error(&other[0])
     });
     assert_eq!(asked(), before);
+}
+
+#[test]
+fn a_renewal_that_an_operator_asked_for_is_tried_again_by_whoever_is_left() {
+    let mut world = World::start(|port| Pebble::start(port, HOURS));
+    allow(&world.agent, "a.test");
+    let home = place();
+    let text = format!(
+        "[admin]\naddress = \"unix:{{dir}}/admin.sock\"\n{}",
+        world.file("asked")
+    );
+    let asked = home.spawn(&text);
+    eventually("it is ready", || asked.readiness() == Some(200));
+    world.front.send_to(&[&asked]);
+    let asked = [asked];
+    within_a_minute("a.test", || world.is_served_by(&asked, "a.test"));
+    let [asked] = asked;
+    let other = place().start(&world.file("other"));
+    world.pebble.kill();
+    let shown = said(&asked.command(&["certs", "renew", "a.test"]));
+    assert!(shown.contains("is being ordered"), "{shown}");
+    eventually("it has failed", || orders(&asked, "failed") >= 1.0);
+    drop(asked);
+    world.front.send_to(&[&other]);
+    // Its root is another one, and what it issued before is not known.
+    world.pebble.launch();
+    let other = [other];
+    within_a_minute("another one", || world.is_served_by(&other, "a.test"));
 }

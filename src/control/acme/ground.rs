@@ -128,6 +128,12 @@ impl Ground {
         vec![self.shard_change()]
     }
 
+    /// Another certificate is due, whatever the present one says; nothing, where there is none.
+    pub(super) fn with_question(&mut self) -> Option<Change> {
+        self.shard.value.get_mut(&self.name)?.is_asked = true;
+        Some(self.shard_change())
+    }
+
     /// The name has no certificate; what went wrong before is forgotten.
     pub(super) fn without_certificate(&mut self, version: u64) -> Vec<Change> {
         self.shard.value.remove(&self.name);

@@ -26,6 +26,9 @@ pub(super) struct Entry {
     pub(super) issuer: String,
     /// When it was written.
     pub(super) at: u64,
+    /// An operator asked for another one, and does not have it yet: it is due for all load balancers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_asked: bool,
 }
 
 /// A part of the index.
@@ -44,6 +47,7 @@ impl Entry {
             not_after: seconds(held.certificate.not_after()),
             issuer: held.certificate.issuer().to_owned(),
             at: seconds(SystemTime::now()),
+            is_asked: false,
         }
     }
 }
@@ -107,6 +111,7 @@ mod tests {
             not_after: 2,
             issuer: "CN=ca".into(),
             at: 3,
+            is_asked: false,
         }
     }
 

@@ -42,8 +42,10 @@ pub enum Event {
     Told(DomainName, Validity, Option<Window>),
     /// A client waits for it.
     Hurried(DomainName),
-    /// An operator has a certificate ordered, due or not.
+    /// An operator has a certificate ordered, due or not; from then on it is.
     Begun(DomainName),
+    /// An operator asked for another certificate than the present one, here or elsewhere, and nobody has it yet.
+    Asked(DomainName),
     /// What came of an order.
     Ended(DomainName, Ended),
     /// Time went by.
@@ -135,6 +137,8 @@ struct Name {
     is_ordered: bool,
     /// By an operator, due or not.
     is_asked_for: bool,
+    /// Asked for and failed, here or elsewhere: due, whatever the certificate says.
+    is_overdue: bool,
     /// A client waited for it since its last certificate.
     is_hurried: bool,
     /// False: its order is under way and nobody needs it any more.
@@ -185,6 +189,11 @@ impl Model {
                 if let Some(known) = self.names.get_mut(&name) {
                     known.is_ordered = true;
                     known.is_asked_for = true;
+                }
+            }
+            Event::Asked(name) => {
+                if let Some(known) = self.names.get_mut(&name) {
+                    known.is_overdue = true;
                 }
             }
             Event::Ended(name, ended) => self.end(&name, ended, now),
@@ -290,8 +299,13 @@ impl Model {
         known.is_ordered = false;
         let was_asked_for = std::mem::take(&mut known.is_asked_for);
         match ended {
-            Ended::Held(validity) => known.hold(Some(validity), now),
+            Ended::Held(validity) => {
+                known.is_overdue = false;
+                known.hold(Some(validity), now);
+            }
             Ended::Elsewhere => {
+                // Whoever is at it brings another one, or says again that it was asked for.
+                known.is_overdue = false;
                 let until = now + jittered(ELSEWHERE, node);
                 known.rest = Some(Rest { until, why: None });
             }
@@ -304,6 +318,7 @@ impl Model {
             Ended::Failed(until, why) | Ended::NoAccount(until, why) => {
                 // Perhaps it was the window or what the order was to replace that the CA did not take.
                 known.window = None;
+                known.is_overdue |= was_asked_for;
                 let why = Some(why);
                 known.rest = Some(Rest { until, why });
             }
@@ -430,6 +445,7 @@ impl Name {
         self.validity = validity;
         self.since = Some(now);
         self.window = None;
+        self.is_overdue = false;
         self.ask_at = Some(SystemTime::UNIX_EPOCH);
         self.rest = None;
         self.is_hurried = false;
@@ -451,6 +467,7 @@ impl Name {
     fn due(&self, (seed, own): (u64, u64)) -> SystemTime {
         let by_need = match (self.validity, self.window) {
             (None, _) => SystemTime::UNIX_EPOCH,
+            (Some(_), _) if self.is_overdue => SystemTime::UNIX_EPOCH,
             (Some(validity), Some(window)) => {
                 let since = self.since.unwrap_or(validity.not_before);
                 within(window, validity, since, seed) + spread(validity, own)

@@ -105,6 +105,10 @@ pub(super) async fn run(tools: &Tools, mut job: Job) -> Outcome {
     };
     let mut work = Work {
         tools,
+        urgency: match job.asker.is_there() {
+            true => Urgency::Asked,
+            false => Urgency::Due,
+        },
         job,
         lease: &lease,
     };
@@ -131,8 +135,16 @@ pub(super) fn directory_at(settings: &Acme, turn: Turn) -> &Directory {
     }
 }
 
+/// Whether an operator wants it, so that it stays due until it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    Asked,
+    Due,
+}
+
 struct Work<'a> {
     tools: &'a Tools,
+    urgency: Urgency,
     job: Job,
     lease: &'a Lease,
 }
@@ -475,6 +487,7 @@ impl Work<'_> {
     async fn record(&self, failure: &Failure) -> Outcome {
         let seed = seed_of(&[self.job.name.as_str()]);
         let recorded = async {
+            self.keep_asking().await?;
             let ground = self.look().await?;
             let before = ground.attempts.as_ref();
             let mark = records::mark_of(&self.tools.settings);
@@ -493,6 +506,26 @@ impl Work<'_> {
             }
             (Err(Halt::Taken(_) | Halt::Failed(_)), _) => Outcome::Stopped(failure.text().into()),
         }
+    }
+
+    /// Other names of the same shard are written meanwhile.
+    async fn keep_asking(&self) -> Result<(), Halt> {
+        if self.urgency == Urgency::Due {
+            return Ok(());
+        }
+        for _ in 0..TRIES {
+            let Some(change) = self.look().await?.with_question() else {
+                return Ok(());
+            };
+            match self.tools.store.transact(self.lease, vec![change]).await? {
+                Written::Done => return Ok(()),
+                Written::Conflict if self.lease.is_held() => {
+                    sleep(REST.mul_f64(fastrand::f64())).await;
+                }
+                Written::Conflict => break,
+            }
+        }
+        Err(Halt::Stopped("somebody else has the lock".into()))
     }
 
     fn tell_end(&mut self, outcome: &Outcome) {

@@ -49,6 +49,8 @@ pub(super) struct Found {
     pub(super) came: Vec<(DomainName, Held)>,
     pub(super) refused: Vec<(DomainName, String)>,
     pub(super) gone: Vec<DomainName>,
+    /// Of these certificates an operator asked for others; of the whole index, once that has been told.
+    pub(super) asked: Vec<(DomainName, Hash)>,
     pub(super) extent: Extent,
 }
 
@@ -160,9 +162,13 @@ impl Following {
         if let Err(away) = self.fetch(news.fetch).await? {
             return Ok(Err(away));
         }
-        let extent = Extent::Whole;
+        let entries = self.shards.values().flatten();
+        let asked = entries.filter(|(_, entry)| entry.is_asked);
         self.tell(Found {
-            extent,
+            asked: asked
+                .map(|(name, entry)| (name.clone(), entry.hash.clone()))
+                .collect(),
+            extent: Extent::Whole,
             ..Found::default()
         })
         .await?;

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::begun::Ended;
 use self::link::Link;
+use super::index::Hash;
 use super::model::{Event, Model, Standing, Validity};
 use super::proofs;
 use super::records::{self, NodeRecord};
@@ -115,6 +116,8 @@ pub struct Task {
     is_stale: bool,
     pace: Pace,
     model: Model,
+    /// Of these certificates an operator asked for others.
+    asked: Vec<(DomainName, Hash)>,
     /// Failures of the account in a row that were the CAs' own.
     of_authorities: u32,
     thumbprint: Told<Option<String>>,
@@ -146,6 +149,7 @@ impl Task {
             wanted: BTreeSet::new(),
             shelf: Shelf::default(),
             is_stale: true,
+            asked: Vec::new(),
             pace: Pace::default(),
             of_authorities: 0,
             thumbprint: Told::default(),
@@ -254,7 +258,19 @@ impl Task {
             Loaded::Done => self.wanted.iter().map(held).collect(),
         };
         self.apply(Event::Wanted(wanted));
+        self.ask_again();
         self.restock();
+    }
+
+    /// What was asked of the certificate that is held, and of no other.
+    fn ask_again(&mut self) {
+        let held = |name: &DomainName| self.shelf.held.get(name).map(|held| &held.hash);
+        let asked = self.asked.iter();
+        let asked = asked.filter(|(name, hash)| held(name) == Some(hash));
+        let names: Vec<DomainName> = asked.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.apply(Event::Asked(name));
+        }
     }
 
     /// The shelf is another: so will be the store.
@@ -281,6 +297,10 @@ impl Task {
         }
         self.shelf.refused.extend(found.refused);
         self.pace.need();
+        if found.extent == Extent::Whole {
+            self.asked = found.asked;
+            self.ask_again();
+        }
         if found.extent == Extent::Whole && *self.loaded.borrow() == Loaded::NotYet {
             let certificates = self.shelf.held.len();
             tracing::info!(certificates, "acme: what the store has is served");

@@ -330,6 +330,36 @@ fn what_an_operator_began_is_not_begun_again() {
 }
 
 #[test]
+fn what_an_operator_asked_for_stays_due_until_it_is_there() {
+    let held = Some(ninety_days(start()));
+    let wanted = BTreeMap::from([(name("n0.test"), held), (name("n1.test"), held)]);
+    let mut world = World::of(wanted);
+    world.say(Event::Begun(name("n0.test")));
+    // Asked elsewhere, and told by the index.
+    world.say(Event::Asked(name("n1.test")));
+    world.say(Event::Opened(Ok(())));
+    let until = world.now + Duration::from_secs(60);
+    world.end("n0.test", failed(until));
+    let order = |text: &str| Effect::Order(name(text), Replaces::Nothing);
+    let effects = world.effects();
+    assert!(effects.contains(&order("n1.test")), "{effects:?}");
+    assert!(
+        !effects.contains(&order("n0.test")),
+        "it rests first: {effects:?}"
+    );
+    world.now = until;
+    world.say(Event::Tick);
+    assert!(world.effects().contains(&order("n0.test")));
+    for known in ["n0.test", "n1.test"] {
+        world.end(known, Ended::Held(ninety_days(world.now)));
+    }
+    world.now += DAY;
+    world.say(Event::Tick);
+    let is_order = |one: &Effect| matches!(one, Effect::Order(..));
+    assert!(!world.effects().iter().any(is_order), "it is there");
+}
+
+#[test]
 fn an_account_that_the_ca_forgot_is_opened_again_before_the_next_order() {
     let mut world = World::open(names(1));
     world.effects();

@@ -3,6 +3,8 @@
 //! Everything that is written is written under the name's lock, by transactions that the store refuses once the lock has passed on,
 //! and only over what was read. The order's URL and key are in the store as soon as the CA knows of the order, so that whoever has
 //! the lock next finishes it rather than begins another.
+//!
+//! Long because the steps of an order and what each of them leaves in the store are read together.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,7 +22,7 @@ use super::halt::Halt;
 use super::index::Entry;
 use super::keys;
 use super::live::Live;
-use super::model::seed_of;
+use super::model::{Replaces, seed_of};
 use super::pending::{Pending, Proof};
 use super::preflight;
 use super::records::{self, Attempts, CertificateRecord, OrderRecord, ProofRecord, seconds};
@@ -52,8 +54,8 @@ pub(super) struct Job {
     pub(super) name: DomainName,
     /// What this load balancer serves now.
     pub(super) held: Option<Held>,
-    /// It is to take the place of the held one, as its CA wants it.
-    pub(super) is_replacing: bool,
+    /// Whether it takes the place of the held one, as its CA wants it.
+    pub(super) replaces: Replaces,
     pub(super) asker: Asker,
 }
 
@@ -292,7 +294,11 @@ impl Work<'_> {
         let (name, settings) = (&self.job.name, &self.tools.settings);
         self.preflight(authority).await?;
         let request = CertificateRequest::generate(name, settings.key_type).await?;
-        let held = self.job.held.as_ref().filter(|_| self.job.is_replacing);
+        let held = self
+            .job
+            .held
+            .as_ref()
+            .filter(|_| self.job.replaces == Replaces::Present);
         let replaced = held.filter(|held| &*held.directory == authority.directory());
         let counts = match replaced {
             Some(_) => Counts::ForTheAccount,

@@ -6,17 +6,17 @@
 mod begun;
 mod link;
 mod requests;
+mod undertakings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use self::begun::Ended;
 use self::link::Link;
+use self::undertakings::Undertakings;
 use super::index::Hash;
 use super::model::{Event, Model, Standing, Validity};
 use super::proofs;
@@ -128,8 +128,8 @@ pub struct Task {
     loaded: watch::Sender<Loaded>,
     loading: watch::Receiver<Loaded>,
     vitals: Arc<Vitals>,
-    /// What was begun at the present CA: the account, questions and orders, as few as the model begins at once.
-    begun: JoinSet<Ended>,
+    /// What was begun at the present CA: the account, questions and orders.
+    begun: Undertakings,
 }
 
 impl Task {
@@ -160,7 +160,7 @@ impl Task {
             loading: inputs.loaded.subscribe(),
             loaded: inputs.loaded,
             vitals: inputs.vitals,
-            begun: JoinSet::new(),
+            begun: Undertakings::default(),
         };
         task.shelf.own = inputs.own;
         task.link()?;
@@ -181,7 +181,7 @@ impl Task {
                     Some(Request::Operator(order, answer)) => self.serve(order, answer),
                     None => return,
                 },
-                Some(Ok(ended)) = self.begun.join_next() => self.end(ended),
+                Some(ended) = self.begun.ended() => self.end(ended),
                 found = found(&mut self.link) => self.take(found),
                 Ok(()) = self.kv_names.changed() => self.want(),
                 Ok(()) = self.loading.changed() => self.want(),
@@ -218,7 +218,7 @@ impl Task {
         if before.as_ref() != in_use(&self.config) {
             // Another CA knows another account, and the old one's late word is not heard.
             self.model = model_of(&self.config);
-            self.begun = JoinSet::new();
+            self.begun = Undertakings::default();
             // The state directory is settled at the start; what else can fail was found when the file was checked.
             if let Err(error) = self.link() {
                 tracing::error!("acme: {error}");

@@ -9,6 +9,7 @@ use super::super::model::{self, Effect, Event, Replaces, Validity, Window};
 use super::super::order::{self, Asker, Job, Outcome, Tools};
 use super::super::records::{self, Attempts};
 use super::super::sync::Held;
+use super::undertakings::Purpose;
 use super::{Task, validity_of};
 use crate::config::DomainName;
 
@@ -31,7 +32,7 @@ impl Task {
                 Effect::Open => self.open(),
                 Effect::Ask(name, validity) => self.ask(name, validity),
                 Effect::Order(name, replaces) => {
-                    self.order(name, replaces == Replaces::Present, Asker(None));
+                    self.order(name, replaces, Asker(None));
                 }
             }
         }
@@ -43,7 +44,7 @@ impl Task {
             return;
         };
         let turn = Turn::after(self.of_authorities);
-        self.begun.spawn(async move {
+        self.begun.begin(Purpose::Open, async move {
             let directory = order::directory_at(&tools.settings, turn);
             let opened = match tools.accounts.at(directory).await {
                 Ok(_) => Ok(()),
@@ -59,7 +60,8 @@ impl Task {
     fn ask(&mut self, name: DomainName, validity: Validity) {
         let tools = self.link.as_ref().map(|link| link.tools.clone());
         let present = self.shelf.held.get(&name).cloned();
-        self.begun.spawn(async move {
+        let purpose = Purpose::Ask(name.clone(), validity);
+        self.begun.begin(purpose, async move {
             let window = match (tools, present) {
                 (Some(tools), Some(present)) => window(&tools, &present).await,
                 (None, _) | (_, None) => None,
@@ -68,17 +70,18 @@ impl Task {
         });
     }
 
-    pub(super) fn order(&mut self, name: DomainName, is_replacing: bool, asker: Asker) {
+    pub(super) fn order(&mut self, name: DomainName, replaces: Replaces, asker: Asker) {
         let Some(tools) = self.link.as_ref().map(|link| link.tools.clone()) else {
             return;
         };
         let job = Job {
             held: self.shelf.held.get(&name).cloned(),
             name,
-            is_replacing,
+            replaces,
             asker,
         };
-        self.begun.spawn(async move {
+        let purpose = Purpose::Order(job.name.clone());
+        self.begun.begin(purpose, async move {
             let name = job.name.clone();
             Ended::Ordered(name, order::run(&tools, job).await)
         });

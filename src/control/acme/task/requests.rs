@@ -2,11 +2,12 @@
 
 use tokio::sync::oneshot;
 
-use super::super::model::Event;
+use super::super::model::{Event, Replaces};
 use super::super::operator;
 use super::super::order::Asker;
 use super::Task;
 use super::begun::Ended;
+use super::undertakings::Purpose;
 use crate::config::DomainName;
 use crate::routing::operator::{CertificateOrder, OrderError};
 
@@ -61,7 +62,7 @@ impl Task {
             true => drop(sender.send(Ok(format!("{name} is being ordered already")))),
             false => {
                 self.apply(Event::Begun(name.clone()));
-                self.order(name, false, Asker(Some(sender)));
+                self.order(name, Replaces::Nothing, Asker(Some(sender)));
             }
         }
         said
@@ -74,7 +75,7 @@ impl Task {
             false => "",
         };
         if let Some(tools) = self.link.as_ref().map(|link| link.tools.clone()) {
-            self.begun.spawn(async move {
+            self.begun.begin(Purpose::Answer, async move {
                 let said = operator::revoke(&tools, &name).await;
                 let _ = sender.send(said.map(|said| format!("{said}{what_follows}")));
                 Ended::Answered
@@ -86,10 +87,10 @@ impl Task {
     fn rekey(&mut self) -> oneshot::Receiver<Said> {
         let (sender, said) = oneshot::channel();
         match (self.store.clone(), self.keyring.clone()) {
-            (Some(store), Some(keyring)) => drop(self.begun.spawn(async move {
+            (Some(store), Some(keyring)) => self.begun.begin(Purpose::Answer, async move {
                 let _ = sender.send(operator::rekey(&store, keyring).await);
                 Ended::Answered
-            })),
+            }),
             (None, _) | (_, None) => {
                 drop(sender.send(Err("there is no key file: nothing is sealed".into())));
             }

@@ -1,21 +1,15 @@
 //! The orders that a pod has begun, counted in the store for all of its load balancers before a CA is asked.
 
-use std::time::{Duration, SystemTime};
-
-use tokio::time::sleep;
+use std::time::SystemTime;
 
 use super::allowance::{Allowance, Begun};
 use super::budget::{ACCOUNT_SPAN, DOMAIN_SPAN, registered_domain};
+use super::contention::Tries;
 use super::halt::Halt;
 use super::keys;
 use super::records::moment;
 use crate::config::{Acme, DomainName};
 use crate::control::store::{Change, Lease, Store, Written};
-
-/// All names of a pod share these keys; each that is in the way has made progress itself.
-const TRIES: u32 = 60;
-/// Between two tries, each load balancer at a moment of its own.
-const REST: Duration = Duration::from_millis(40);
 
 /// Whether an order counts against its registered domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +126,8 @@ async fn change(
     if charged.keys.is_empty() {
         return Ok(());
     }
-    for _ in 0..TRIES {
+    let mut tries = Tries::default();
+    loop {
         let mut changes = Vec::new();
         for (key, allowance) in &charged.keys {
             let (mut begun, version) = read(store, key).await?;
@@ -145,13 +140,12 @@ async fn change(
         }
         match store.transact(lease, changes).await? {
             Written::Done => return Ok(()),
-            Written::Conflict if lease.is_held() => {
-                sleep(REST.mul_f64(fastrand::f64())).await;
+            Written::Conflict => {
+                let again = tries.again(lease, "the budget could not be charged");
+                again.await.map_err(Halt::Stopped)?;
             }
-            Written::Conflict => break,
         }
     }
-    Err(Halt::Stopped("the budget could not be charged".into()))
 }
 
 #[cfg(test)]

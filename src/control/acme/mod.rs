@@ -9,6 +9,7 @@ mod allowance;
 pub mod authority;
 pub mod budget;
 mod budgets;
+mod contention;
 pub mod dns_hook;
 pub mod failure;
 mod ground;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::authority::Reason;
+use super::contention::Tries;
 use super::ground::Ground;
 use super::halt::Halt;
 use super::keys;
@@ -43,7 +44,8 @@ async fn revoke_under(tools: &Tools, name: &DomainName, lease: &Lease) -> Result
 
 /// Somebody may write to the same shard of the index meanwhile.
 async fn take_out(tools: &Tools, name: &DomainName, lease: &Lease) -> Result<(), String> {
-    while lease.is_held() {
+    let mut tries = Tries::default();
+    loop {
         let ground = Ground::read(&tools.store, name).await;
         let mut ground = ground.map_err(|error| error.to_string())??;
         let version = ground.certificate_version(&tools.store).await;
@@ -53,10 +55,9 @@ async fn take_out(tools: &Tools, name: &DomainName, lease: &Lease) -> Result<(),
         if written.map_err(|error| error.to_string())? == Written::Done {
             return Ok(());
         }
+        let still = format!("{name}: revoked, but it is still in the store");
+        tries.again(lease, &still).await?;
     }
-    Err(format!(
-        "{name}: revoked, but it is still in the store: the lock was lost"
-    ))
 }
 
 /// The first one where nobody said who issued it, or where the file names that one no more.

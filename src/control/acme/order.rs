@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
-use tokio::time::sleep;
 
 use super::account::Accounts;
 use super::authority::Authority;
 use super::budgets::{self, Charged, Counts};
+use super::contention::Tries;
 use super::dns_hook;
 use super::failure::{Failure, Fault, Turn};
 use super::ground::{Ground, Present};
@@ -37,9 +37,6 @@ use crate::seal::Plain;
 const RECONSIDER: Duration = Duration::from_secs(60);
 /// A CA that takes longer to look at a proof by tls-alpn-01 finds none.
 const PROOF_SPAN: Duration = Duration::from_secs(600);
-/// Who else writes the same shard of the index is out of the way after a few tries.
-const TRIES: u32 = 60;
-const REST: Duration = Duration::from_millis(40);
 
 /// What all orders share.
 pub(super) struct Tools {
@@ -460,7 +457,8 @@ impl Work<'_> {
         let held = read
             .map_err(|panicked| Failure::Local(panicked.to_string()))?
             .map_err(|why| Failure::Local(format!("what the ca issued cannot be served: {why}")))?;
-        for _ in 0..TRIES {
+        let mut tries = Tries::default();
+        loop {
             let mut ground = self.look().await?;
             if ground.order.value.as_ref().map(|order| order.url.as_str()) != Some(url) {
                 return Err(Halt::Stopped("somebody else wrote to the order".into()));
@@ -473,13 +471,12 @@ impl Work<'_> {
             match self.tools.store.transact(self.lease, changes).await? {
                 Written::Done => return Ok(held),
                 // Another name of the same shard was written.
-                Written::Conflict if self.lease.is_held() => {
-                    sleep(REST.mul_f64(fastrand::f64())).await;
+                Written::Conflict => {
+                    let again = tries.again(self.lease, "the certificate could not be written");
+                    again.await.map_err(Halt::Stopped)?;
                 }
-                Written::Conflict => break,
             }
         }
-        Err(Halt::Stopped("the certificate could not be written".into()))
     }
 
     async fn transact(&self, changes: Vec<Change>) -> Result<(), Halt> {
@@ -519,19 +516,19 @@ impl Work<'_> {
         if self.urgency == Urgency::Due {
             return Ok(());
         }
-        for _ in 0..TRIES {
+        let mut tries = Tries::default();
+        loop {
             let Some(change) = self.look().await?.with_question() else {
                 return Ok(());
             };
             match self.tools.store.transact(self.lease, vec![change]).await? {
                 Written::Done => return Ok(()),
-                Written::Conflict if self.lease.is_held() => {
-                    sleep(REST.mul_f64(fastrand::f64())).await;
+                Written::Conflict => {
+                    let again = tries.again(self.lease, "what was asked could not be kept");
+                    again.await.map_err(Halt::Stopped)?;
                 }
-                Written::Conflict => break,
             }
         }
-        Err(Halt::Stopped("somebody else has the lock".into()))
     }
 
     fn tell_end(&mut self, outcome: &Outcome) {

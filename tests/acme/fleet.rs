@@ -420,3 +420,34 @@ fn an_index_that_somebody_emptied_takes_no_certificate_out_of_service_and_orders
     });
     assert_eq!(at_the_ca(&pebble), (names.len() + 1, names.len() + 1));
 }
+
+#[test]
+fn a_pod_whose_account_was_taken_away_goes_on_with_the_one_that_a_newcomer_makes() {
+    let (agent, origin, front) = (Agent::start(), Origin::fixed("ok"), Front::new());
+    let pebble = Pebble::start(front.port, HOURS);
+    let start = |node: &str| place().start_unready(&file(node, &agent, &pebble, &origin));
+    let one = start("lb-1");
+    front.send_to(&[&one]);
+    allow(&agent, "a.test");
+    within_a_minute("a.test", || is_served(&one, &pebble.client("a.test")));
+    let account = format!("/v1/kv/{PREFIX}/acme/account/?recurse");
+    agent.must("DELETE", &account, b"");
+    let other = start("lb-2");
+    front.send_to(&[&other]);
+    allow(&agent, "b.test");
+    within_a_minute("b.test", || is_served(&other, &pebble.client("b.test")));
+    // The first one is asked now, and has its orders answered by the second.
+    front.send_to(&[&one, &other]);
+    for name in ["c.test", "d.test", "e.test", "f.test"] {
+        allow(&agent, name);
+    }
+    for name in ["c.test", "d.test", "e.test", "f.test"] {
+        within_a_minute(name, || {
+            [&one, &other]
+                .iter()
+                .all(|rota| is_served(rota, &pebble.client(name)))
+        });
+    }
+    assert_eq!(orders(&one, "failed"), 0.0, "{}", one.log());
+    assert_eq!(orders(&other, "failed"), 0.0, "{}", other.log());
+}

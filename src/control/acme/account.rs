@@ -54,7 +54,16 @@ impl Accounts {
     pub(super) async fn at(&self, directory: &Directory) -> Result<Arc<Authority>, Halt> {
         let mut open = self.open.lock().await;
         if let Some(authority) = open.get(&directory.url) {
-            return Ok(authority.clone());
+            // Somebody took the pod's key away, and it has another one: with this one no proof would be answered by the others.
+            let known = self.thumbprint.borrow().clone();
+            if known.is_none_or(|known| known == authority.thumbprint()) {
+                return Ok(authority.clone());
+            }
+            tracing::warn!(
+                directory = directory.url,
+                "acme: the pod's account is another one now: it is opened"
+            );
+            open.remove(&directory.url);
         }
         let authority = Arc::new(self.open(directory).await?);
         tracing::info!(directory = directory.url, "acme: the account is open");

@@ -1,5 +1,6 @@
 //! What the control plane's decisions are made from, and what they ask the outside to do: plain data, so that a history can be replayed.
 
+use super::acme::Loaded;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -38,8 +39,8 @@ pub enum Event {
     },
     /// An order for this LB alone.
     Ordered(Order),
-    /// The certificates that were ordered before are served.
-    CertificatesLoaded,
+    /// How it stands with the certificates that were ordered before.
+    Certificates(Loaded),
     /// Time has passed.
     Tick,
 }

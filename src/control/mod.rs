@@ -138,7 +138,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         table: inputs.publisher,
         kv_names,
     };
-    terms.certificates = *loaded.borrow();
+    terms.certificates = loaded.borrow().clone();
     let task = Task::new(terms, inputs.config, outlets, workers, link);
     tokio::spawn(task.run(requests, inputs.passive, loaded));
     let (of_certificates, asked) = mpsc::channel(REQUESTS);

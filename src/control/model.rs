@@ -105,8 +105,8 @@ impl Model {
                 })
             }
             Event::Ordered(order) => self.ordered(order, now),
-            Event::CertificatesLoaded => {
-                self.terms.certificates = Loaded::Done;
+            Event::Certificates(loaded) => {
+                self.terms.certificates = loaded;
                 self.revision += u64::from(!self.was_ready);
             }
             Event::Tick => {}

@@ -148,7 +148,10 @@ impl Task {
                 Some(report) = passive.recv() => self.report(report),
                 Some(observation) = heard(&mut self.link) => self.hear(observation),
                 Some(event) = self.events.recv() => self.apply(event),
-                Ok(()) = certificates.changed() => self.apply(Event::CertificatesLoaded),
+                Ok(()) = certificates.changed() => {
+                    let loaded = certificates.borrow_and_update().clone();
+                    self.apply(Event::Certificates(loaded));
+                }
                 () = until(next) => self.apply(Event::Tick),
                 _ = look.tick() => {
                     self.look_for_lost_reports();

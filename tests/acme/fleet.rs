@@ -290,6 +290,43 @@ fn a_certificate_of_the_store_that_cannot_be_opened_is_named_and_the_last_good_o
 }
 
 #[test]
+fn who_joins_with_another_key_is_not_ready_says_why_and_holds_up_nobodys_order() {
+    let (agent, origin, front) = (Agent::start(), Origin::fixed("ok"), Front::new());
+    let pebble = Pebble::start(front.port, HOURS);
+    let first = place().start_unready(&file("lb-1", &agent, &pebble, &origin));
+    front.send_to(&[&first]);
+    allow(&agent, "a.test");
+    within_a_minute("a.test", || is_served(&first, &pebble.client("a.test")));
+    let stranger = Place::new();
+    write_key_file(&stranger.path().join("fleet.key"), &[super::SECOND_KEY]);
+    let text = file("lb-2", &agent, &pebble, &origin);
+    let second = stranger.start_unready(&text);
+    let why = "certificates: kv:rota/acme/acme/account/key: sealed with the key";
+    eventually("it says why", || {
+        let answer = second.admin_get("/readyz");
+        answer.status == 503 && answer.text().contains(why)
+    });
+    let shown = said(&second.command(&["status"]));
+    assert!(shown.contains(why), "{shown}");
+    let start = Instant::now();
+    allow(&agent, "b.test");
+    within_a_minute("b.test", || is_served(&first, &pebble.client("b.test")));
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    // A key that is appended mends it without a restart.
+    write_key_file(
+        &second.directory().join("fleet.key"),
+        &[super::SECOND_KEY, KEY],
+    );
+    second.reload(&text);
+    within_a_minute("it is ready", || second.readiness() == Some(200));
+    for name in ["a.test", "b.test"] {
+        let client = pebble.client(name);
+        assert_eq!(leaf(&second, &client), leaf(&first, &client));
+    }
+}
+
+#[test]
 fn what_is_sealed_is_sealed_anew_for_the_pod_when_an_operator_says_so() {
     let (agent, origin, front) = (Agent::start(), Origin::fixed("ok"), Front::new());
     let pebble = Pebble::start(front.port, HOURS);

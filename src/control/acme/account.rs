@@ -17,7 +17,7 @@ use super::halt::Halt;
 use super::jose::AccountKey;
 use super::keys;
 use crate::config::{Acme, Directory};
-use crate::control::store::{Change, Entry, Lease, Seen, Store, Written};
+use crate::control::store::{Change, Entry, Lease, Raw, Seen, Store, Written};
 use crate::dial::tls;
 use crate::seal::Plain;
 
@@ -25,6 +25,8 @@ use crate::seal::Plain;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at what it does.
 const LOOK_EACH: Duration = Duration::from_millis(700);
+/// A key that cannot be opened is tried again after so long: perhaps the key file was mended.
+const RECONSIDER: Duration = Duration::from_secs(5);
 
 /// All accounts of a pod, by directory.
 pub(super) struct Accounts {
@@ -199,34 +201,63 @@ async fn client_config(ca_file: Option<PathBuf>) -> Result<Arc<rustls::ClientCon
         .map_err(|error| Failure::Local(format!("acme.ca_file: {error}")))
 }
 
+/// Whether the pod's account key can be used here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum KeyStanding {
+    #[default]
+    Unknown,
+    /// Open, or there is none yet.
+    Fine,
+    /// Why it cannot be opened, with its place.
+    Unusable(String),
+}
+
 /// Follows the key in the store, so that its thumbprint is known here whoever made it.
-pub(super) async fn follow_thumbprint(store: Store, thumbprint: watch::Sender<Option<String>>) {
+pub(super) async fn follow_thumbprint(
+    store: Store,
+    thumbprint: watch::Sender<Option<String>>,
+    standing: watch::Sender<KeyStanding>,
+) {
     let mut watch = store.watch(keys::ACCOUNT_KEY);
-    let mut told = None;
     loop {
-        if let Seen::Is(found) = watch.state()
-            && let Some(raw) = found.get("")
-        {
-            let opened = store.open(keys::ACCOUNT_KEY, raw);
-            let opened = opened.map_err(|error| error.to_string());
-            let wrong = || format!("{}: not what rota writes", keys::ACCOUNT_KEY);
-            let key = opened.and_then(|value| key_of(&value).ok_or_else(wrong));
-            match key {
-                Ok(key) => {
-                    let known = Some(key.thumbprint());
-                    thumbprint.send_if_modified(|before| {
-                        let is_news = *before != known;
-                        *before = known;
-                        is_news
-                    });
+        let now = match watch.state() {
+            Seen::Unknown => KeyStanding::Unknown,
+            Seen::Is(found) => match found.get("").map(|raw| opened(&store, raw)) {
+                None => KeyStanding::Fine,
+                Some(Ok(key)) => {
+                    replace(&thumbprint, Some(key.thumbprint()));
+                    KeyStanding::Fine
                 }
-                Err(why) if told.as_ref() != Some(&why) => {
+                Some(Err(why)) => KeyStanding::Unusable(why),
+            },
+        };
+        let is_news = replace(&standing, now.clone());
+        match now {
+            KeyStanding::Unusable(why) => {
+                if is_news {
                     tracing::warn!("acme: the account's key cannot be used: {why}");
-                    told = Some(why);
                 }
-                Err(_) => {}
+                tokio::select! {
+                    () = watch.changed() => {}
+                    () = sleep(RECONSIDER) => {}
+                }
             }
+            KeyStanding::Unknown | KeyStanding::Fine => watch.changed().await,
         }
-        watch.changed().await;
     }
+}
+
+fn opened(store: &Store, raw: &Raw) -> Result<AccountKey, String> {
+    let opened = store.open(keys::ACCOUNT_KEY, raw);
+    let value = opened.map_err(|error| error.to_string())?;
+    key_of(&value).ok_or_else(|| format!("{}: not what rota writes", keys::ACCOUNT_KEY))
+}
+
+/// Says whether it was another one before.
+fn replace<T: PartialEq>(told: &watch::Sender<T>, now: T) -> bool {
+    told.send_if_modified(|before| {
+        let is_news = *before != now;
+        *before = now;
+        is_news
+    })
 }

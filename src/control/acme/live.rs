@@ -103,7 +103,7 @@ impl Drop for Live {
     }
 }
 
-/// What no session goes with was written by hand, or is left over.
+/// What no session goes with was written by hand, or is left over; who has not the pod's keys will never have what is waited for.
 fn living(raw: &BTreeMap<String, Raw>) -> BTreeMap<String, NodeRecord> {
     // What cannot be read is somebody who does not say what he has.
     let one = |(node, raw): (&String, &Raw)| {
@@ -113,6 +113,7 @@ fn living(raw: &BTreeMap<String, Raw>) -> BTreeMap<String, NodeRecord> {
     raw.iter()
         .filter(|(_, raw)| raw.is_locked)
         .map(one)
+        .filter(|(_, record)| !record.is_locked_out)
         .collect()
 }
 

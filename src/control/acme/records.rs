@@ -116,6 +116,9 @@ pub(super) struct NodeRecord {
     /// Of pending proofs by tls-alpn-01, in hex.
     #[serde(default)]
     pub(super) proofs: Vec<String>,
+    /// It cannot open what the pod has sealed, so that it can answer no CA: nobody waits for it.
+    #[serde(default)]
+    pub(super) is_locked_out: bool,
 }
 
 /// The text of a record.

@@ -26,6 +26,8 @@ pub(super) struct Shelf {
     /// Why the store's certificate of a name is not the one that is held.
     pub(super) refused: BTreeMap<DomainName, String>,
     pub(super) thumbprint: Option<String>,
+    /// What the pod has sealed cannot be opened here.
+    pub(super) is_locked_out: bool,
     /// By tls-alpn-01.
     pub(super) proofs: Pending,
     /// A client's handshake waits so long for a certificate that is not there yet.
@@ -69,6 +71,7 @@ impl Shelf {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             thumbprint: self.thumbprint.clone(),
             proofs: self.proofs.values().map(|one| hex(one.digest())).collect(),
+            is_locked_out: self.is_locked_out,
         }
     }
 }

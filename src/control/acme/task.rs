@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::link::Link;
 use self::undertakings::Undertakings;
+use super::account::KeyStanding;
 use super::index::Hash;
 use super::model::{Event, Model, Standing, Validity};
 use super::proofs;
@@ -59,10 +60,12 @@ pub struct Inputs {
 }
 
 /// Whether the certificates that were there at the start are served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Loaded {
     #[default]
     NotYet,
+    /// The account's key cannot be opened, for this reason, nor most of the certificates: it is the key file that is wrong here.
+    Unusable(Arc<str>),
     Done,
 }
 
@@ -121,12 +124,15 @@ pub struct Task {
     /// Failures of the account in a row that were the CAs' own.
     of_authorities: u32,
     thumbprint: Told<Option<String>>,
+    account_key: Told<KeyStanding>,
     proofs: Told<proofs::Pending>,
     in_force: watch::Sender<NodeRecord>,
     publisher: Publisher<CertStore>,
     overview: Publisher<Overview>,
     loaded: watch::Sender<Loaded>,
     loading: watch::Receiver<Loaded>,
+    /// Of what the store has.
+    told: Extent,
     vitals: Arc<Vitals>,
     /// What was begun at the present CA: the account, questions and orders.
     begun: Undertakings,
@@ -153,12 +159,14 @@ impl Task {
             pace: Pace::default(),
             of_authorities: 0,
             thumbprint: Told::default(),
+            account_key: Told::default(),
             proofs: Told::default(),
             in_force: watch::Sender::default(),
             publisher: inputs.publisher,
             overview: inputs.overview,
             loading: inputs.loaded.subscribe(),
             loaded: inputs.loaded,
+            told: Extent::Part,
             vitals: inputs.vitals,
             begun: Undertakings::default(),
         };
@@ -188,6 +196,12 @@ impl Task {
                 Ok(()) = self.thumbprint.heard.changed() => {
                     self.shelf.thumbprint = self.thumbprint.heard.borrow_and_update().clone();
                     self.restock();
+                }
+                Ok(()) = self.account_key.heard.changed() => {
+                    let standing = self.account_key.heard.borrow_and_update().clone();
+                    self.shelf.is_locked_out = matches!(standing, KeyStanding::Unusable(_));
+                    self.restock();
+                    self.weigh();
                 }
                 Ok(()) = self.proofs.heard.changed() => {
                     self.shelf.proofs = self.proofs.heard.borrow_and_update().clone();
@@ -254,7 +268,7 @@ impl Task {
         };
         // Nothing is missing before it is known what there is.
         let wanted = match *self.loading.borrow_and_update() {
-            Loaded::NotYet => BTreeMap::new(),
+            Loaded::NotYet | Loaded::Unusable(_) => BTreeMap::new(),
             Loaded::Done => self.wanted.iter().map(held).collect(),
         };
         self.apply(Event::Wanted(wanted));
@@ -300,12 +314,35 @@ impl Task {
         if found.extent == Extent::Whole {
             self.asked = found.asked;
             self.ask_again();
+            self.told = Extent::Whole;
+            self.weigh();
         }
-        if found.extent == Extent::Whole && *self.loaded.borrow() == Loaded::NotYet {
-            let certificates = self.shelf.held.len();
-            tracing::info!(certificates, "acme: what the store has is served");
-            self.publish();
-            self.loaded.send_replace(Loaded::Done);
+    }
+
+    /// Whether this load balancer has what there was at the start: one certificate that is broken keeps it from nothing, a key file
+    /// that opens neither the account's key nor most certificates does until it is mended.
+    fn weigh(&mut self) {
+        let before = self.loaded.borrow().clone();
+        if self.told == Extent::Part || before == Loaded::Done {
+            return;
+        }
+        let (held, refused) = (self.shelf.held.len(), self.shelf.refused.len());
+        let standing = self.account_key.heard.borrow().clone();
+        match (standing, before) {
+            (KeyStanding::Unusable(why), before) if held <= refused => {
+                let now = Loaded::Unusable(why.into());
+                if before != now {
+                    self.loaded.send_replace(now);
+                }
+            }
+            // The key file was mended; what was refused is looked at again soon.
+            (KeyStanding::Fine, Loaded::Unusable(_)) if held < refused => {}
+            (KeyStanding::Unknown, _) => {}
+            (KeyStanding::Fine | KeyStanding::Unusable(_), _) => {
+                tracing::info!(certificates = held, "acme: what the store has is served");
+                self.publish();
+                self.loaded.send_replace(Loaded::Done);
+            }
         }
     }
 

@@ -15,8 +15,10 @@ impl Model {
             missing.extend(self.documents.missing());
         }
         let is_consul_there = missing.is_empty();
-        if self.terms.certificates == Loaded::NotYet {
-            missing.push("certificates: not read yet".to_owned());
+        match &self.terms.certificates {
+            Loaded::NotYet => missing.push("certificates: not read yet".to_owned()),
+            Loaded::Unusable(why) => missing.push(format!("certificates: {why}")),
+            Loaded::Done => {}
         }
         for service in self.services.values() {
             if let Some(watch) = service.watch()

@@ -58,7 +58,8 @@ impl Task {
             None => {
                 let (thumbprint, proofs) = (self.thumbprint.tell.clone(), self.proofs.tell.clone());
                 let mut followers = JoinSet::new();
-                followers.spawn(follow_thumbprint(store.clone(), thumbprint));
+                let standing = self.account_key.tell.clone();
+                followers.spawn(follow_thumbprint(store.clone(), thumbprint, standing));
                 followers.spawn(proofs::follow(store.clone(), proofs));
                 followers.spawn(lose_patience(store.clone(), self.loaded.clone()));
                 self.link = Some(Link {
@@ -91,7 +92,14 @@ async fn lose_patience(store: Store, loaded: watch::Sender<Loaded>) {
         sleep(Duration::from_secs(1)).await;
     }
     sleep(LOADING).await;
-    if loaded.send_replace(Loaded::Done) == Loaded::NotYet {
+    let is_late = loaded.send_if_modified(|loaded| {
+        let is_late = *loaded == Loaded::NotYet;
+        if is_late {
+            *loaded = Loaded::Done;
+        }
+        is_late
+    });
+    if is_late {
         tracing::warn!("acme: ready although not all certificates of the store are there");
     }
 }

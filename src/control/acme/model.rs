@@ -310,7 +310,7 @@ impl Model {
                 known.rest = Some(Rest { until, why: None });
             }
             // Nothing was begun, and what held it back need not hold back what is due by itself: another kind of order, perhaps.
-            Ended::Rests(..) if was_asked_for || known.is_overdue => known.is_overdue = false,
+            Ended::Rests(..) if was_asked_for => {}
             Ended::Rests(until, why) => {
                 let why = Some(why);
                 known.rest = Some(Rest { until, why });

@@ -432,16 +432,18 @@ fn an_operators_renewal_for_which_there_is_no_room_is_refused_with_the_reason_an
     let renewal = || {
         let shown = said(&rota.command(&["certs", "--json"]));
         let rows: serde_json::Value = serde_json::from_str(&shown).unwrap();
-        rows[0]["renewal"].clone()
+        rows[0]["renewal"].as_u64()
     };
-    eventually("the ca said when", || renewal().is_number());
-    let before = renewal();
+    eventually("it has a time", || renewal().is_some());
+    let before = renewal().unwrap();
     let output = rota.command(&["certs", "renew", "shop.test"]);
     let shown = said(&output);
     assert!(!output.status.success(), "{shown}");
     let why = "nothing was begun: 1 orders of shop.test began within 168 h";
     assert!(shown.contains(why), "{shown}");
-    assert_eq!(renewal(), before);
+    // The CA may have said meanwhile when it wants it; there is room again only in a week.
+    let after = renewal().unwrap();
+    assert!(after < before + HOURS, "{before} {after}");
 }
 
 #[test]

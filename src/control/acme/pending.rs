@@ -87,10 +87,12 @@ impl Pending {
     /// # Errors
     /// `Refused`: it did not find it; the order has failed.
     pub async fn prove(&mut self, proof: &Proof) -> Result<(), Failure> {
-        insistently!(DEADLINE, self.prove_patiently(proof))
+        // A step each: what the CA was told once it need not take again.
+        insistently!(DEADLINE, self.announce(proof))?;
+        insistently!(DEADLINE, self.wait_until_ready())
     }
 
-    async fn prove_patiently(&mut self, proof: &Proof) -> Result<(), Failure> {
+    async fn announce(&mut self, proof: &Proof) -> Result<(), Failure> {
         let mut authorizations = self.order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(failure)?;
@@ -104,7 +106,7 @@ impl Pending {
                 handle.set_ready().await.map_err(failure)?;
             }
         }
-        self.wait_until_ready().await
+        Ok(())
     }
 
     async fn wait_until_ready(&mut self) -> Result<(), Failure> {

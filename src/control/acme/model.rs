@@ -304,7 +304,7 @@ impl Model {
                 known.hold(Some(validity), now);
             }
             Ended::Elsewhere => {
-                // Whoever is at it brings another one, or says again that it was asked for.
+                // Whoever is at it brings another one; what was asked for and is still not there is asked again.
                 known.is_overdue = false;
                 let until = now + jittered(ELSEWHERE, node);
                 known.rest = Some(Rest { until, why: None });

@@ -113,7 +113,11 @@ impl Task {
                 self.held(&name, held)
             }
             Outcome::Taken(held) => self.held(&name, held),
-            Outcome::Elsewhere => model::Ended::Elsewhere,
+            Outcome::Elsewhere => {
+                self.apply(Event::Ended(name, model::Ended::Elsewhere));
+                // Whoever was at it may have left nothing but the question, which was heard while he still held the lock.
+                return self.ask_again();
+            }
             Outcome::Rests(until, why) => model::Ended::Rests(until, why),
             Outcome::Stopped(why) => {
                 tracing::warn!(%name, "acme: an order goes no further here: {why}");

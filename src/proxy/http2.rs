@@ -20,6 +20,8 @@ use super::answer::{Then, refusal_fields};
 use super::exchange::{Sink, Source};
 use super::fields::{ConnectionOptions, Known, known};
 use super::http1::head::{RequestHead, Version};
+use super::io::Io;
+use super::linger::linger;
 use super::plan::{self, Facts, Peer, Plan, Prepared};
 use super::refusal::Refusal;
 use super::scratch::Scratch;
@@ -60,7 +62,8 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
     let peer = Rc::new(peer);
     let timer = Timer::default();
     let budget = Budget::new(Instant::now());
-    let metered = Metered::new(stream, budget.clone());
+    let io = Rc::new(Io::new(stream));
+    let metered = Metered::new(io.clone(), budget.clone());
     let handshake = builder(&worker.table.load().limits).handshake(metered);
     let Ok(Ok(mut connection)) = timer.within(deadline, handshake).await else {
         return;
@@ -93,7 +96,7 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
             Ok(Event::Drain) => {}
             Ok(end @ (Event::Flood | Event::Calmed | Event::End)) => break end,
             Err(_) if !conduct.is_idle() => idle_since = Instant::now(),
-            Err(_) if is_leaving => return,
+            Err(_) if is_leaving => break Event::End,
             Err(_) => {
                 is_leaving = true;
                 idle_since = Instant::now();
@@ -110,6 +113,8 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
         // Whether it was read or not: the connection ends here.
         let _ = timer.within(Instant::now() + FAREWELL, said).await;
     }
+    drop(connection);
+    linger(&worker, &io, &timer, CONNECTION_WINDOW as usize).await;
 }
 
 /// The limits that h2 holds clients to by itself; what it has none for is metered below it (`meter`) and above it (`conduct`).

@@ -1,6 +1,6 @@
 //! A stream that two directions of one task use at once: borrowed only while it is polled, never across an await. Hot path.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,6 +13,9 @@ use super::buffer::Buf;
 use super::timer::{Elapsed, Timer};
 use crate::dial::Stream;
 
+/// How much is dropped by one system call.
+const UNREAD_PIECE: usize = 16 * 1024;
+
 /// See the module.
 pub struct Io(RefCell<Stream>);
 
@@ -23,6 +26,11 @@ impl Io {
 
     pub fn into_stream(self) -> Stream {
         self.0.into_inner()
+    }
+
+    /// For one poll, never across an await.
+    pub fn stream(&self) -> RefMut<'_, Stream> {
+        self.0.borrow_mut()
     }
 
     pub fn is_tls(&self) -> bool {
@@ -135,6 +143,30 @@ impl Io {
     /// Ends our direction: TLS close_notify, FIN.
     pub async fn shutdown(&self) -> io::Result<()> {
         poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)).await
+    }
+
+    /// Reads and drops what the peer still sends, as it is on the wire: until the peer ends its direction, or `most` bytes came.
+    pub async fn drop_unread(&self, most: usize) {
+        let mut left = most;
+        poll_fn(|cx| {
+            // Here, so that no connection's task holds it while it waits.
+            let mut bytes = [0; UNREAD_PIECE];
+            let stream = self.0.borrow();
+            while left > 0 {
+                match stream.tcp().try_read(&mut bytes) {
+                    Ok(0) => break,
+                    Ok(count) => left = left.saturating_sub(count),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if ready!(stream.tcp().poll_read_ready(cx)).is_err() {
+                            break;
+                        }
+                    }
+                    Err(_) => break,
+                }
+            }
+            Poll::Ready(())
+        })
+        .await
     }
 
     /// Makes the close that follows a reset, so that a cut answer is never taken for a complete one.

@@ -10,6 +10,7 @@ pub mod fields;
 pub mod http1;
 pub mod http2;
 pub mod io;
+mod linger;
 pub mod listener;
 pub mod pace;
 pub mod plan;

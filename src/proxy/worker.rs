@@ -18,6 +18,7 @@ use super::buffer::Buffers;
 use super::clients::Clients;
 use super::descriptors::Descriptors;
 use super::http2::upstream::Lanes;
+use super::linger::Lingering;
 use super::listener;
 use super::pool::Pool;
 use super::scratch::Scratches;
@@ -85,6 +86,7 @@ pub struct Worker {
     pub open: Arc<AtomicUsize>,
     pub clients: Arc<Clients>,
     pub descriptors: Descriptors,
+    pub lingering: Lingering,
     /// The drain phase as of the worker's own last look: read on each request.
     pub phase: Cell<Phase>,
     /// When it began to drain.
@@ -171,6 +173,7 @@ impl Worker {
             open: start.open,
             clients: start.clients,
             descriptors: start.descriptors,
+            lingering: Lingering::default(),
             phase: Cell::new(Phase::Serving),
             leaving_since: Cell::new(None),
             head_bytes: Cell::new(limits.head_bytes),

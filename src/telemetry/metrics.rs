@@ -274,6 +274,10 @@ fn worker_samples(page: &mut Page, vitals: &Vitals) {
             workers.iter().map(|w| w.accept_paused.value()).sum(),
         ),
         (
+            families::LINGER_SKIPPED,
+            workers.iter().map(|w| w.linger_skipped.value()).sum(),
+        ),
+        (
             families::CROWDED,
             workers.iter().map(|w| w.crowded.value()).sum(),
         ),

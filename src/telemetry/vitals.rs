@@ -160,6 +160,8 @@ pub struct WorkerVitals {
     pub accept_failed: Counter,
     /// Connections refused since they began with no PROXY header from a trusted address.
     pub proxy_refused: Counter,
+    /// Connections closed at once at their end, since too many others were read from at theirs.
+    pub linger_skipped: Counter,
     pub pool_idle: AtomicI64,
     /// Connections to servers taken from the pool, and those found closed in it.
     pub pool_reused: Counter,

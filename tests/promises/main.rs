@@ -15,6 +15,7 @@ mod client_certificates;
 mod conversation;
 mod crowds;
 mod demo;
+mod endings;
 mod floods;
 mod forwarding;
 mod framing;

@@ -98,16 +98,9 @@ impl Http2 {
             .block_on(async { tokio::time::timeout(PATIENCE, self.driver).await });
         match closed {
             Ok(Ok(Ok(()))) => true,
-            // The server was gone when this side wrote its own farewell: after a GOAWAY either may close first.
-            Ok(Ok(Err(error))) if is_broken_pipe(&error) => true,
             other => panic!("the connection's end: {other:?}"),
         }
     }
-}
-
-fn is_broken_pipe(error: &h2::Error) -> bool {
-    let kind = error.get_io().map(std::io::Error::kind);
-    kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 async fn exchange(

@@ -15,6 +15,7 @@ use crate::proxy::answer::{self, Then};
 use crate::proxy::buffer::Buf;
 use crate::proxy::exchange::{Sink, Source};
 use crate::proxy::io::Io;
+use crate::proxy::linger;
 use crate::proxy::plan::{self, Peer, Plan, Prepared};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::scratch::Scratch;
@@ -26,9 +27,7 @@ use crate::proxy::worker::Worker;
 use crate::routing::Timeouts;
 use crate::telemetry::Reason;
 
-/// How long a connection that we end is still read from, so that the client sees our last answer and not a reset.
-const LINGER: Duration = Duration::from_secs(2);
-/// How much is read and dropped meanwhile.
+/// How much is read and dropped at the end of a connection that we end.
 const LINGER_BYTES: usize = 256 * 1024;
 
 /// How long an idle connection may still send a last request once the LB drains: it may be on its way already, and whoever keeps a
@@ -383,29 +382,23 @@ impl Connection<'_> {
     async fn close(&mut self) {
         if self.io.is_tls() {
             // A client that takes nothing any more does not hold the connection open for its close_notify.
-            let patience = self.timeouts.body.min(LINGER);
+            let patience = self.timeouts.body.min(linger::PATIENCE);
             let _ = self.timer.patiently(patience, self.io.shutdown()).await;
         }
     }
 
     /// RFC 9112 section 9.6: closes our direction, reads on for a moment, then closes.
     async fn linger(&mut self) {
-        let deadline = Instant::now() + LINGER;
-        let Connection { io, buf, timer, .. } = self;
-        let reading = async {
-            if io.shutdown().await.is_err() {
-                return;
-            }
-            let mut dropped = 0;
-            while dropped < LINGER_BYTES {
-                buf.consume(buf.len());
-                match io.read_into(buf).await {
-                    Ok(count) if count > 0 => dropped += count,
-                    _ => return,
-                }
-            }
-        };
-        let _ = timer.within(deadline, reading).await;
+        let Connection {
+            worker,
+            io,
+            buf,
+            timer,
+            ..
+        } = self;
+        buf.consume(buf.len());
+        buf.rest();
+        linger::linger(worker, io, timer, LINGER_BYTES).await;
     }
 }
 

@@ -13,10 +13,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::dial::Stream;
+use crate::proxy::io::Io;
 use crate::telemetry::vitals::FrameKind;
 
 /// The client's connection preface (RFC 9113 section 3.4), which is no frame.
@@ -35,9 +34,6 @@ const MOST_TOKENS: u32 = 10_000;
 const EARNED_BY_FRAME: u32 = 4;
 /// Clients open windows by 4 KiB or more, their stream's and their connection's.
 const BYTES_A_TOKEN: u32 = 512;
-/// What is thrown away of bytes that wait when a connection ends, and in which pieces.
-const MOST_UNREAD: usize = 1 << 20;
-const UNREAD_PIECE: usize = 16 * 1024;
 /// SETTINGS may have to be applied to all open streams.
 const SETTINGS_COST: u32 = 10;
 
@@ -168,18 +164,18 @@ impl Walk {
     }
 }
 
-/// A client's stream, metered both ways.
+/// A client's stream, metered both ways. Its owner ends it once h2 is done with it.
 pub struct Metered {
-    stream: Stream,
+    io: Rc<Io>,
     budget: Rc<Budget>,
     received: Walk,
     sent: Walk,
 }
 
 impl Metered {
-    pub fn new(stream: Stream, budget: Rc<Budget>) -> Metered {
+    pub fn new(io: Rc<Io>, budget: Rc<Budget>) -> Metered {
         Metered {
-            stream,
+            io,
             budget,
             received: Walk::behind(PREFACE),
             sent: Walk::behind(0),
@@ -195,7 +191,7 @@ impl AsyncRead for Metered {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let Metered {
-            stream,
+            io,
             budget,
             received,
             ..
@@ -204,7 +200,7 @@ impl AsyncRead for Metered {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        ready!(Pin::new(stream).poll_read(cx, buf))?;
+        ready!(Pin::new(&mut *io.stream()).poll_read(cx, buf))?;
         received.over(&buf.filled()[before..], |frame| budget.received(frame));
         Poll::Ready(Ok(()))
     }
@@ -217,12 +213,9 @@ impl AsyncWrite for Metered {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let Metered {
-            stream,
-            budget,
-            sent,
-            ..
+            io, budget, sent, ..
         } = self.get_mut();
-        let count = ready!(Pin::new(stream).poll_write(cx, buf))?;
+        let count = ready!(Pin::new(&mut *io.stream()).poll_write(cx, buf))?;
         sent.over(&buf[..count], |frame| budget.sent(frame));
         Poll::Ready(Ok(count))
     }
@@ -233,12 +226,9 @@ impl AsyncWrite for Metered {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Metered {
-            stream,
-            budget,
-            sent,
-            ..
+            io, budget, sent, ..
         } = self.get_mut();
-        let count = ready!(Pin::new(stream).poll_write_vectored(cx, bufs))?;
+        let count = ready!(Pin::new(&mut *io.stream()).poll_write_vectored(cx, bufs))?;
         let mut left = count;
         for buf in bufs {
             let taken = left.min(buf.len());
@@ -249,28 +239,15 @@ impl AsyncWrite for Metered {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.io.stream().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        self.io.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let stream = &mut self.get_mut().stream;
-        let shut = ready!(Pin::new(&mut *stream).poll_shutdown(cx));
-        leave_nothing_unread(stream.tcp());
-        Poll::Ready(shut)
-    }
-}
-
-/// Closing with bytes unread is a reset, which may cost the client the last words that it was sent.
-fn leave_nothing_unread(tcp: &TcpStream) {
-    let mut bytes = [0; UNREAD_PIECE];
-    for _ in 0..MOST_UNREAD / UNREAD_PIECE {
-        if !matches!(tcp.try_read(&mut bytes), Ok(1..)) {
-            return;
-        }
+        Pin::new(&mut *self.io.stream()).poll_shutdown(cx)
     }
 }
 

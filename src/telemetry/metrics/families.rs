@@ -69,6 +69,8 @@ families! {
         "How often accepting paused: limits.connections, or as many as there are descriptors for, were open.";
     CROWDED = Counter "rota_client_connections_refused_total" []
         "Connections closed at once since their client had limits.connections_per_client open.";
+    LINGER_SKIPPED = Counter "rota_linger_skipped_total" []
+        "Connections closed without waiting for their clients to have read the last answer, since 1000 of their worker waited already.";
     ACCEPT_FAILED = Counter "rota_accept_failed_total" []
         "Accepts that failed for want of descriptors or memory.";
     TLS_HANDSHAKES = Counter "rota_tls_handshakes_total" ["listener", "version", "resumed", "outcome"]

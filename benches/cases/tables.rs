@@ -76,6 +76,7 @@ pub fn service(addresses: &[String]) -> Arc<Service> {
         protocol: Protocol::Http,
         retry: RetryPolicy::default(),
         pool: 128,
+        in_flight: None,
         measured: Arc::new(ServiceMeasured::new(1)),
         phase: 0,
     })

@@ -89,6 +89,7 @@ fuzz_target!(|case: Case| {
         protocol: Protocol::Http,
         retry: RetryPolicy::default(),
         pool: 1,
+        in_flight: None,
         measured: Arc::new(ServiceMeasured::new(1)),
         phase: 0,
     });

@@ -245,6 +245,7 @@ fn service(name: ServiceName, servers: &[SocketAddr]) -> ServiceEntry {
         protocol: ServiceProtocol::Http,
         tls: ServiceTls::default(),
         pool: POOL,
+        in_flight: None,
     }
 }
 

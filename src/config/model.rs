@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::routing::{
-    HostPattern, Limits, ListenerPolicy, Prefix, RetryPolicy, ServiceName, Timeouts,
+    HostPattern, InFlightLimit, Limits, ListenerPolicy, Prefix, RetryPolicy, ServiceName, Timeouts,
 };
 
 /// A whole `rota.toml`.
@@ -251,6 +251,7 @@ pub struct ServiceEntry {
     pub protocol: ServiceProtocol,
     pub tls: ServiceTls,
     pub pool: usize,
+    pub in_flight: Option<InFlightLimit>,
 }
 
 /// Where a service's servers come from.

@@ -1,6 +1,7 @@
 //! `[[service]]`, in the file or as a document: servers, probes, retry, what is spoken to them.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::active::read_health;
 use super::model::{
@@ -8,12 +9,22 @@ use super::model::{
 };
 use super::names::{PLAIN_NAME, SERVER_ADDRESS, certificate_name, plain_name, server_address};
 use super::section::{Part, Section};
-use super::tuning::{RETRY, read_retry};
+use super::tuning::{RETRY, SHORTEST, read_retry};
 use super::written::Value;
-use crate::routing::{RetryPolicy, ServiceName};
+use crate::routing::{InFlightLimit, RetryPolicy, ServiceName};
 
 pub(super) const KEYS: &[&str] = &[
-    "name", "servers", "consul", "health", "retry", "protocol", "tls", "pool",
+    "name",
+    "servers",
+    "consul",
+    "health",
+    "retry",
+    "protocol",
+    "tls",
+    "pool",
+    "max_in_flight",
+    "queue",
+    "queue_wait",
 ];
 
 pub(super) const SERVER: &[&str] = &["address", "weight"];
@@ -26,6 +37,15 @@ pub(super) const TLS: &[&str] = &["ca", "server_name"];
 pub(super) const DEFAULT_POOL: usize = 128;
 
 const MAX_POOL: usize = 65_536;
+
+/// Requests that wait for another one's end, and how long, where a service has a limit.
+pub(super) const DEFAULT_QUEUE: usize = 100;
+pub(super) const DEFAULT_QUEUE_WAIT: Duration = Duration::from_secs(1);
+
+/// A queue that is longer in time only answers those who have given up.
+const LONGEST_QUEUE_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_QUEUE: usize = 100_000;
+const MAX_IN_FLIGHT: usize = 10_000_000;
 
 /// A service has at most so many servers of its own.
 pub const MAX_SERVERS: usize = 10_000;
@@ -61,6 +81,19 @@ pub(super) fn read(from: &Section<'_>, name: Option<&ServiceName>) -> Option<Ser
         protocol,
         tls,
         pool,
+        in_flight: read_in_flight(from),
+    })
+}
+
+/// None: no limit, whatever is said of the queue.
+fn read_in_flight(from: &Section<'_>) -> Option<InFlightLimit> {
+    let most = from.number("max_in_flight", 1..=MAX_IN_FLIGHT);
+    let queue = from.number("queue", 0..=LONGEST_QUEUE);
+    let wait = from.duration("queue_wait", SHORTEST..=LONGEST_QUEUE_WAIT);
+    Some(InFlightLimit {
+        most: most?,
+        queue: queue.unwrap_or(DEFAULT_QUEUE),
+        wait: wait.unwrap_or(DEFAULT_QUEUE_WAIT),
     })
 }
 

@@ -206,7 +206,8 @@ impl Assembly {
             members.clear();
         }
         let retry = entry.retry.clone().unwrap_or(model.tuning().retry.clone());
-        let service = self.service_of(name, entry.pool, retry, members, protocol.clone());
+        let mut service = self.service_of(name, entry.pool, retry, members, protocol.clone());
+        service.in_flight = entry.in_flight;
         let built = Built {
             revision: state.revision(),
             tls_revision: state.tls_revision(),
@@ -243,6 +244,7 @@ impl Assembly {
             protocol: protocol.unwrap_or(Protocol::Http),
             retry,
             pool,
+            in_flight: None,
             measured: measured.clone(),
             phase: hasher.finish(),
         }

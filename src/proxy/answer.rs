@@ -110,8 +110,8 @@ fn write_fields(out: &mut Vec<u8>, head: &AnswerHead<'_>) {
 
 /// The fields of an answer of rota's own, beside its length.
 pub fn refusal_fields(refusal: Refusal) -> impl Iterator<Item = (&'static str, String)> {
-    let retry_after = matches!(refusal, Refusal::NoUpstream | Refusal::Exhausted)
-        .then(|| ("retry-after", RETRY_AFTER_SECONDS.to_string()));
+    let retry_after =
+        (refusal.status() == 503).then(|| ("retry-after", RETRY_AFTER_SECONDS.to_string()));
     let allow = matches!(refusal, Refusal::MethodNotAllowed).then(|| {
         (
             "allow",

@@ -34,6 +34,8 @@ pub enum Refusal {
     // Ours.
     /// No descriptor or local port for a connection to a server.
     Exhausted,
+    /// The service's `max_in_flight` are under way, and as many wait as may, or this one has waited as long.
+    Overloaded,
     Internal,
 }
 
@@ -51,7 +53,7 @@ impl Refusal {
             Refusal::Version => 505,
             Refusal::Misdirected => 421,
             Refusal::NoRoute => 404,
-            Refusal::NoUpstream | Refusal::Exhausted => 503,
+            Refusal::NoUpstream | Refusal::Exhausted | Refusal::Overloaded => 503,
             Refusal::ConnectFailed | Refusal::UpstreamBroken => 502,
             Refusal::ConnectTimeout | Refusal::UpstreamTimeout => 504,
             Refusal::Internal => 500,
@@ -74,6 +76,7 @@ impl Refusal {
             Refusal::UpstreamBroken => Reason::UpstreamBroken,
             Refusal::UpstreamTimeout => Reason::UpstreamTimeout,
             Refusal::Exhausted => Reason::Exhausted,
+            Refusal::Overloaded => Reason::Overloaded,
             Refusal::Internal => Reason::Internal,
         }
     }
@@ -100,6 +103,7 @@ impl Refusal {
             Refusal::NoWebSocket => "no websocket goes to servers that speak http/2",
             Refusal::UpstreamTimeout => "the server did not answer in time",
             Refusal::Exhausted => "the load balancer has too many connections, try again",
+            Refusal::Overloaded => "too many requests are under way, try again",
             Refusal::Internal => "an error of the load balancer",
         }
     }
@@ -126,6 +130,7 @@ impl Refusal {
             | Refusal::UpstreamBroken
             | Refusal::NoWebSocket
             | Refusal::Exhausted
+            | Refusal::Overloaded
             | Refusal::UpstreamTimeout => false,
         }
     }

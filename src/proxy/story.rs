@@ -13,10 +13,14 @@ use super::pool::{Past, ServerConnection};
 use super::refusal::{Fault, Refusal};
 use super::timer::Timer;
 use super::worker::Worker;
+use crate::routing::admission::Pass;
 use crate::routing::measured::AttemptOutcome;
 use crate::routing::{Member, PassiveFault, Protocol, UpstreamCell};
 use crate::telemetry::Reason;
 
+use self::admitted::Unadmitted;
+
+mod admitted;
 mod attempts;
 mod pooled;
 mod server;
@@ -43,6 +47,7 @@ pub struct End<'p> {
 pub struct Tunnel<'p> {
     pub connection: ServerConnection,
     _in_flight: InFlight<'p>,
+    _pass: Option<Pass<'p>>,
 }
 
 /// Counts one request in flight at an upstream until it is dropped.
@@ -173,6 +178,13 @@ impl<'p> Story<'p> {
         sink: &mut K,
     ) -> End<'p> {
         let flow = Flow::begin(self.began);
+        let pass = match self.admitted(&flow, sink).await {
+            Ok(pass) => pass,
+            Err(Unadmitted::Overloaded) => {
+                return self.refuse(Refusal::Overloaded, None, source, sink).await;
+            }
+            Err(Unadmitted::ClientGone) => return self.given_up(),
+        };
         if self.plan.upgrade && self.speaks_http2() {
             return self.refuse(Refusal::NoWebSocket, None, source, sink).await;
         }
@@ -210,7 +222,7 @@ impl<'p> Story<'p> {
                     }
                     return self.end(flow.status.get(), Reason::Answered, Some(member), then, now);
                 }
-                Exchanged::Switched => return self.switched(member, line, in_flight),
+                Exchanged::Switched => return self.switched(member, line, in_flight, pass),
                 Exchanged::Retry(fault, next) => {
                     self.blame(member, fault, line.past());
                     at = next;
@@ -273,13 +285,20 @@ impl<'p> Story<'p> {
         }
     }
 
-    fn switched(&self, member: &'p Member, line: Line, in_flight: InFlight<'p>) -> End<'p> {
+    fn switched(
+        &self,
+        member: &'p Member,
+        line: Line,
+        in_flight: InFlight<'p>,
+        pass: Option<Pass<'p>>,
+    ) -> End<'p> {
         let now = Instant::now();
         self.succeeded(member, 101, now);
         let tunnel = match line {
             Line::Http1(connection) => Some(Tunnel {
                 connection,
                 _in_flight: in_flight,
+                _pass: pass,
             }),
             // Nothing is switched there.
             Line::Http2(_) => None,

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use super::admission::Admission;
+
 /// Which worker: 0 to workers − 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerId(pub usize);
@@ -241,6 +243,8 @@ impl RetryBudget {
 #[derive(Debug)]
 pub struct ServiceMeasured {
     cells: Box<[ServiceCell]>,
+    /// Of a service with a limit; the only count of a service that all workers write.
+    pub admission: Admission,
 }
 
 impl ServiceMeasured {
@@ -248,6 +252,7 @@ impl ServiceMeasured {
         let start = RETRY_BUDGET_START / workers.max(1) as u64;
         ServiceMeasured {
             cells: (0..workers).map(|_| ServiceCell::new(start)).collect(),
+            admission: Admission::default(),
         }
     }
     pub fn of(&self, worker: WorkerId) -> &ServiceCell {

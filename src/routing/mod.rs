@@ -3,6 +3,7 @@
 //! *Configured* state is an immutable [`Snapshot`]; *measured* state is the atomics in [`Upstream`] and
 //! [`ServiceMeasured`], carried from snapshot to snapshot by identity.
 
+pub mod admission;
 pub mod host;
 pub mod likeness;
 pub mod measured;
@@ -17,10 +18,11 @@ pub mod table;
 pub mod turn;
 pub mod upstream;
 
+pub use admission::Admission;
 pub use host::{Host, HostPattern};
 pub use measured::{Method, Moment, ServiceMeasured, UpstreamCell, WorkerId};
 pub use path::Prefix;
-pub use policy::{Limits, ListenerPolicy, RetryPolicy, Scheme, Timeouts};
+pub use policy::{InFlightLimit, Limits, ListenerPolicy, RetryPolicy, Scheme, Timeouts};
 pub use service::{Member, Protocol, Service, ServiceName, TlsToServer};
 pub use snapshot::Snapshot;
 pub use standing::{Signal, Standing, Verdict};

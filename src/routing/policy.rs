@@ -111,6 +111,17 @@ impl Default for RetryPolicy {
     }
 }
 
+/// `service.max_in_flight`, `service.queue`, `service.queue_wait`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlightLimit {
+    /// Requests under way at once, over all workers.
+    pub most: usize,
+    /// Those that wait for one of them to end: 503 beyond.
+    pub queue: usize,
+    /// How long one waits: then 503.
+    pub wait: Duration,
+}
+
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::measured::{ServiceMeasured, WorkerId};
-use super::policy::RetryPolicy;
+use super::policy::{InFlightLimit, RetryPolicy};
 use super::standing::Standing;
 use super::turn::Turn;
 use super::upstream::{Unfit, Upstream};
@@ -86,6 +86,8 @@ pub struct Service {
     pub retry: RetryPolicy,
     /// Idle connections to one server, over all workers.
     pub pool: usize,
+    /// None: as many requests at once as come.
+    pub in_flight: Option<InFlightLimit>,
     pub measured: Arc<ServiceMeasured>,
     /// Where this LB begins in the turn order, so that LBs don't move in step.
     pub phase: u64,

@@ -140,6 +140,15 @@ fn service_samples(page: &mut Page, service: &Service) {
     let guard = service.members.iter().any(|member| member.standing.doubted);
     page.count(families::DISCOVERY_GUARD, &[name], u64::from(guard));
     page.push(families::REQUEST_DURATION, durations(service));
+    if service.in_flight.is_some() {
+        let admission = &service.measured.admission;
+        let in_flight = admission.in_flight() as u64;
+        page.count(families::SERVICE_IN_FLIGHT, &[name], in_flight);
+        let waiting = admission.waiting() as u64;
+        page.count(families::SERVICE_WAITING, &[name], waiting);
+        let refused = admission.refused();
+        page.count(families::SERVICE_OVERLOADED, &[name], refused);
+    }
 }
 
 fn durations(service: &Service) -> Metric {

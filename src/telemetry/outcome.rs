@@ -37,12 +37,14 @@ pub enum Reason {
     Stopped,
     /// No descriptor or local port was left for a connection to a server.
     Exhausted,
+    /// As many requests as its service may have at once were under way, and the queue was full or took too long.
+    Overloaded,
     /// A panic of ours.
     Internal,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 21] = [
+    pub const ALL: [Reason; 22] = [
         Reason::Answered,
         Reason::Redirected,
         Reason::Proven,
@@ -63,6 +65,7 @@ impl Reason {
         Reason::UpstreamTruncated,
         Reason::Stopped,
         Reason::Exhausted,
+        Reason::Overloaded,
         Reason::Internal,
     ];
 
@@ -88,6 +91,7 @@ impl Reason {
             Reason::UpstreamTruncated => "upstream_truncated",
             Reason::Stopped => "stopped",
             Reason::Exhausted => "exhausted",
+            Reason::Overloaded => "overloaded",
             Reason::Internal => "internal",
         }
     }

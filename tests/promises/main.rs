@@ -24,6 +24,7 @@ mod headers;
 mod health;
 mod identity;
 mod operation;
+mod overload;
 mod reload;
 mod retry;
 mod routing;

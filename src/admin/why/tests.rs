@@ -58,6 +58,7 @@ fn service(name: &str, members: Box<[Member]>) -> Arc<Service> {
         protocol: Protocol::Http,
         retry: RetryPolicy::default(),
         pool: 8,
+        in_flight: None,
         measured: Arc::new(ServiceMeasured::new(1)),
         phase: 0,
     })

@@ -47,6 +47,12 @@ families! {
         "Requests sent again to another server.";
     RETRIES_DENIED = Counter "rota_retries_denied_total" ["service"]
         "Retries not made since the service's retry budget was spent.";
+    SERVICE_IN_FLIGHT = Gauge "rota_service_in_flight" ["service"]
+        "Requests under way, WebSockets among them; absent without max_in_flight.";
+    SERVICE_WAITING = Gauge "rota_service_waiting" ["service"]
+        "Requests that wait since max_in_flight are under way; absent without it.";
+    SERVICE_OVERLOADED = Counter "rota_service_overloaded_total" ["service"]
+        "Requests answered with 503 since max_in_flight were under way, and the queue was full or took too long; absent without it.";
     UPSTREAM_REQUESTS = Counter "rota_upstream_requests_total" ["service", "upstream", "outcome"]
         "Attempts at a server, by how they ended.";
     UPSTREAM_UP = Gauge "rota_upstream_up" ["service", "upstream"]

@@ -5,7 +5,7 @@ use crate::routing::WorkerId;
 use crate::routing::measured::{Method, ServiceMeasured};
 use crate::routing::snapshot::EntryMistake;
 use crate::routing::standing::Standing;
-use crate::routing::{Protocol, RetryPolicy, Upstream, UpstreamKey};
+use crate::routing::{InFlightLimit, Protocol, RetryPolicy, Upstream, UpstreamKey};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,11 @@ fn snapshot() -> Snapshot {
         protocol: Protocol::Http,
         retry: RetryPolicy::default(),
         pool: 8,
+        in_flight: Some(InFlightLimit {
+            most: 1,
+            queue: 0,
+            wait: Duration::ZERO,
+        }),
         measured: Arc::new(ServiceMeasured::new(2)),
         phase: 0,
     };

@@ -8,6 +8,8 @@ mod consul_agent;
 mod scripted;
 #[path = "consul/store.rs"]
 mod store;
+#[path = "consul/tickets.rs"]
+mod tickets;
 #[path = "consul/watching.rs"]
 mod watching;
 

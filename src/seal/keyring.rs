@@ -12,6 +12,8 @@ use super::key_file::{self, KeyFileMistake};
 
 /// What a sealed text begins with, its version included; then the key's name, a colon, and base64 of what [`Cipher::seal`] gives.
 const FORMAT: &str = "rota1:";
+/// What those of each version begin with; a number and a colon follow.
+const FAMILY: &[u8] = b"rota";
 /// Bytes of a key's name; in hex it is twice as long.
 const NAME_BYTES: usize = 8;
 
@@ -29,8 +31,10 @@ struct Key {
 /// Why a sealed text cannot be opened. Names the place, never the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpenError {
-    /// Not a text that rota sealed, or sealed by a later version of it.
+    /// Not a text that rota sealed.
     NotSealed { place: String },
+    /// Sealed by another version of rota, as it seems.
+    OtherVersion { place: String },
     /// Sealed with a key that the key file doesn't have.
     UnknownKey { place: String, key: String },
     /// Changed since it was sealed, or sealed for another place.
@@ -41,6 +45,9 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             OpenError::NotSealed { place } => write!(f, "{place}: not sealed by rota"),
+            OpenError::OtherVersion { place } => {
+                write!(f, "{place}: sealed by another version of rota")
+            }
             OpenError::UnknownKey { place, key } => write!(
                 f,
                 "{place}: sealed with the key {key}, which the key file does not have"
@@ -54,6 +61,16 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
+
+impl OpenError {
+    /// Whether somebody else may open it, with another key file or another version of rota: then nobody is to write over it.
+    pub fn may_open_elsewhere(&self) -> bool {
+        match self {
+            OpenError::UnknownKey { .. } | OpenError::OtherVersion { .. } => true,
+            OpenError::NotSealed { .. } | OpenError::Tampered { .. } => false,
+        }
+    }
+}
 
 impl Keyring {
     /// Reads a key file. Blocking.
@@ -78,8 +95,13 @@ impl Keyring {
 
     /// What was sealed for this place.
     pub fn open(&self, place: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let not_sealed = || OpenError::NotSealed {
-            place: place.to_owned(),
+        let not_sealed = || match is_of_another_version(sealed) {
+            true => OpenError::OtherVersion {
+                place: place.to_owned(),
+            },
+            false => OpenError::NotSealed {
+                place: place.to_owned(),
+            },
         };
         let (name, encoded) = split(sealed).ok_or_else(not_sealed)?;
         let bytes = STANDARD.decode(encoded).map_err(|_| not_sealed())?;
@@ -143,6 +165,14 @@ fn split(sealed: &[u8]) -> Option<(&str, &str)> {
     (name.len() == 2 * NAME_BYTES && name.bytes().all(lower_hex)).then_some((name, encoded))
 }
 
+fn is_of_another_version(sealed: &[u8]) -> bool {
+    let number = |rest: &[u8]| rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    sealed.strip_prefix(FAMILY).is_some_and(|rest| {
+        let digits = number(rest);
+        digits > 0 && rest.get(digits) == Some(&b':') && !sealed.starts_with(FORMAT.as_bytes())
+    })
+}
+
 /// In lower case.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -191,10 +221,13 @@ mod tests {
         let moved = "rota/pod-1/acme/certs/b.test";
         let error = keyring(&[1]).open(moved, sealed.as_bytes()).unwrap_err();
         assert!(matches!(error, OpenError::Tampered { .. }), "{error}");
-        for foreign in ["", "rota1", "rota1::", "rota2:0123456789abcdef:AAAA", "{}"] {
+        for foreign in ["", "rota1", "rota1::", "rota:", "rota2", "{}"] {
             let error = keyring(&[1]).open(PLACE, foreign.as_bytes()).unwrap_err();
             assert!(matches!(error, OpenError::NotSealed { .. }), "{foreign}");
         }
+        let later = "rota2:0123456789abcdef:AAAA";
+        let error = keyring(&[1]).open(PLACE, later.as_bytes()).unwrap_err();
+        assert!(matches!(error, OpenError::OtherVersion { .. }), "{error}");
     }
 
     #[test]

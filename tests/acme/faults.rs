@@ -11,15 +11,15 @@ use super::support::{Origin, Rota, eventually};
 use super::{HOURS, is_served, leaf, orders};
 
 /// What a pod has around it.
-struct World {
-    agent: Agent,
-    origin: Origin,
-    front: Front,
-    pebble: Pebble,
+pub(super) struct World {
+    pub(super) agent: Agent,
+    pub(super) origin: Origin,
+    pub(super) front: Front,
+    pub(super) pebble: Pebble,
 }
 
 impl World {
-    fn start(pebble: impl FnOnce(u16) -> Pebble) -> World {
+    pub(super) fn start(pebble: impl FnOnce(u16) -> Pebble) -> World {
         let front = Front::new();
         World {
             // All load balancers share one agent here, and one address: more than its 200 connections a client.
@@ -30,12 +30,12 @@ impl World {
         }
     }
 
-    fn file(&self, node: &str) -> String {
+    pub(super) fn file(&self, node: &str) -> String {
         file(node, &self.agent, &self.pebble, &self.origin)
     }
 
     /// All at the same moment, and ready.
-    fn load_balancers(&self, count: usize) -> Vec<Rota> {
+    pub(super) fn load_balancers(&self, count: usize) -> Vec<Rota> {
         let spawn = |number| place().spawn(&self.file(&format!("lb-{number}")));
         let rotas: Vec<Rota> = (0..count).map(spawn).collect();
         self.front.send_to(&rotas.iter().collect::<Vec<_>>());
@@ -45,7 +45,7 @@ impl World {
         rotas
     }
 
-    fn is_served_by(&self, rotas: &[Rota], name: &str) -> bool {
+    pub(super) fn is_served_by(&self, rotas: &[Rota], name: &str) -> bool {
         let client = self.pebble.client(name);
         rotas.iter().all(|rota| is_served(rota, &client))
     }

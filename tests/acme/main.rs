@@ -14,6 +14,7 @@ mod orders;
 
 mod faults;
 mod fleet;
+mod healing;
 mod pebble;
 mod walk;
 

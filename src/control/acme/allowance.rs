@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::records::{moment, seconds};
+use super::records::{self, moment, seconds};
 use crate::seal::Plain;
 
 /// Orders that began within a span.
@@ -18,9 +18,8 @@ pub(super) struct Allowance {
 pub(super) struct Begun(Vec<u64>);
 
 impl Begun {
-    pub(super) fn read(key: &str, text: &[u8]) -> Result<Begun, String> {
-        let mut moments: Vec<u64> =
-            serde_json::from_slice(text).map_err(|_| format!("{key}: not what rota writes"))?;
+    pub(super) fn read(text: &[u8]) -> Result<Begun, String> {
+        let mut moments: Vec<u64> = records::parse(text)?;
         moments.sort_unstable();
         Ok(Begun(moments))
     }
@@ -90,9 +89,9 @@ mod tests {
     fn what_is_written_is_read_as_the_same_and_nothing_else_is() {
         let mut begun = Begun::default();
         assert_eq!(begun.charge(ALLOWANCE, at(0)), Ok(()));
-        assert_eq!(Begun::read("k", &begun.write()).unwrap(), begun);
+        assert_eq!(Begun::read(&begun.write()).unwrap(), begun);
         for text in ["", "{}", "[-1]", "[\"1\"]"] {
-            assert!(Begun::read("k", text.as_bytes()).is_err(), "{text}");
+            assert!(Begun::read(text.as_bytes()).is_err(), "{text}");
         }
     }
 
@@ -108,7 +107,7 @@ mod tests {
     #[test]
     fn no_number_that_somebody_wrote_is_too_large_to_count_with() {
         let text = format!("[0,{}]", u64::MAX);
-        let mut begun = Begun::read("k", text.as_bytes()).unwrap();
+        let mut begun = Begun::read(text.as_bytes()).unwrap();
         assert_eq!(begun.charge(ALLOWANCE, at(0)), Ok(()));
     }
 

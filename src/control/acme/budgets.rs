@@ -100,11 +100,8 @@ fn charge_one(
 
 /// With the version that it is to be changed by.
 async fn read(store: &Store, key: &str) -> Result<(Begun, u64), Halt> {
-    let Some(entry) = store.read(key).await? else {
-        return Ok((Begun::default(), 0));
-    };
-    let begun = Begun::read(key, &entry.value).map_err(Halt::Stopped)?;
-    Ok((begun, entry.version))
+    let present = store.present(key, store.read(key).await, Begun::read)?;
+    Ok((present.value.unwrap_or_default(), present.version))
 }
 
 /// Takes back an order that no CA heard of.

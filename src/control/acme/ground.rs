@@ -5,33 +5,48 @@ use super::keys;
 use super::records::{self, Attempts, OrderRecord};
 use super::sync::Held;
 use crate::config::DomainName;
-use crate::control::store::{self, Change, Seen, Store, StoreError};
+use crate::control::store::{self, Change, Flaw, Present, Store, StoreError};
 use crate::seal::Plain;
-
-/// A value and what it is to be changed by.
-pub(super) struct Present<T> {
-    pub(super) value: T,
-    /// 0: there is none.
-    pub(super) version: u64,
-}
 
 pub(super) struct Ground {
     name: DomainName,
     shard: Present<Shard>,
     /// Of the name.
     pub(super) entry: Option<Entry>,
-    /// Opened; or why it cannot be, or that there is none.
-    pub(super) certificate: Result<Plain, String>,
-    /// None: it cannot be opened.
-    certificate_version: Option<u64>,
+    pub(super) certificate: Found,
+    /// Also of one that cannot be opened; 0: there is none.
+    pub(super) certificate_version: u64,
     pub(super) order: Present<Option<OrderRecord>>,
     pub(super) attempts: Option<Attempts>,
     attempts_version: u64,
     pub(super) proof_version: u64,
 }
 
+/// What lies where a name's certificate does.
+pub(super) enum Found {
+    /// Opened.
+    Is(Plain),
+    /// There is none, or none that anybody can open. Why, with its place.
+    Nothing(String),
+    /// Others may open it: it is not to be written over, unless somebody says so. Why not here, with its place.
+    Foreign(String),
+}
+
+impl Found {
+    /// The error is a message.
+    pub(super) fn opened(&self) -> Result<&Plain, &String> {
+        match self {
+            Found::Is(value) => Ok(value),
+            Found::Nothing(why) | Found::Foreign(why) => Err(why),
+        }
+    }
+}
+
+type Read = Result<Option<store::Entry>, StoreError>;
+
 impl Ground {
-    /// The inner error: something but the certificate cannot be read, and is not to be written over.
+    /// What nobody can read counts as nothing. The inner error: something but the certificate cannot be read here, perhaps elsewhere,
+    /// and is not to be written over.
     pub(super) async fn read(
         store: &Store,
         name: &DomainName,
@@ -44,77 +59,47 @@ impl Ground {
             keys::certificate(name),
         ];
         let values = store.read_many(&keys).await?;
-        Ok(Ground::of(name, &keys, values))
+        let ground = Ground::of(store, name, &keys, values);
+        Ok(ground.map_err(|error| error.to_string()))
     }
 
     fn of(
+        store: &Store,
         name: &DomainName,
         keys: &[String; 5],
-        values: Vec<Result<Option<store::Entry>, StoreError>>,
-    ) -> Result<Ground, String> {
+        values: Vec<Read>,
+    ) -> Result<Ground, StoreError> {
         let mut values = values.into_iter();
         let mut next = || values.next().unwrap_or(Ok(None));
-        let mut whole = || next().map_err(|error| error.to_string());
-        let (shard, attempts, order, proof) = (whole()?, whole()?, whole()?, whole()?);
-        let certificate = next();
-        let version = |entry: &Option<store::Entry>| entry.as_ref().map_or(0, |one| one.version);
-        let shard_version = version(&shard);
-        let shard = match shard {
-            Some(entry) => index::read(&keys[0], &entry.value),
-            None => Shard::new(),
-        };
-        let (attempts_version, order_version) = (version(&attempts), version(&order));
-        let attempts = attempts.map(|entry| records::read(&keys[1], &entry.value));
-        let order = order.map(|entry| records::read(&keys[2], &entry.value));
-        let certificate_version = certificate.as_ref().ok().map(version);
-        let certificate = match certificate {
-            Ok(Some(entry)) => Ok(entry.value),
-            Ok(None) => Err(format!("{}: missing", keys[4])),
-            Err(error) => Err(error.to_string()),
+        let shard = store.present(&keys[0], next(), |text| Ok(index::read(&keys[0], text)))?;
+        let attempts = store.present(&keys[1], next(), records::parse)?;
+        let order = store.present(&keys[2], next(), records::parse)?;
+        let proof = store.present(&keys[3], next(), records::parse::<records::ProofRecord>)?;
+        let (certificate, certificate_version) = found(store, &keys[4], next())?;
+        let shard = Present {
+            value: shard.value.unwrap_or_default(),
+            version: shard.version,
         };
         Ok(Ground {
             name: name.clone(),
-            entry: shard.get(name).cloned(),
-            shard: Present {
-                value: shard,
-                version: shard_version,
-            },
+            entry: shard.value.get(name).cloned(),
+            shard,
             certificate,
             certificate_version,
-            order: Present {
-                value: order.transpose()?,
-                version: order_version,
-            },
-            attempts: attempts.transpose()?,
-            attempts_version,
-            proof_version: version(&proof),
+            order,
+            attempts: attempts.value,
+            attempts_version: attempts.version,
+            proof_version: proof.version,
         })
     }
 
-    /// Whether there is a certificate, also one that cannot be opened.
-    pub(super) fn has_certificate(&self) -> bool {
-        self.certificate_version != Some(0)
-    }
-
-    /// Also of one that cannot be opened.
-    pub(super) async fn certificate_version(&self, store: &Store) -> Result<u64, StoreError> {
-        match self.certificate_version {
-            Some(version) => Ok(version),
-            None => version_of(store, &keys::certificate(&self.name)).await,
-        }
-    }
-
     /// The name has this certificate, and nothing is under way or went wrong any more.
-    pub(super) fn with_certificate(
-        &mut self,
-        held: &Held,
-        certificate: Present<Plain>,
-    ) -> Vec<Change> {
+    pub(super) fn with_certificate(&mut self, held: &Held, certificate: Plain) -> Vec<Change> {
         self.shard.value.insert(self.name.clone(), Entry::of(held));
         let put = Change::Put {
             key: keys::certificate(&self.name),
-            value: certificate.value,
-            version: certificate.version,
+            value: certificate,
+            version: self.certificate_version,
         };
         let mut changes = vec![put, self.shard_change()];
         changes.extend(self.deletions());
@@ -135,10 +120,11 @@ impl Ground {
     }
 
     /// The name has no certificate; what went wrong before is forgotten.
-    pub(super) fn without_certificate(&mut self, version: u64) -> Vec<Change> {
+    pub(super) fn without_certificate(&mut self) -> Vec<Change> {
         self.shard.value.remove(&self.name);
         let mut changes = vec![self.shard_change()];
-        changes.extend(delete(keys::certificate(&self.name), version));
+        let key = keys::certificate(&self.name);
+        changes.extend(delete(key, self.certificate_version));
         changes.extend(delete(keys::attempts(&self.name), self.attempts_version));
         changes
     }
@@ -179,13 +165,22 @@ fn delete(key: String, version: u64) -> Option<Change> {
     (version != 0).then_some(Change::Delete { key, version })
 }
 
-/// Of a key whose value cannot be opened.
-async fn version_of(store: &Store, key: &str) -> Result<u64, StoreError> {
-    let mut watch = store.watch(key);
-    loop {
-        if let Seen::Is(raw) = watch.state() {
-            return Ok(raw.get("").map_or(0, |raw| raw.version));
+/// With the version that it is to be changed by.
+fn found(store: &Store, key: &str, read: Read) -> Result<(Found, u64), StoreError> {
+    let text = read.as_ref().err().map(ToString::to_string);
+    let text = text.unwrap_or_else(|| format!("{key}: missing"));
+    match read {
+        Ok(Some(entry)) => Ok((Found::Is(entry.value), entry.version)),
+        Ok(None) => Ok((Found::Nothing(text), 0)),
+        Err(StoreError::Broken {
+            flaw: Flaw::Foreign,
+            version,
+            ..
+        }) => Ok((Found::Foreign(text), version)),
+        Err(StoreError::Broken { why, version, .. }) => {
+            store.tell_damage(key, version, &why);
+            Ok((Found::Nothing(text), version))
         }
-        watch.changed().await;
+        Err(error) => Err(error),
     }
 }

@@ -29,7 +29,7 @@ pub(super) async fn revoke(tools: &Tools, name: &DomainName) -> Result<String, S
 async fn revoke_under(tools: &Tools, name: &DomainName, lease: &Lease) -> Result<String, String> {
     let ground = Ground::read(&tools.store, name).await;
     let ground = ground.map_err(|error| error.to_string())??;
-    let (read_name, value) = (name.clone(), ground.certificate.clone()?);
+    let (read_name, value) = (name.clone(), ground.certificate.opened()?.clone());
     let read = tokio::task::spawn_blocking(move || sync::read_certificate(&read_name, &value));
     let held = read.await.map_err(|panicked| panicked.to_string())??;
     let directory = directory_of(tools, &held.directory);
@@ -48,9 +48,7 @@ async fn take_out(tools: &Tools, name: &DomainName, lease: &Lease) -> Result<(),
     loop {
         let ground = Ground::read(&tools.store, name).await;
         let mut ground = ground.map_err(|error| error.to_string())??;
-        let version = ground.certificate_version(&tools.store).await;
-        let version = version.map_err(|error| error.to_string())?;
-        let changes = ground.without_certificate(version);
+        let changes = ground.without_certificate();
         let written = tools.store.transact(lease, changes).await;
         if written.map_err(|error| error.to_string())? == Written::Done {
             return Ok(());

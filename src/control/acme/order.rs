@@ -17,7 +17,7 @@ use super::budgets::{self, Charged, Counts};
 use super::contention::Tries;
 use super::dns_hook;
 use super::failure::{Failure, Fault, Turn};
-use super::ground::{Ground, Present};
+use super::ground::{Found, Ground};
 use super::halt::Halt;
 use super::index::Entry;
 use super::keys;
@@ -198,7 +198,7 @@ impl Work<'_> {
 
     /// What lies in the store and the index has lost needs no order, if it serves yet and is another than is held.
     async fn adopt(&self, ground: &mut Ground) -> Result<(), Halt> {
-        let (None, Ok(value)) = (&ground.entry, &ground.certificate) else {
+        let (None, Found::Is(value)) = (&ground.entry, &ground.certificate) else {
             return Ok(());
         };
         let (name, value) = (self.job.name.clone(), value.clone());
@@ -218,38 +218,47 @@ impl Work<'_> {
     /// Somebody was quicker, or failed so lately that nobody is to try.
     async fn stand_back(&self, ground: &Ground) -> Result<(), Halt> {
         let now = SystemTime::now();
-        let of = |held: &Held| held.hash.clone();
-        if let Some(entry) = &ground.entry
-            && Some(&entry.hash) != self.job.held.as_ref().map(of).as_ref()
+        let held = self.job.held.as_ref().map(|held| &held.hash);
+        let entry = ground.entry.as_ref();
+        let is_held = entry.is_some_and(|entry| Some(&entry.hash) == held);
+        if let Some(entry) = entry.filter(|_| !is_held)
+            && let Some(held) = self.another(ground, entry).await
         {
-            match self.another(ground, entry).await {
-                Ok(held) => return Err(Halt::Taken(held)),
-                // It serves elsewhere, perhaps: who has the wrong keys must not write over what others can read.
-                Err(why)
-                    if ground.has_certificate()
-                        && entry.not_after > seconds(now)
-                        && !self.job.asker.is_there() =>
-                {
-                    return Err(Halt::Rests(now + RECONSIDER, why));
-                }
-                Err(_) => {}
-            }
+            return Err(Halt::Taken(held));
+        }
+        let may_serve = !is_held && entry.is_none_or(|entry| entry.not_after > seconds(now));
+        let is_due = !self.job.asker.is_there();
+        if let Found::Foreign(why) = &ground.certificate
+            && may_serve
+            && is_due
+        {
+            // Elsewhere: who has the wrong keys must not write over what others can read.
+            return Err(Halt::Rests(now + RECONSIDER, why.clone()));
         }
         let attempts = ground.attempts.as_ref();
         let rest = attempts.and_then(|one| Some((one.rest(now)?, one.error.clone())));
         match rest {
-            Some((until, why)) if !self.job.asker.is_there() => Err(Halt::Rests(until, why)),
+            Some((until, why)) if is_due => Err(Halt::Rests(until, why)),
             Some(_) | None => Ok(()),
         }
     }
 
-    async fn another(&self, ground: &Ground, entry: &Entry) -> Result<Held, String> {
-        let (name, value) = (self.job.name.clone(), ground.certificate.clone()?);
+    /// None: what lies there is not what the index names, or serves nobody.
+    async fn another(&self, ground: &Ground, entry: &Entry) -> Option<Held> {
+        let (name, value) = (self.job.name.clone(), ground.certificate.opened().ok()?);
+        let value = value.clone();
         let read = tokio::task::spawn_blocking(move || sync::read_certificate(&name, &value));
-        let held = read.await.map_err(|panicked| panicked.to_string())??;
-        match held.hash == entry.hash {
-            true => Ok(held),
-            false => Err(format!("{}: not what the index names", self.job.name)),
+        let read = read.await.map_err(|panicked| panicked.to_string());
+        match read.and_then(|held| held) {
+            Ok(held) => (held.hash == entry.hash).then_some(held),
+            Err(why) => {
+                let (key, version) = (
+                    keys::certificate(&self.job.name),
+                    ground.certificate_version,
+                );
+                self.tools.store.tell_damage(&key, version, &why);
+                None
+            }
         }
     }
 
@@ -463,11 +472,7 @@ impl Work<'_> {
             if ground.order.value.as_ref().map(|order| order.url.as_str()) != Some(url) {
                 return Err(Halt::Stopped("somebody else wrote to the order".into()));
             }
-            let certificate = Present {
-                value: value.clone(),
-                version: ground.certificate_version(&self.tools.store).await?,
-            };
-            let changes = ground.with_certificate(&held, certificate);
+            let changes = ground.with_certificate(&held, value.clone());
             match self.tools.store.transact(self.lease, changes).await? {
                 Written::Done => return Ok(held),
                 // Another name of the same shard was written.

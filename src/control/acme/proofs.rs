@@ -9,7 +9,7 @@ use super::keys::PROOFS;
 use super::records::{self, ProofRecord, seconds};
 use crate::certs::proof::Proof;
 use crate::config::DomainName;
-use crate::control::store::{Raw, Seen, Store};
+use crate::control::store::{Entry, Raw, Seen, Store};
 
 /// By name.
 pub(super) type Pending = BTreeMap<DomainName, Proof>;
@@ -37,16 +37,20 @@ pub(super) async fn follow(store: Store, proofs: watch::Sender<Pending>) {
 fn made(store: &Store, before: &Pending, part: &str, raw: &Raw) -> Option<(DomainName, Proof)> {
     let key = format!("{PROOFS}{part}");
     let name = DomainName::parse(part)?;
-    let opened = store.open(&key, raw).map_err(|error| error.to_string());
-    let record = opened.and_then(|value| records::read::<ProofRecord>(&key, &value));
-    let record = match record {
-        Ok(record) if record.until < seconds(SystemTime::now()) => return None,
-        Ok(record) => record,
-        Err(why) => {
-            tracing::warn!("acme: a proof cannot be shown: {why}");
+    let opened = store.open(&key, raw).map(|value| {
+        let version = raw.version;
+        Some(Entry { value, version })
+    });
+    let record = match store.present(&key, opened, records::parse::<ProofRecord>) {
+        Ok(present) => present.value?,
+        Err(error) => {
+            tracing::warn!("acme: a proof cannot be shown: {error}");
             return None;
         }
     };
+    if record.until < seconds(SystemTime::now()) {
+        return None;
+    }
     let known = before.get(&name);
     if let Some(known) = known.filter(|known| *known.digest() == record.digest) {
         return Some((name, known.clone()));

@@ -128,7 +128,12 @@ pub(super) fn write(record: &impl Serialize) -> Plain {
 
 /// What [`write()`] wrote; the error names the key and shows nothing of the value.
 pub(super) fn read<T: DeserializeOwned>(key: &str, text: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(text).map_err(|_| format!("{key}: not what rota writes"))
+    parse(text).map_err(|why| format!("{key}: {why}"))
+}
+
+/// As [`read()`], where the key is named by who asks.
+pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(text).map_err(|_| "not what rota writes".to_owned())
 }
 
 pub(super) fn seconds(at: SystemTime) -> u64 {

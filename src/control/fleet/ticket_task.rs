@@ -9,11 +9,14 @@ use tokio::time::{Instant, sleep_until};
 use super::tickets::{self, TICKETS};
 use crate::certs::TicketKeys;
 use crate::control::consul::{Client, ConsulError, Document, KeyState, KeyWatch};
+use crate::control::store::Flaw;
 use crate::routing::swap::Publisher;
 use crate::seal::{Keyring, Secret};
 
 /// All load balancers find at the same moment that a generation is due; within this time one of them is the first.
 const SPREAD: Duration = Duration::from_secs(1);
+/// What nobody can read is replaced when it has lain there for so long: somebody may be about to mend it.
+const GRACE: Duration = Duration::from_secs(60);
 /// Between two tries to write.
 const REST: Duration = Duration::from_secs(5);
 /// The longest sleep, so that a wall clock that was set is noticed.
@@ -28,12 +31,24 @@ pub struct TicketTask {
     publisher: Publisher<TicketKeys>,
     /// What was last told as wrong.
     told: Option<String>,
+    /// What lies there and nobody can read.
+    damage: Option<Damage>,
     /// No write before this.
     rests_until: Instant,
 }
 
+/// By the index of its last change, and since when it is seen here.
+#[derive(Clone, Copy)]
+struct Damage {
+    version: u64,
+    since: Instant,
+}
+
 /// Why the keys in KV are not used.
-type Unusable = String;
+struct Unusable {
+    why: String,
+    flaw: Flaw,
+}
 
 impl TicketTask {
     /// `prefix` is the pod's.
@@ -49,6 +64,7 @@ impl TicketTask {
             keyrings,
             publisher,
             told: None,
+            damage: None,
             rests_until: Instant::now(),
         }
     }
@@ -81,19 +97,34 @@ impl TicketTask {
             KeyState::Is(document) => match self.read(keyring, &document) {
                 Ok(keys) => {
                     self.say_mended();
+                    self.damage = None;
                     let due = tickets::due(&keys, now);
                     self.publish(keys);
                     due
                 }
-                Err(why) => {
-                    self.say(why);
-                    return None;
+                Err(unusable) => {
+                    let version = document.modify_index;
+                    self.note(unusable.flaw, version);
+                    self.say(unusable.why);
+                    let damage = self.damage?;
+                    return Some((damage.since + GRACE + spread()).max(self.rests_until));
                 }
             },
         };
         let left = due.duration_since(now).unwrap_or_default().min(LOOK_EACH);
-        let spread = SPREAD.mul_f64(fastrand::f64());
-        Some((Instant::now() + left + spread).max(self.rests_until))
+        Some((Instant::now() + left + spread()).max(self.rests_until))
+    }
+
+    /// What others may read is theirs to keep.
+    fn note(&mut self, flaw: Flaw, version: u64) {
+        let since = match self.damage {
+            Some(known) if known.version == version => known.since,
+            Some(_) | None => Instant::now(),
+        };
+        self.damage = match flaw {
+            Flaw::Damaged => Some(Damage { version, since }),
+            Flaw::Foreign => None,
+        };
     }
 
     fn part_from_the_fleet(&mut self) -> Option<Instant> {
@@ -120,19 +151,20 @@ impl TicketTask {
     }
 
     /// Reads what is there now, not what the watch last said; what somebody else wrote in between wins.
-    async fn try_to_add(&self, keyring: &Keyring) -> Result<(), Unusable> {
+    async fn try_to_add(&self, keyring: &Keyring) -> Result<(), String> {
         let failed = |error: ConsulError| format!("kv:{}: {error}", self.key);
         let present = self.client.kv_read(&self.key).await.map_err(failed)?;
         let now = SystemTime::now();
         let (keys, version) = match &present {
-            None => {
-                let secrets = [Secret::random(), Secret::random()];
-                (Some(tickets::first(now, secrets)), 0)
-            }
+            None => (Some(first(now)), 0),
             Some(document) => {
-                let known = self.read(keyring, document)?;
-                let turned = tickets::turned(&known, now, Secret::random());
-                (turned, document.modify_index)
+                let version = document.modify_index;
+                let keys = match self.read(keyring, document) {
+                    Ok(known) => tickets::turned(&known, now, Secret::random()),
+                    Err(_) if self.has_lain_for_long(version) => Some(self.instead(now)),
+                    Err(unusable) => return Err(unusable.why),
+                };
+                (keys, version)
             }
         };
         let Some(keys) = keys else {
@@ -150,15 +182,38 @@ impl TicketTask {
         Ok(())
     }
 
+    /// Whether it is the damage that was seen [`GRACE`] ago.
+    fn has_lain_for_long(&self, version: u64) -> bool {
+        let damage = self.damage.filter(|damage| damage.version == version);
+        damage.is_some_and(|damage| damage.since.elapsed() >= GRACE)
+    }
+
+    /// In the place of what nobody can read: the keys that are in force here, so that no session is lost over it.
+    fn instead(&self, now: SystemTime) -> TicketKeys {
+        let known = self.publisher.current();
+        match known.generations() {
+            [] => first(now),
+            _ => {
+                let turned = tickets::turned(&known, now, Secret::random());
+                turned.unwrap_or_else(|| TicketKeys::clone(&known))
+            }
+        }
+    }
+
     fn read(&self, keyring: &Keyring, document: &Document) -> Result<TicketKeys, Unusable> {
-        let plain = keyring
-            .open(&self.key, &document.value)
-            .map_err(|error| format!("kv:{error}"))?;
-        tickets::read(&plain).map_err(|why| format!("kv:{}: {why}", self.key))
+        let opened = keyring.open(&self.key, &document.value);
+        let plain = opened.map_err(|error| Unusable {
+            why: format!("kv:{error}"),
+            flaw: Flaw::of(&error),
+        })?;
+        tickets::read(&plain).map_err(|why| Unusable {
+            why: format!("kv:{}: {why}", self.key),
+            flaw: Flaw::Damaged,
+        })
     }
 
     /// Once for each thing that is wrong.
-    fn say(&mut self, why: Unusable) {
+    fn say(&mut self, why: String) {
         if self.told.as_ref() != Some(&why) {
             tracing::warn!("session ticket keys: {why}: those known so far stay in force");
             self.told = Some(why);
@@ -170,6 +225,14 @@ impl TicketTask {
             tracing::info!("session ticket keys: mended");
         }
     }
+}
+
+fn first(now: SystemTime) -> TicketKeys {
+    tickets::first(now, [Secret::random(), Secret::random()])
+}
+
+fn spread() -> Duration {
+    SPREAD.mul_f64(fastrand::f64())
 }
 
 async fn until(at: Option<Instant>) {

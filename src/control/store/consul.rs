@@ -8,7 +8,10 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
 use super::session::{Keeper, Owner, Session, Standing, Wanted};
-use super::{Change, Entry, Raw, Seen, StoreError, Watch, Written, broken, checked, is_secret};
+use super::{
+    Change, Entry, Raw, Seen, StoreError, Watch, Written, broken, checked, is_secret,
+    without_key_file,
+};
 use crate::control::consul::{
     Client, ConsulError, Document, Objection, Pause, PrefixWatch, Step, TRANSACTION_STEPS, Taken,
 };
@@ -69,7 +72,7 @@ impl Shared {
     }
 
     /// The key in KV, which is also what a secret is bound to.
-    fn place(&self, key: &str) -> String {
+    pub(super) fn place(&self, key: &str) -> String {
         format!("{}/{key}", self.prefix)
     }
 
@@ -138,12 +141,12 @@ impl Shared {
 
     fn entry(&self, key: &str, found: &Document) -> Result<Entry, StoreError> {
         Ok(Entry {
-            value: self.open(key, &found.value)?,
+            value: self.open(key, &found.value, found.modify_index)?,
             version: found.modify_index,
         })
     }
 
-    pub(super) fn open(&self, key: &str, bytes: &[u8]) -> Result<Plain, StoreError> {
+    pub(super) fn open(&self, key: &str, bytes: &[u8], version: u64) -> Result<Plain, StoreError> {
         if !is_secret(key) {
             return Ok(bytes.to_vec().into());
         }
@@ -152,11 +155,8 @@ impl Shared {
         match keyring {
             Some(keyring) => keyring
                 .open(&place, bytes)
-                .map_err(|error| broken(format!("kv:{place}"), &error)),
-            None => Err(StoreError::Broken {
-                key: format!("kv:{place}"),
-                why: "sealed, and there is no acme.key_file".to_owned(),
-            }),
+                .map_err(|error| broken(format!("kv:{place}"), &error, version)),
+            None => Err(without_key_file(format!("kv:{place}"), version)),
         }
     }
 

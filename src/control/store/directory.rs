@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::{
     Change, Entry, Raw, Seen, StoreError, Watch, Written, broken, checked, is_key, is_secret,
+    without_key_file,
 };
 use crate::seal::{Keyring, OpenError, Plain};
 
@@ -125,6 +126,10 @@ impl Directory {
         self.0.open(key, text.to_vec().into())
     }
 
+    pub(super) fn place(&self, key: &str) -> String {
+        self.0.path(key).display().to_string()
+    }
+
     pub(super) fn lock(&self, key: &str) -> Result<Option<Hold>, StoreError> {
         checked(key)?;
         let mut held = self.0.held.lock().expect("no panic while held");
@@ -199,16 +204,13 @@ impl Files {
         }
         let path = || self.path(key).display().to_string();
         match self.keyring() {
-            None if Keyring::is_sealed(&text) => Err(StoreError::Broken {
-                key: path(),
-                why: "sealed, and there is no acme.key_file".to_owned(),
-            }),
+            None if Keyring::is_sealed(&text) => Err(without_key_file(path(), version(&text))),
             None => Ok(text),
             Some(keyring) => match keyring.open(key, &text) {
                 Ok(plain) => Ok(plain),
                 // Written before there was a key file.
                 Err(OpenError::NotSealed { .. }) => Ok(text),
-                Err(error) => Err(broken(path(), &error)),
+                Err(error) => Err(broken(path(), &error, version(&text))),
             },
         }
     }

@@ -5,6 +5,7 @@
 //! passed to somebody else, whatever the holder still believes.
 
 mod consul;
+mod damage;
 mod directory;
 mod session;
 
@@ -15,6 +16,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub use self::damage::Present;
+use self::damage::Told;
 use self::directory::Directory;
 use super::consul::{Client, PrefixWatch};
 use crate::seal::{Keyring, OpenError, Plain};
@@ -34,6 +37,8 @@ const TICKETS: &str = "keys/tickets";
 #[derive(Clone)]
 pub struct Store {
     backend: Backend,
+    /// Which damage was named.
+    told: Arc<Told>,
 }
 
 #[derive(Clone)]
@@ -82,10 +87,33 @@ pub enum Written {
 pub enum StoreError {
     /// It may be there again later. Of a change nobody knows whether it was taken.
     Away(String),
-    /// There is a value that cannot be opened: `key` is where it lies.
-    Broken { key: String, why: String },
+    /// There is a value that cannot be opened: `key` is where it lies, `version` what it is to be changed by.
+    Broken {
+        key: String,
+        why: String,
+        flaw: Flaw,
+        version: u64,
+    },
     /// It will not be until somebody changes something: rights, the key file, a value that is too large. Nothing was written.
     Refused(String),
+}
+
+/// Why a value cannot be opened here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Nobody can open it.
+    Damaged,
+    /// Sealed with a key that is not here, or by another version: others may open it.
+    Foreign,
+}
+
+impl Flaw {
+    pub fn of(error: &OpenError) -> Flaw {
+        match error.may_open_elsewhere() {
+            true => Flaw::Foreign,
+            false => Flaw::Damaged,
+        }
+    }
 }
 
 /// What is known of a prefix.
@@ -109,6 +137,7 @@ impl Store {
         let shared = consul::Shared::start(client, prefix, name, keyring);
         Store {
             backend: Backend::Consul(shared),
+            told: Arc::default(),
         }
     }
 
@@ -121,6 +150,7 @@ impl Store {
         let directory = Directory::open(state_dir, keyring)?;
         Ok(Store {
             backend: Backend::Directory(directory),
+            told: Arc::default(),
         })
     }
 
@@ -197,8 +227,16 @@ impl Store {
     /// Opens what a watch saw; `key` is whole, with the watch's prefix.
     pub fn open(&self, key: &str, raw: &Raw) -> Result<Plain, StoreError> {
         match &self.backend {
-            Backend::Consul(shared) => shared.open(key, &raw.bytes),
+            Backend::Consul(shared) => shared.open(key, &raw.bytes, raw.version),
             Backend::Directory(directory) => directory.open_text(key, &raw.bytes),
+        }
+    }
+
+    /// Where a key lies, as an operator names it.
+    fn place(&self, key: &str) -> String {
+        match &self.backend {
+            Backend::Consul(shared) => format!("kv:{}", shared.place(key)),
+            Backend::Directory(directory) => directory.place(key),
         }
     }
 
@@ -308,9 +346,10 @@ fn checked(key: &str) -> Result<(), StoreError> {
 }
 
 /// `place` is where it lies as an operator names it; `error` names the place it was sealed for.
-fn broken(place: String, error: &OpenError) -> StoreError {
+fn broken(place: String, error: &OpenError, version: u64) -> StoreError {
     let why = match error {
         OpenError::NotSealed { .. } => "not sealed by rota".to_owned(),
+        OpenError::OtherVersion { .. } => "sealed by another version of rota".to_owned(),
         OpenError::UnknownKey { key, .. } => {
             format!("sealed with the key {key}, which the key file does not have")
         }
@@ -318,7 +357,22 @@ fn broken(place: String, error: &OpenError) -> StoreError {
             "changed since it was sealed, or sealed for another place".to_owned()
         }
     };
-    StoreError::Broken { key: place, why }
+    StoreError::Broken {
+        key: place,
+        why,
+        flaw: Flaw::of(error),
+        version,
+    }
+}
+
+/// As [`broken`], of what is sealed where nothing can be opened.
+fn without_key_file(place: String, version: u64) -> StoreError {
+    StoreError::Broken {
+        key: place,
+        why: "sealed, and there is no acme.key_file".to_owned(),
+        flaw: Flaw::Foreign,
+        version,
+    }
 }
 
 impl Change {
@@ -354,7 +408,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StoreError::Away(what) | StoreError::Refused(what) => f.write_str(what),
-            StoreError::Broken { key, why } => write!(f, "{key}: {why}"),
+            StoreError::Broken { key, why, .. } => write!(f, "{key}: {why}"),
         }
     }
 }

@@ -67,7 +67,7 @@ pub fn service(addresses: &[String]) -> Arc<Service> {
         standing: standing.clone(),
     };
     let members: Box<[Member]> = (1..).zip(addresses).map(member).collect();
-    let (turn, reserve) = Service::turns(&members);
+    let (turn, reserve) = Service::turns(&members, None);
     Arc::new(Service {
         name,
         members,
@@ -79,6 +79,7 @@ pub fn service(addresses: &[String]) -> Arc<Service> {
         in_flight: None,
         measured: Arc::new(ServiceMeasured::new(1)),
         phase: 0,
+        groups: None,
     })
 }
 
@@ -98,6 +99,7 @@ fn standing() -> Standing {
         passive: signal(),
         operator: signal(),
         source: "file",
+        group: None,
         doubted: false,
         history: Arc::new([]),
     }

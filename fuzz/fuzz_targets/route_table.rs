@@ -92,6 +92,7 @@ fuzz_target!(|case: Case| {
         in_flight: None,
         measured: Arc::new(ServiceMeasured::new(1)),
         phase: 0,
+        groups: None,
     });
     let all: Vec<_> = case
         .routes

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::state::{State, missing, phase_label};
 use crate::routing::standing::Transition;
 use crate::routing::upstream::Unfit;
-use crate::routing::{HostPattern, Member, Protocol, Route, Service, Signal, Snapshot, Verdict};
+use crate::routing::{
+    GroupShare, HostPattern, Member, Protocol, Route, Service, Signal, Snapshot, Verdict,
+};
 use crate::telemetry::metrics::{discovery_age_seconds, verdict_label};
 use crate::telemetry::rfc3339;
 
@@ -80,6 +82,19 @@ pub struct ServiceSummary {
     pub doubted: usize,
     /// Nobody is fit: those serve whose only fault is a check's word.
     pub panic: bool,
+    /// What it is divided into, by name; empty: it is not.
+    #[serde(default)]
+    pub groups: Vec<GroupView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupView {
+    pub name: String,
+    pub weight: u32,
+    /// What its weight comes to among the groups that have somebody on the rota, 0 to 1.
+    pub share: f64,
+    pub up: usize,
+    pub total: usize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -113,6 +128,8 @@ pub struct ServerView {
     /// One sentence: the first reason for being off, or why it is on.
     pub because: String,
     pub weight: u32,
+    #[serde(default)]
+    pub group: Option<String>,
     pub doubted: bool,
     /// `file`, `kv` or `consul`.
     pub source: String,
@@ -215,7 +232,19 @@ pub fn summary(service: &Service) -> ServiceSummary {
             && members
                 .iter()
                 .any(|m| m.weight > 0 && m.upstream.is_fit_in_panic()),
+        groups: groups(service),
     }
+}
+
+fn groups(service: &Service) -> Vec<GroupView> {
+    let view = |share: GroupShare| GroupView {
+        name: share.name.to_string(),
+        weight: share.weight,
+        share: share.share,
+        up: share.up,
+        total: share.total,
+    };
+    service.group_shares().into_iter().map(view).collect()
 }
 
 fn takes_turns(member: &Member) -> bool {
@@ -233,19 +262,24 @@ pub fn service(service: &Service, now: SystemTime) -> ServiceView {
         }
         .to_owned(),
         retry_attempts: service.retry.attempts,
-        servers: service.members.iter().map(|m| server(m, now)).collect(),
+        servers: service
+            .members
+            .iter()
+            .map(|m| server(service, m, now))
+            .collect(),
     }
 }
 
-pub fn server(member: &Member, now: SystemTime) -> ServerView {
+pub fn server(service: &Service, member: &Member, now: SystemTime) -> ServerView {
     let upstream = &member.upstream;
     let cells = upstream.cells().iter();
     ServerView {
         server: upstream.label().to_string(),
         address: upstream.address().to_string(),
         on_the_rota: takes_turns(member),
-        because: because(member, now),
+        because: because(service, member, now),
         weight: member.weight,
+        group: member.standing.group.as_ref().map(ToString::to_string),
         doubted: member.standing.doubted,
         source: member.standing.source.to_owned(),
         in_flight: cells.map(|cell| u64::from(cell.in_flight())).sum(),
@@ -280,7 +314,7 @@ fn transitions(history: &[Transition], now: SystemTime) -> Vec<TransitionView> {
 }
 
 /// The upstream's own bits come first: the data plane sets them at once, the standing follows with the next table.
-fn because(member: &Member, now: SystemTime) -> String {
+fn because(service: &Service, member: &Member, now: SystemTime) -> String {
     let upstream = &member.upstream;
     let standing = &member.standing;
     if let Some((name, signal)) = standing.against() {
@@ -299,7 +333,7 @@ fn because(member: &Member, now: SystemTime) -> String {
         return words.to_owned();
     }
     if member.weight == 0 {
-        return "its weight is 0: it takes no turn".to_owned();
+        return without_a_turn(service, member);
     }
     if standing.doubted {
         return "it vanished from consul's answers, but our own probe finds it well".to_owned();
@@ -311,6 +345,24 @@ fn because(member: &Member, now: SystemTime) -> String {
     match warning {
         Some((name, _)) => format!("{name} warns: it is in at its warning weight"),
         None => "nothing speaks against it".to_owned(),
+    }
+}
+
+fn without_a_turn(service: &Service, member: &Member) -> String {
+    let group = member.standing.group.as_ref();
+    match (&service.groups, group) {
+        (Some(_), None) => {
+            "it is of no group, and the service is divided into groups: it takes no turn".to_owned()
+        }
+        (Some(groups), Some(group)) if groups.weight_of(Some(group)) == 0 => {
+            match groups.iter().any(|(name, _)| name == group) {
+                true => format!("its group {group} has the weight 0: it takes no turn"),
+                false => {
+                    format!("its group {group} is none of the service's groups: it takes no turn")
+                }
+            }
+        }
+        (Some(_) | None, _) => "its weight is 0: it takes no turn".to_owned(),
     }
 }
 

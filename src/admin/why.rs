@@ -12,7 +12,7 @@ use super::views::{self, RouteView, ServerView, ServiceView};
 use crate::routing::path::{canonical, without_query};
 use crate::routing::{Host, HostPattern, Member, NoRoute, Route, Service, Snapshot};
 
-pub use words::for_people;
+pub use words::{for_people, percent};
 
 /// Longer questions are not looked at.
 pub const MAX_QUESTION_LEN: usize = 2048;
@@ -157,7 +157,7 @@ fn is_named(member: &Member, asked: &str) -> bool {
 fn server_of(service: &Service, member: &Member, now: SystemTime) -> ServerOf {
     ServerOf {
         service: service.name.to_string(),
-        server: views::server(member, now),
+        server: views::server(service, member, now),
     }
 }
 

@@ -226,6 +226,7 @@ fn service(name: ServiceName, servers: &[SocketAddr]) -> ServiceEntry {
         host: ServerHost::Ip(address.ip()),
         port: address.port(),
         weight: 1,
+        group: None,
     };
     ServiceEntry {
         name,
@@ -246,6 +247,7 @@ fn service(name: ServiceName, servers: &[SocketAddr]) -> ServiceEntry {
         tls: ServiceTls::default(),
         pool: POOL,
         in_flight: None,
+        groups: None,
     }
 }
 

@@ -10,6 +10,7 @@ mod agent;
 pub mod document;
 mod environment;
 mod file;
+pub mod groups;
 mod json;
 mod listener;
 mod mistake;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::routing::{
-    HostPattern, InFlightLimit, Limits, ListenerPolicy, Prefix, RetryPolicy, ServiceName, Timeouts,
+    GroupName, Groups, HostPattern, InFlightLimit, Limits, ListenerPolicy, Prefix, RetryPolicy,
+    ServiceName, Timeouts,
 };
 
 /// A whole `rota.toml`.
@@ -252,6 +253,8 @@ pub struct ServiceEntry {
     pub tls: ServiceTls,
     pub pool: usize,
     pub in_flight: Option<InFlightLimit>,
+    /// None: it is not divided, whatever groups its servers name.
+    pub groups: Option<Groups>,
 }
 
 /// Where a service's servers come from.
@@ -267,6 +270,7 @@ pub struct ServerEntry {
     pub port: u16,
     /// 1 to 65,535; 0: takes no turn.
     pub weight: u32,
+    pub group: Option<GroupName>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

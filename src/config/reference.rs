@@ -16,8 +16,8 @@ const FULL: &str = include_str!("../../config/full.toml");
 const EDGE: &str = include_str!("../../config/edge.toml");
 const POD: &str = include_str!("../../config/pod.toml");
 
-/// A table whose keys are the operator's own.
-const FREE: &str = "service[].health.active.headers";
+/// Tables whose keys are the operator's own.
+const FREE: [&str; 2] = ["service[].health.active.headers", "service[].groups"];
 
 /// Every key path that a reader knows; `[]` stands for any part of a list.
 fn known_keys() -> BTreeSet<String> {
@@ -64,7 +64,7 @@ fn collect(table: &Table, path: &str, found: &mut BTreeSet<String>) {
     for (key, written) in table {
         let path = join(path, key);
         match &written.value {
-            Value::Table(below) if path != FREE => collect(below, &path, found),
+            Value::Table(below) if !FREE.contains(&path.as_str()) => collect(below, &path, found),
             Value::List(parts) => {
                 for part in parts {
                     if let Value::Table(below) = &part.value {

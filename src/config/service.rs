@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::active::read_health;
+use super::groups;
 use super::model::{
     ConsulService, ServerEntry, ServerSource, ServiceEntry, ServiceProtocol, ServiceTls,
 };
@@ -25,9 +26,10 @@ pub(super) const KEYS: &[&str] = &[
     "max_in_flight",
     "queue",
     "queue_wait",
+    "groups",
 ];
 
-pub(super) const SERVER: &[&str] = &["address", "weight"];
+pub(super) const SERVER: &[&str] = &["address", "weight", "group"];
 
 pub(super) const CONSUL: &[&str] = &["service", "tag", "datacenter"];
 
@@ -73,6 +75,7 @@ pub(super) fn read(from: &Section<'_>, name: Option<&ServiceName>) -> Option<Ser
         .unwrap_or(ServiceProtocol::Http);
     let tls = read_tls(from, protocol);
     let pool = from.number("pool", 0..=MAX_POOL).unwrap_or(DEFAULT_POOL);
+    let groups = groups::read(from, source.as_ref());
     Some(ServiceEntry {
         name: name?,
         source: source?,
@@ -82,6 +85,7 @@ pub(super) fn read(from: &Section<'_>, name: Option<&ServiceName>) -> Option<Ser
         tls,
         pool,
         in_flight: read_in_flight(from),
+        groups,
     })
 }
 
@@ -148,29 +152,38 @@ fn read_servers(from: &Section<'_>) -> Option<Vec<ServerEntry>> {
     Some(servers)
 }
 
-/// `"host:port"` or `{ address = "host:port", weight = 2 }`.
+/// `"host:port"` or `{ address = "host:port", weight = 2, group = "blue" }`.
 fn read_server(part: &Part<'_>) -> Option<ServerEntry> {
-    let ((host, port), weight) = match part.value() {
+    let ((host, port), weight, group) = match part.value() {
         Value::Table(_) => {
             let table = part.table(SERVER)?;
             table.need("address", SERVER_ADDRESS);
             let address = table.text("address", SERVER_ADDRESS, server_address);
             let weight = table.number("weight", 0..=MAX_WEIGHT).unwrap_or(1);
-            (address?, weight)
+            (address?, weight, groups::read_group(&table))
         }
-        Value::Text(text) => (part.read(SERVER_ADDRESS, |_| server_address(text))?, 1),
+        Value::Text(text) => (
+            part.read(SERVER_ADDRESS, |_| server_address(text))?,
+            1,
+            None,
+        ),
         Value::Integer(_)
         | Value::Float(_)
         | Value::Flag(_)
         | Value::List(_)
         | Value::Foreign(_) => {
             part.blame(format!(
-                "expected {SERVER_ADDRESS}, or {{ address, weight }}"
+                "expected {SERVER_ADDRESS}, or {{ address, weight, group }}"
             ));
             return None;
         }
     };
-    Some(ServerEntry { host, port, weight })
+    Some(ServerEntry {
+        host,
+        port,
+        weight,
+        group,
+    })
 }
 
 fn read_consul(from: &Section<'_>) -> Option<ConsulService> {

@@ -189,6 +189,30 @@ fn a_wrong_service_is_told() {
             "accepted",
         ),
         (
+            "[[service]]\nname = \"a\"\nservers = [{ address = \"a:1\", group = \"b l\" }]",
+            "rota.toml:5: service[0].servers[0].group = \"b l\": expected 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+        ),
+        (
+            "[[service]]\nname = \"a\"\nservers = [{ address = \"a:1\", group = \"b\" }, \"a:2\"]\ngroups = { b = 1, c = 0 }",
+            "accepted",
+        ),
+        (
+            "[[service]]\nname = \"a\"\nservers = [{ address = \"a:1\", group = \"b\" }]\ngroups = { b = 0, c = 1 }",
+            "rota.toml:6: service[0].groups = {…}: no server is of a group with a weight above 0: nobody would serve",
+        ),
+        (
+            "[[service]]\nname = \"a\"\nservers = [\"a:1\"]\ngroups = {}",
+            "rota.toml:6: service[0].groups = {…}: expected 1 to 32 groups, one of a weight above 0",
+        ),
+        (
+            "[[service]]\nname = \"a\"\nservers = [\"a:1\"]\n[service.groups]\nb = 65536",
+            "rota.toml:7: service[0].groups.b = 65536: expected a whole number from 0 to 65535",
+        ),
+        (
+            "[[service]]\nname = \"a\"\nservers = [\"a:1\"]\n[service.groups]\n\"b l\" = 1",
+            "rota.toml:7: service[0].groups.\"b l\" = 1: no name of a group: expected 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+        ),
+        (
             "[[service]]\nname = \"a\"\nservers = [\"a:1\"]\ntls = { server_name = \"b\" }",
             "rota.toml:6: service[0].tls = {…}: only for protocol \"https\" or \"h2\"",
         ),

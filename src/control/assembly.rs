@@ -16,8 +16,8 @@ use crate::config::{RouteEntry, ServiceEntry, ServiceProtocol};
 use crate::dial;
 use crate::routing::service;
 use crate::routing::{
-    Protocol, Route, RouteTable, Service, ServiceMeasured, ServiceName, Snapshot, TlsToServer,
-    Unfit, Upstream, UpstreamKey,
+    Groups, Protocol, Route, RouteTable, Service, ServiceMeasured, ServiceName, Snapshot,
+    TlsToServer, Unfit, Upstream, UpstreamKey,
 };
 
 /// Everything that outlives a snapshot.
@@ -196,7 +196,7 @@ impl Assembly {
             members.push(service::Member {
                 upstream,
                 host_name: member.facts.host_name.clone(),
-                weight: member.weight(),
+                weight: state.weight_of(member),
                 standing: member.standing.clone(),
             });
         }
@@ -206,7 +206,10 @@ impl Assembly {
             members.clear();
         }
         let retry = entry.retry.clone().unwrap_or(model.tuning().retry.clone());
-        let mut service = self.service_of(name, entry.pool, retry, members, protocol.clone());
+        let mut service = self.service_of(name, entry.pool, retry, members, entry.groups.clone());
+        if let Some(protocol) = &protocol {
+            service.protocol = protocol.clone();
+        }
         service.in_flight = entry.in_flight;
         let built = Built {
             revision: state.revision(),
@@ -226,9 +229,9 @@ impl Assembly {
         pool: usize,
         retry: crate::routing::RetryPolicy,
         members: Vec<service::Member>,
-        protocol: Option<Protocol>,
+        groups: Option<Groups>,
     ) -> Service {
-        let (turn, reserve) = Service::turns(&members);
+        let (turn, reserve) = Service::turns(&members, groups.as_ref());
         let workers = self.workers;
         let measured = self
             .measured
@@ -241,12 +244,13 @@ impl Assembly {
             members: members.into(),
             turn,
             reserve,
-            protocol: protocol.unwrap_or(Protocol::Http),
+            protocol: Protocol::Http,
             retry,
             pool,
             in_flight: None,
             measured: measured.clone(),
             phase: hasher.finish(),
+            groups,
         }
     }
 

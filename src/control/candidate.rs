@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use super::consul::{Check, CheckStatus, Instance};
 use super::mistake::{IGNORED, Mistake};
-use crate::config::{ServerEntry, ServerHost};
-use crate::routing::Verdict;
+use crate::config::{ServerEntry, ServerHost, groups};
+use crate::routing::{GroupName, Verdict};
 
 /// The most that is kept of a signal's evidence, in bytes; more is cut.
 pub const MAX_EVIDENCE: usize = 512;
@@ -23,6 +23,7 @@ pub struct Candidate {
     pub host_name: Option<Arc<str>>,
     pub weight: u32,
     pub weight_warning: u32,
+    pub group: Option<GroupName>,
     pub word: Word,
 }
 
@@ -156,6 +157,7 @@ impl Candidates {
                 entry: format!("{entry}/{}:{}", host.text(), server.port),
                 port: server.port,
                 weights: (server.weight, server.weight),
+                group: server.group.clone(),
                 word: word.clone(),
             };
             found.take(host, named, names, bounds, origin);
@@ -184,10 +186,18 @@ impl Candidates {
                 Ok(ip) => Given::Address(ip),
                 Err(_) => Given::Name(text),
             };
+            let entry = format!("consul:{service}/{text}:{}", instance.port);
+            let group = groups::of_instance(&instance.tags, instance.group.as_deref());
+            let group = group.unwrap_or_else(|message| {
+                let mistake = Mistake::new(entry.clone(), message, IGNORED);
+                found.mistakes.push(mistake);
+                None
+            });
             let named = Named {
-                entry: format!("consul:{service}/{text}:{}", instance.port),
+                entry,
                 port: instance.port,
                 weights: (instance.weight_passing, instance.weight_warning),
+                group,
                 word: word_of(instance),
             };
             found.take(host, named, names, bounds, Origin::Consul);
@@ -244,6 +254,7 @@ impl Candidates {
             host_name: name.map(Arc::from),
             weight: named.weights.0,
             weight_warning: named.weights.1,
+            group: named.group,
             word: named.word,
         });
     }
@@ -268,6 +279,7 @@ struct Named {
     entry: String,
     port: u16,
     weights: (u32, u32),
+    group: Option<GroupName>,
     word: Word,
 }
 
@@ -354,6 +366,7 @@ mod tests {
             address: address.into(),
             port,
             tags: vec![],
+            group: None,
             weight_passing: 1,
             weight_warning: 1,
             checks: vec![Check {

@@ -76,6 +76,7 @@ impl Member {
             passive: signal(Verdict::Unknown, "not_ejected"),
             operator: signal(Verdict::Fit, "not_drained"),
             source,
+            group: facts.group.clone(),
             doubted: false,
             history: [joined].into(),
         };
@@ -95,7 +96,13 @@ impl Member {
         let moved = self.facts.weight != facts.weight
             || self.facts.weight_warning != facts.weight_warning
             || self.facts.label != facts.label
-            || self.facts.host_name != facts.host_name;
+            || self.facts.host_name != facts.host_name
+            || self.facts.group != facts.group;
+        if self.facts.group != facts.group {
+            let mut standing = (*self.standing).clone();
+            standing.group = facts.group.clone();
+            self.standing = Arc::new(standing);
+        }
         self.facts = facts;
         let said = self.says(
             Which::Consul,

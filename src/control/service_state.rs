@@ -107,6 +107,14 @@ impl ServiceState {
         true
     }
 
+    /// A member's weight as its checks stand; none without a share for its group.
+    pub fn weight_of(&self, member: &Member) -> u32 {
+        match &self.entry.groups {
+            Some(groups) if groups.weight_of(member.facts.group.as_ref()) == 0 => 0,
+            Some(_) | None => member.weight(),
+        }
+    }
+
     /// How a server is probed: as configured; with nothing configured, by connecting as long as Consul's silence about it is doubted.
     pub fn check_for(&self, member: &Member) -> Option<ActiveCheck> {
         match &self.entry.active {

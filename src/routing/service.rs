@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::group::Groups;
 use super::measured::{ServiceMeasured, WorkerId};
 use super::policy::{InFlightLimit, RetryPolicy};
 use super::standing::Standing;
@@ -69,7 +70,7 @@ pub struct Member {
     pub upstream: Arc<Upstream>,
     /// The host name it was given as, for TLS verification.
     pub host_name: Option<Arc<str>>,
-    /// Its effective weight: the passing or the warning one; 0 takes no turn.
+    /// Its effective weight: the passing or the warning one; 0 takes no turn, as do all whose group has no share.
     pub weight: u32,
     pub standing: Arc<Standing>,
 }
@@ -91,18 +92,27 @@ pub struct Service {
     pub measured: Arc<ServiceMeasured>,
     /// Where this LB begins in the turn order, so that LBs don't move in step.
     pub phase: u64,
+    /// What its turn order is divided by; None: by the servers' weights alone. Read when a table is made, never by a request.
+    pub groups: Option<Groups>,
 }
 
 impl Service {
     /// Members' turn orders follow from their fitness at this moment.
-    pub fn turns(members: &[Member]) -> (Turn, Turn) {
+    pub fn turns(members: &[Member], groups: Option<&Groups>) -> (Turn, Turn) {
         let pick = |is_in: fn(&Upstream) -> bool| {
-            let weights: Vec<(u32, u32)> = (0u32..)
+            let taking_part = (0u32..)
                 .zip(members)
                 .filter(|(_, m)| is_in(&m.upstream))
-                .map(|(index, m)| (index, m.weight))
-                .collect();
-            Turn::build(&weights)
+                .map(|(index, m)| (index, m.weight, m.standing.group.as_ref()));
+            match groups {
+                Some(groups) => Turn::build(&groups.divide(taking_part)),
+                None => {
+                    let weights: Vec<(u32, u32)> = taking_part
+                        .map(|(index, weight, _)| (index, weight))
+                        .collect();
+                    Turn::build(&weights)
+                }
+            }
         };
         (
             pick(Upstream::is_fit),
@@ -167,13 +177,12 @@ impl Service {
             })
     }
 
-    /// Whether one more may be ejected for bad answers: at most half of a service.
+    /// Whether one more may be ejected for bad answers: at most half of those who take turns.
     pub fn may_eject_failing(&self) -> bool {
-        let failing = self
-            .members
-            .iter()
+        let taking_turns = || self.members.iter().filter(|member| member.weight > 0);
+        let failing = taking_turns()
             .filter(|member| member.upstream.has(Unfit::Failing))
             .count();
-        (failing + 1) * 2 <= self.members.len()
+        (failing + 1) * 2 <= taking_turns().count()
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::group::GroupName;
+
 /// What a signal says. The order is from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,6 +67,8 @@ pub struct Standing {
     pub operator: Signal,
     /// Where it is known from: `file`, `kv` or `consul`.
     pub source: &'static str,
+    /// What its source says of its group; only a service that is divided asks.
+    pub group: Option<GroupName>,
     /// It vanished from Consul's answer but is kept since our own probe finds it well.
     pub doubted: bool,
     /// Oldest first.

@@ -139,6 +139,10 @@ fn service_samples(page: &mut Page, service: &Service) {
     page.count(families::RETRIES_DENIED, &[name], denied);
     let guard = service.members.iter().any(|member| member.standing.doubted);
     page.count(families::DISCOVERY_GUARD, &[name], u64::from(guard));
+    for group in service.group_shares() {
+        let labels = [name, group.name.as_str()];
+        page.add(families::GROUP_SHARE, &labels, group.share);
+    }
     page.push(families::REQUEST_DURATION, durations(service));
     if service.in_flight.is_some() {
         let admission = &service.measured.admission;

@@ -12,6 +12,7 @@ mod support;
 mod compose;
 mod documents;
 mod domains;
+mod groups;
 mod loss;
 mod servers;
 mod tickets;

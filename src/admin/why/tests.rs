@@ -25,6 +25,7 @@ fn member(service: &ServiceName, port: u16, unfit: Option<Unfit>) -> Member {
         passive: fit.clone(),
         operator: fit,
         source: "consul",
+        group: None,
         doubted: false,
         history: Arc::new([]),
     };
@@ -49,7 +50,7 @@ fn member(service: &ServiceName, port: u16, unfit: Option<Unfit>) -> Member {
 }
 
 fn service(name: &str, members: Box<[Member]>) -> Arc<Service> {
-    let (turn, reserve) = Service::turns(&members);
+    let (turn, reserve) = Service::turns(&members, None);
     Arc::new(Service {
         name: name.into(),
         members,
@@ -61,6 +62,7 @@ fn service(name: &str, members: Box<[Member]>) -> Arc<Service> {
         in_flight: None,
         measured: Arc::new(ServiceMeasured::new(1)),
         phase: 0,
+        groups: None,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Answer, RouteAnswer, ServerOf};
-use crate::admin::views::{ServerView, ServiceView, span};
+use crate::admin::views::{GroupView, ServerView, ServiceView, span};
 use crate::routing::Host;
 
 /// Several lines, each ended. Nothing in them moves a terminal's cursor: evidence comes from servers.
@@ -55,15 +55,39 @@ fn about_service(out: &mut String, service: &ServiceView) {
         head.push_str("; requests are answered with 503");
     }
     line(out, 0, &head);
+    for group in &summary.groups {
+        line(out, 1, &about_group(group));
+    }
     for server in &service.servers {
         about_server(out, server);
     }
+}
+
+/// `group blue: 90 % of the requests (weight 90), 3 of 3 servers on the rota`.
+pub fn about_group(group: &GroupView) -> String {
+    format!(
+        "group {}: {} of the requests (weight {}), {} of {} servers on the rota",
+        group.name,
+        percent(group.share),
+        group.weight,
+        group.up,
+        group.total
+    )
+}
+
+/// As few digits as tell it: `90 %`, `0.5 %`.
+pub fn percent(share: f64) -> String {
+    let hundredths = (share * 10_000.0).round() / 100.0;
+    format!("{hundredths} %")
 }
 
 fn about_server(out: &mut String, server: &ServerView) {
     let state = if server.on_the_rota { "on" } else { "off" };
     let mut head = format!("{} is {state} the rota: {}", server.server, server.because);
     let _ = write!(head, " (weight {}, from {}", server.weight, server.source);
+    if let Some(group) = &server.group {
+        let _ = write!(head, ", group {group}");
+    }
     if server.doubted {
         head.push_str(", doubted");
     }

@@ -5,7 +5,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::admin::views::{CertificateRow, DiscoveryView, StatusView, span};
+use crate::admin::views::{CertificateRow, DiscoveryView, GroupView, StatusView, span};
+use crate::admin::why::percent;
 use crate::telemetry::rfc3339;
 
 /// Prints; a reader that went away is no error, a full disk is.
@@ -65,6 +66,11 @@ pub fn status(status: &StatusView) -> String {
     let mut services = vec![["SERVICE", "UP", ""].map(str::to_owned)];
     for service in &status.services {
         let mut notes = Vec::new();
+        let share = |group: &GroupView| format!("{} {}", group.name, percent(group.share));
+        if !service.groups.is_empty() {
+            let shares: Vec<String> = service.groups.iter().map(share).collect();
+            notes.push(shares.join(" / "));
+        }
         if service.doubted > 0 {
             notes.push(format!("{} doubted", service.doubted));
         }

@@ -187,6 +187,7 @@ fn sick_status() -> StatusView {
             total: 2,
             doubted: 1,
             panic: false,
+            groups: vec![],
         }],
         mistakes: vec![MistakeView {
             entry: "kv:rota/config/routes/x".into(),

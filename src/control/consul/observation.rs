@@ -105,6 +105,8 @@ pub struct Instance {
     pub address: String,
     pub port: u16,
     pub tags: Vec<String>,
+    /// Its meta `rota-group`.
+    pub group: Option<String>,
     pub weight_passing: u32,
     pub weight_warning: u32,
     pub checks: Vec<Check>,

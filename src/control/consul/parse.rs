@@ -54,7 +54,15 @@ struct ServiceEntry {
     address: String,
     port: u16,
     tags: Option<Vec<String>>,
+    meta: Option<Meta>,
     weights: Option<Weights>,
+}
+
+/// What is asked of an instance's meta; its keys hold no dots.
+#[derive(Default, Deserialize)]
+struct Meta {
+    #[serde(rename = "rota-group")]
+    group: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -137,6 +145,7 @@ fn instance(entry: HealthEntry) -> Result<Instance, String> {
         address,
         port: service.port,
         tags: service.tags.unwrap_or_default(),
+        group: service.meta.unwrap_or_default().group,
         weight_passing: weights.passing.min(WEIGHT_MAX),
         weight_warning: weights.warning.min(WEIGHT_MAX),
         checks: self::checks(checks.unwrap_or_default()),

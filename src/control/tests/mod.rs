@@ -2,6 +2,7 @@
 
 mod documents;
 mod domains;
+mod groups;
 mod health;
 mod histories;
 mod live;
@@ -218,6 +219,7 @@ pub fn instance(address: &str, status: CheckStatus) -> Instance {
         address: host.into(),
         port: port.parse().unwrap(),
         tags: vec![],
+        group: None,
         weight_passing: 1,
         weight_warning: 1,
         checks: vec![Check {

@@ -53,6 +53,8 @@ families! {
         "Requests that wait since max_in_flight are under way; absent without it.";
     SERVICE_OVERLOADED = Counter "rota_service_overloaded_total" ["service"]
         "Requests answered with 503 since max_in_flight were under way, and the queue was full or took too long; absent without it.";
+    GROUP_SHARE = Gauge "rota_service_group_share" ["service", "group"]
+        "The share of a service's requests that a group has by its weight, among the groups with somebody on the rota: 0 to 1; absent where a service names no groups.";
     UPSTREAM_REQUESTS = Counter "rota_upstream_requests_total" ["service", "upstream", "outcome"]
         "Attempts at a server, by how they ended.";
     UPSTREAM_UP = Gauge "rota_upstream_up" ["service", "upstream"]

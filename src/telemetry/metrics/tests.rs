@@ -1,10 +1,10 @@
 //! What `/metrics` says of a known snapshot and known vitals.
 
 use super::*;
-use crate::routing::WorkerId;
 use crate::routing::measured::{Method, ServiceMeasured};
 use crate::routing::snapshot::EntryMistake;
 use crate::routing::standing::Standing;
+use crate::routing::{GroupName, Groups, WorkerId};
 use crate::routing::{InFlightLimit, Protocol, RetryPolicy, Upstream, UpstreamKey};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ fn member(service: &str, port: u16) -> Member {
         passive: signal(Verdict::Fit, "well"),
         operator: signal(Verdict::Fit, "none"),
         source: "file",
+        group: None,
         doubted: port == 2,
         history: Arc::new([]),
     };
@@ -35,7 +36,7 @@ fn member(service: &str, port: u16) -> Member {
 
 fn snapshot() -> Snapshot {
     let members: Box<[Member]> = [member("app", 1), member("app", 2)].into();
-    let (turn, reserve) = Service::turns(&members);
+    let (turn, reserve) = Service::turns(&members, None);
     let service = Service {
         name: "app".into(),
         members,
@@ -51,6 +52,7 @@ fn snapshot() -> Snapshot {
         }),
         measured: Arc::new(ServiceMeasured::new(2)),
         phase: 0,
+        groups: Groups::new([(GroupName::parse("blue").unwrap(), 1)].into()),
     };
     let mut snapshot = Snapshot {
         generation: 3,

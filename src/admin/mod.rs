@@ -13,6 +13,7 @@
 //! | `GET /v1/why?q=…` | [`why::Answer`]: of a service, a server, a host or a URL |
 //! | `GET /v1/certificates` | [`views::CertificateRow`]s |
 //! | `POST /v1/drain`, `POST /v1/undrain` | takes an [`orders::Request`], gives `{"message": …}` |
+//! | `POST /v1/shift` | takes a [`shift::ShiftRequest`], gives `{"message": …}` |
 //! | `POST /v1/certificates/renew`, `…/revoke`, `…/rekey` | takes an [`orders::CertificateRequest`], gives `{"message": …}` |
 //!
 //! Whatever goes wrong is `{"error": …}` with a status that fits. Fields are added, never renamed or removed, within `/v1`. Moments
@@ -27,6 +28,7 @@ mod near;
 pub mod orders;
 mod page;
 mod server;
+pub mod shift;
 pub mod state;
 pub mod token;
 pub mod views;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::access::Refusal;
 use super::views::span;
 use crate::routing::ServiceName;
-use crate::routing::operator::{CertificateOrder, Order, OrderError, Reach, Target};
+use crate::routing::operator::{CertificateOrder, Order, OrderError, Reach, ShiftOrder, Target};
 
 /// The target that means the LB itself; no service can be called so.
 pub const SELF: &str = "@self";
@@ -24,6 +24,7 @@ pub type Carried = Pin<Box<dyn Future<Output = Result<String, OrderError>> + Sen
 /// Carries out orders; implemented by the control plane.
 pub trait Control: Send + Sync {
     fn order(&self, order: Order) -> Carried;
+    fn shift(&self, order: ShiftOrder) -> Carried;
     fn order_certificate(&self, order: CertificateOrder) -> Carried;
 }
 
@@ -71,7 +72,7 @@ impl CertificateRequest {
     }
 }
 
-fn checked_by(by: &str) -> Result<String, String> {
+pub(super) fn checked_by(by: &str) -> Result<String, String> {
     let by = by.trim().to_owned();
     match by.is_empty() || by.len() > MAX_BY_LEN || by.chars().any(char::is_control) {
         true => Err(format!(

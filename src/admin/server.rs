@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use super::access::{Refusal, Via, check_change, check_reading};
 use super::listener::{AdminListener, SocketFile};
 use super::orders::{self, CertificateVerb, Verb};
+use super::shift::{self, ShiftRequest};
 use super::state::{State, missing};
 use super::{page, views, why};
 use crate::drain::Phase;
@@ -161,6 +162,7 @@ async fn dispatch(
     let verb = match head.uri.path() {
         "/v1/drain" => Some(Change::Rota(Verb::Drain)),
         "/v1/undrain" => Some(Change::Rota(Verb::Undrain)),
+        "/v1/shift" => Some(Change::Shift),
         "/v1/certificates/renew" => Some(Change::Certificates(CertificateVerb::Renew)),
         "/v1/certificates/revoke" => Some(Change::Certificates(CertificateVerb::Revoke)),
         "/v1/certificates/rekey" => Some(Change::Certificates(CertificateVerb::Rekey)),
@@ -270,6 +272,7 @@ fn question(query: &str) -> Result<String, Refusal> {
 #[derive(Clone, Copy)]
 enum Change {
     Rota(Verb),
+    Shift,
     Certificates(CertificateVerb),
 }
 
@@ -290,6 +293,12 @@ async fn change(
             let order = request.into_order(verb).map_err(bad)?;
             let said = orders::described(&order);
             (state.control.order(order), said)
+        }
+        Change::Shift => {
+            let request: ShiftRequest = serde_json::from_slice(&body).map_err(malformed)?;
+            let order = request.into_order().map_err(bad)?;
+            let said = shift::described(&order);
+            (state.control.shift(order), said)
         }
         Change::Certificates(verb) => {
             let request: orders::CertificateRequest =

@@ -12,6 +12,7 @@ use self::client::{Answer, Question};
 use super::cli::{Ask, Certs, Changing, Running, Whom};
 use crate::admin::Token;
 use crate::admin::orders::{CertificateRequest, Request, RequestReach, SELF};
+use crate::admin::shift::{ShiftRequest, parse_weights};
 use crate::admin::views::{CertificateRow, StatusView};
 use crate::admin::why;
 
@@ -42,6 +43,11 @@ fn answered(ask: &Ask) -> Result<String, String> {
         }
         Ask::Why { what, to } => explained(to, what),
         Ask::Drain { whom, for_span, to } => change(to, "/v1/drain", whom, for_span.clone()),
+        Ask::Shift {
+            service,
+            weights,
+            to,
+        } => shift(service, weights, to),
         Ask::Undrain { whom, to } => change(to, "/v1/undrain", whom, None),
     }
 }
@@ -96,6 +102,16 @@ fn change(
     };
     let body = serde_json::to_string(&request).expect("a request has text keys alone");
     post(to, path, body)
+}
+
+fn shift(service: &str, weights: &str, to: &Changing) -> Result<String, String> {
+    let request = ShiftRequest {
+        service: service.to_owned(),
+        groups: parse_weights(weights)?,
+        by: operator(),
+    };
+    let body = serde_json::to_string(&request).expect("a request has text keys alone");
+    post(to, "/v1/shift", body)
 }
 
 fn change_certificates(what: &Certs) -> Result<String, String> {

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::admin::Address;
 use crate::admin::orders::{parse_span, parse_target};
+use crate::admin::shift::parse_weights;
 
 /// Where a running rota is asked if neither `--admin` nor [`ADMIN_VARIABLE`] says otherwise.
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
@@ -94,6 +95,16 @@ pub enum Ask {
         #[command(flatten)]
         to: Changing,
     },
+    /// Share out a service's requests between its groups, in the whole pod
+    Shift {
+        #[arg(value_name = "SERVICE")]
+        service: String,
+        /// Each group's weight: green=100 (the others get nothing), or blue=90,green=10
+        #[arg(value_name = "GROUP=WEIGHT,…", value_parser = checked_weights)]
+        weights: String,
+        #[command(flatten)]
+        to: Changing,
+    },
     /// List the certificates served and when they end, or have something done with those by ACME
     #[command(args_conflicts_with_subcommands = true)]
     Certs {
@@ -176,6 +187,10 @@ fn checked_target(text: &str) -> Result<String, String> {
     parse_target(text).map(|_| text.to_owned())
 }
 
+fn checked_weights(text: &str) -> Result<String, String> {
+    parse_weights(text).map(|_| text.to_owned())
+}
+
 fn checked_span(text: &str) -> Result<String, String> {
     parse_span(text).map(|_| text.to_owned())
 }
@@ -239,6 +254,7 @@ mod tests {
             "rota drain --self",
             "rota undrain shop",
             "rota undrain --self --here",
+            "rota shift shop green=100,blue=0 --token-file t",
             "rota certs",
             "rota certs --admin 127.0.0.1:1 --json",
             "rota certs renew shop.test --admin 127.0.0.1:1",
@@ -261,6 +277,9 @@ mod tests {
             "rota drain a@b",
             "rota drain shop --for soon",
             "rota undrain shop --for 10m",
+            "rota shift shop",
+            "rota shift shop green",
+            "rota shift shop green=100% --json",
             "rota certs renew",
             "rota certs rekey shop.test",
             "rota status --admin example.com",

@@ -18,6 +18,7 @@ pub mod model;
 mod names;
 mod nearest;
 mod relations;
+pub mod rewrite;
 mod route;
 mod section;
 mod service;

@@ -1,7 +1,9 @@
 //! TOML text into the low form: the one door to the `toml` crate, whose own limit on nesting guards the stack.
 
+use std::ops::Range;
+
 use toml::Spanned;
-use toml::de::{DeInteger, DeTable, DeValue};
+use toml::de::{DeInteger, DeString, DeTable, DeValue};
 
 use super::mistake::Report;
 use super::written::{Table, Value, Written};
@@ -16,6 +18,42 @@ pub(super) fn read_toml(text: &str, report: &Report) -> Option<Table> {
         report.add(line, "", None, format!("no TOML: {}", error.message()));
     }
     errors.is_empty().then(|| table(root.into_inner(), &lines))
+}
+
+/// Where a top-level table of a text stands, and each of its keys with its value, in bytes.
+pub(super) struct TablePlaces {
+    /// Of an inline table from brace to brace.
+    pub(super) table: Range<usize>,
+    pub(super) keys: Vec<KeyPlace>,
+}
+
+pub(super) struct KeyPlace {
+    pub(super) name: String,
+    pub(super) key: Range<usize>,
+    pub(super) value: Range<usize>,
+}
+
+/// The table's places, without keys where there is no such table; None: the text is no TOML, or the key holds something else.
+pub(super) fn places_in_table(text: &str, key: &str) -> Option<TablePlaces> {
+    let root = DeTable::parse(text).ok()?.into_inner();
+    let mut found = TablePlaces {
+        table: 0..0,
+        keys: Vec::new(),
+    };
+    let Some((_, table)) = root.iter().find(|(name, _)| name.get_ref() == key) else {
+        return Some(found);
+    };
+    found.table = table.span();
+    let DeValue::Table(keys) = table.get_ref() else {
+        return None;
+    };
+    let place = |(name, value): (&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| KeyPlace {
+        name: name.get_ref().to_string(),
+        key: name.span(),
+        value: value.span(),
+    };
+    found.keys.extend(keys.iter().map(place));
+    Some(found)
 }
 
 fn table(from: DeTable<'_>, lines: &Lines) -> Table {

@@ -20,6 +20,7 @@ pub mod probe;
 pub mod resolve;
 pub mod rota;
 pub mod service_state;
+pub mod shift;
 pub mod store;
 pub mod target;
 pub mod task;
@@ -35,7 +36,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::certs::{CertStore, TicketKeys};
 use crate::config::Config;
-use crate::routing::operator::{CertificateOrder, Order, OrderError};
+use crate::routing::operator::{CertificateOrder, Order, OrderError, ShiftOrder};
 use crate::routing::swap::Publisher;
 use crate::routing::{PassiveReport, Snapshot};
 use crate::seal::Keyring;
@@ -206,6 +207,17 @@ impl Handle {
 }
 
 impl Handle {
+    /// Changes the shares of a service's groups in its document; gives what was written, in words. Each LB follows as it hears of it.
+    ///
+    /// # Errors
+    /// A service or group that nobody knows; one without a document, or whose text cannot be changed; no Consul.
+    pub async fn shift(&self, order: ShiftOrder) -> Result<String, OrderError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.requests.send(Request::Shift(order, answer)).await;
+        sent.map_err(|_| OrderError::Stopped)?;
+        answered.await.unwrap_or(Err(OrderError::Stopped))
+    }
+
     /// Carries out an operator's order about certificates; gives what was done or begun, in words.
     ///
     /// # Errors

@@ -17,8 +17,9 @@ use super::order::{self, Plan};
 use super::probe::{Probes, Spec, try_connect};
 use super::resolve::Names;
 use super::rota::{Line, Rota};
+use super::shift;
 use crate::config::Config;
-use crate::routing::operator::{Order, OrderError};
+use crate::routing::operator::{Order, OrderError, ShiftOrder};
 use crate::routing::swap::Publisher;
 use crate::routing::{PassiveFault, PassiveReport, ServiceName, Snapshot, Unfit};
 
@@ -46,6 +47,7 @@ pub struct Link {
 pub enum Request {
     Reload(Arc<Config>, oneshot::Sender<()>),
     Order(Order, oneshot::Sender<Result<String, OrderError>>),
+    Shift(ShiftOrder, oneshot::Sender<Result<String, OrderError>>),
 }
 
 /// Wall time that never jumps: the wall's at the start, then as much as really passed.
@@ -243,6 +245,7 @@ impl Task {
                 self.apply(Event::File(config));
                 self.waiting.push(answer);
             }
+            Request::Shift(order, answer) => self.shift(order, answer),
             Request::Order(order, answer) => {
                 match order::plan(&self.model, order, self.clock.now()) {
                     Err(error) => {
@@ -257,6 +260,19 @@ impl Task {
                 }
             }
         }
+    }
+
+    fn shift(&self, order: ShiftOrder, answer: oneshot::Sender<Result<String, OrderError>>) {
+        let planned = shift::plan(&self.model, order);
+        let (Ok(shift), Some(link)) = (&planned, &self.link) else {
+            let no_consul = OrderError::NoConsul("there is no [consul]".into());
+            return drop(answer.send(Err(planned.err().unwrap_or(no_consul))));
+        };
+        let (shift, client) = (shift.clone(), link.client.clone());
+        tokio::spawn(async move {
+            // Who asked may have gone; what was written stands.
+            drop(answer.send(shift.write(&client).await));
+        });
     }
 
     fn write(

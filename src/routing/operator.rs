@@ -1,7 +1,9 @@
 //! What an operator can ask of a running LB, as data: admin takes it in, control carries it out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::group::GroupName;
 use super::service::ServiceName;
 
 /// Whom an operator's word is about.
@@ -38,6 +40,14 @@ pub enum Order {
         reach: Reach,
         by: String,
     },
+}
+
+/// Other shares for a service's groups, in the whole pod. Groups that are not named get nothing from then on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShiftOrder {
+    pub service: ServiceName,
+    pub weights: BTreeMap<GroupName, u32>,
+    pub by: String,
 }
 
 /// One order about certificates by ACME; names as they were given.

@@ -1,11 +1,12 @@
 //! Blue and green: shares between groups of one service's servers.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::consul_agent::Agent;
-use super::support::rota::{PLAIN, Place};
+use super::support::rota::{PLAIN, Place, said};
 use super::support::{Origin, Rota, eventually};
-use super::{consul, document};
+use super::{PREFIX, consul, document};
 
 /// An instance of `app` on the agent's one node; `label` is a further key of its registration.
 fn register(agent: &Agent, origin: &Origin, id: &str, label: &str) {
@@ -69,4 +70,64 @@ fn instances_of_one_node_are_divided_by_tag_or_meta_as_their_services_document_s
         b"",
     );
     eventually_shares(&rota, 8, &[("blue", 4), ("second", 4)]);
+}
+
+#[test]
+fn a_shift_is_in_force_on_every_load_balancer_within_a_second_and_so_is_the_way_back() {
+    let agent = Agent::start();
+    let [blue, green] = ["blue", "green"].map(Origin::fixed);
+    register(&agent, &blue, "one", r#""Tags": ["rota.group=blue"]"#);
+    register(&agent, &green, "two", r#""Tags": ["rota.group=green"]"#);
+    let text =
+        "# ours\nconsul = { service = \"app\" } # both\n\n[groups]\nblue = 3 # old\ngreen = 1\n";
+    document(&agent, "services/app", text);
+    document(&agent, "routes/app", "host = \"*\"\nservice = \"app\"");
+    let config = format!("[node]\nworkers = 1\n{}{PLAIN}", consul(&agent));
+    let first = Place::new().start(&format!(
+        "[admin]\naddress = \"unix:{{dir}}/admin.sock\"\n{config}"
+    ));
+    let second = Place::new().start(&config);
+    for rota in [&first, &second] {
+        eventually_shares(rota, 4, &[("blue", 3), ("green", 1)]);
+    }
+    let stands = || {
+        let read = agent.must(
+            "GET",
+            &format!("/v1/kv/{PREFIX}/config/services/app?raw"),
+            b"",
+        );
+        read.body
+    };
+    let shift = |weights: &str, expected: &[(&str, usize)]| {
+        let output = first.command(&["shift", "app", weights]);
+        assert!(output.status.success(), "{}", said(&output));
+        let begin = Instant::now();
+        for rota in [&first, &second] {
+            eventually_shares(rota, 4, expected);
+        }
+        // A second on a quiet machine.
+        assert!(
+            begin.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            begin.elapsed()
+        );
+    };
+    shift("green=100", &[("green", 4)]);
+    assert_eq!(
+        stands(),
+        text.replace("= 3", "= 0").replace("= 1\n", "= 100\n")
+    );
+    let status = said(&second.command(&["status"]));
+    assert!(status.contains("blue 0 % / green 100 %"), "{status}");
+    shift("blue=3,green=1", &[("blue", 3), ("green", 1)]);
+    assert_eq!(stands(), text);
+    let refused = first.command(&["shift", "app", "gren=1"]);
+    assert!(
+        said(&refused).contains("nearest known name is green"),
+        "{}",
+        said(&refused)
+    );
+    let without_a_token = second.command(&["shift", "app", "green=1"]);
+    assert!(!without_a_token.status.success());
+    assert_eq!(stands(), text);
 }

@@ -6,7 +6,7 @@ use crate::admin::orders::{Carried, Control};
 use crate::admin::{CertificateRow, Token};
 use crate::drain::{self, Drain};
 use crate::routing::Snapshot;
-use crate::routing::operator::{CertificateOrder, Order, OrderError, Target};
+use crate::routing::operator::{CertificateOrder, Order, OrderError, ShiftOrder, Target};
 use crate::routing::swap::{self, Publisher};
 use crate::telemetry::Vitals;
 use std::net::SocketAddr;
@@ -36,6 +36,11 @@ impl Control for Ordered {
                 false => Err(OrderError::Unknown("no such service".into())),
             }
         })
+    }
+
+    fn shift(&self, order: ShiftOrder) -> Carried {
+        let done = shift::described(&order);
+        Box::pin(async move { Ok(done) })
     }
 
     fn order_certificate(&self, order: CertificateOrder) -> Carried {
@@ -263,6 +268,21 @@ async fn a_token_that_others_can_read_changes_nothing() {
     let path = world.token_path.display().to_string();
     assert!(!body.contains(&path), "a stranger learns no path: {body}");
     assert!(world.ordered.0.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_shift_takes_the_token_and_is_checked_before_it_is_given() {
+    let world = world("shift");
+    let to = over_tcp(&world);
+    let body = r#"{"service": "shop", "groups": {"green": 100}, "by": "ops"}"#;
+    let (status, _) = send(to, post("/v1/shift", JSON, body)).await;
+    assert_eq!(status, 401);
+    let (status, words) = send(to, post("/v1/shift", &bearer(SECRET), body)).await;
+    assert_eq!(status, 200, "{words}");
+    assert!(words.contains("shift shop to green=100 by ops"), "{words}");
+    let wrong = body.replace("100", "-1");
+    let (status, _) = send(to, post("/v1/shift", &bearer(SECRET), &wrong)).await;
+    assert_eq!(status, 400);
 }
 
 #[tokio::test]

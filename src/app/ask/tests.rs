@@ -8,7 +8,7 @@ use crate::admin::views::{DiscoveryView, ListenerView, MistakeView, ServiceSumma
 use crate::app::cli::{Command, CommandLine};
 use crate::drain;
 use crate::routing::Snapshot;
-use crate::routing::operator::{CertificateOrder, Order, OrderError};
+use crate::routing::operator::{CertificateOrder, Order, OrderError, ShiftOrder};
 use crate::routing::swap;
 use crate::telemetry::Vitals;
 use clap::Parser;
@@ -21,6 +21,11 @@ struct Refusing;
 impl Control for Refusing {
     fn order(&self, _: Order) -> Carried {
         Box::pin(async { Err(OrderError::NoConsul("consul does not answer".into())) })
+    }
+
+    fn shift(&self, order: ShiftOrder) -> Carried {
+        let said = crate::admin::shift::described(&order);
+        Box::pin(async { Err(OrderError::Failed(said)) })
     }
 
     fn order_certificate(&self, order: CertificateOrder) -> Carried {
@@ -135,6 +140,8 @@ fn an_order_that_was_not_carried_out_is_an_error_in_words() {
     let running = Running::at(&Address::Unix(path.clone()));
     let error = run(&running.0, &["drain", "shop", "--for", "10m"]).unwrap_err();
     assert_eq!(error, "consul does not answer (503)");
+    let error = run(&running.0, &["shift", "shop", "green=100"]).unwrap_err();
+    assert!(error.starts_with("shift shop to green=100 by "), "{error}");
     drop(running);
     let error = run(&Address::Unix(path.clone()), &["status"]).unwrap_err();
     assert!(error.contains("is rota running there?"), "{error}");

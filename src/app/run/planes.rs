@@ -12,7 +12,7 @@ use crate::config::{AdminAddress, DomainName};
 use crate::control;
 use crate::control::acme::task::SOURCE;
 use crate::control::acme::{Overview, Standing};
-use crate::routing::operator::{CertificateOrder, Order};
+use crate::routing::operator::{CertificateOrder, Order, ShiftOrder};
 
 impl Process {
     /// Starts control plane and admin on this thread's runtime. Workers accept only once the file's table is published: a
@@ -115,6 +115,11 @@ impl admin::Control for Ordering {
     fn order(&self, order: Order) -> Carried {
         let handle = self.0.clone();
         Box::pin(async move { handle.order(order).await })
+    }
+
+    fn shift(&self, order: ShiftOrder) -> Carried {
+        let handle = self.0.clone();
+        Box::pin(async move { handle.shift(order).await })
     }
 
     fn order_certificate(&self, order: CertificateOrder) -> Carried {

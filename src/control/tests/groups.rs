@@ -1,7 +1,9 @@
 //! Blue and green: what a service's groups make of its turns, whoever names them.
 
 use super::*;
+use crate::control::shift;
 use crate::routing::Unfit;
+use crate::routing::operator::ShiftOrder;
 
 const DIVIDED: &str = r#"groups = { blue = 90, green = 10 }"#;
 
@@ -134,4 +136,51 @@ fn an_instance_that_changes_its_group_changes_its_share_and_a_wrong_name_is_told
     assert_eq!(turns(&mut world), are(&[("10.0.0.2:80", 1)]));
     let told = &world.mistakes()["consul:app/10.0.0.1:80"];
     assert!(told.starts_with("rota.group = \"b l\": expected"), "{told}");
+}
+
+/// A service document `app` with servers of `blue` and `green`, and this key besides.
+fn with_document(groups: &str, green: CheckStatus) -> World {
+    let mut world = World::of(&format!(
+        "{CONSUL}[[service]]\nname = \"fixed\"\nservers = [\"10.0.0.9:80\"]\n[[route]]\nhost = \"*\"\nservice = \"app\"\n"
+    ));
+    let text = format!("consul = {{ service = \"app\" }}\n{groups}");
+    world.documents(Subtree::Services, &[("app", &text, 1)]);
+    let blue = of("blue", "10.0.0.1:80", CheckStatus::Passing);
+    world.answer(vec![blue, of("green", "10.0.0.2:80", green)]);
+    world
+}
+
+fn planned(world: &World, service: &str, weights: &[(&str, u32)]) -> Result<(), String> {
+    let weights = weights.iter().map(|&(name, weight)| (name.into(), weight));
+    let order = ShiftOrder {
+        service: service.into(),
+        weights: weights.collect(),
+        by: "ops".into(),
+    };
+    let planned = shift::plan(&world.model, order);
+    planned.map(drop).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_shift_to_who_is_there_is_planned_and_one_to_nobody_is_refused() {
+    use CheckStatus::{Critical, Passing};
+    let world = with_document("groups = { blue = 1 }", Passing);
+    assert_eq!(planned(&world, "app", &[("green", 100)]), Ok(()));
+    assert_eq!(planned(&world, "app", &[("green", 1), ("old", 0)]), Ok(()));
+    for (service, weights, told) in [
+        ("app", &[("gren", 1)][..], "nearest known name is green"),
+        ("app", &[("blue", 0)], "above 0"),
+        ("ap", &[("blue", 1)], "nearest known name is app"),
+        ("fixed", &[("blue", 1)], "stands in the file"),
+    ] {
+        let refused = planned(&world, service, weights).unwrap_err();
+        assert!(refused.contains(told), "{refused}");
+    }
+    let sick = with_document("", Critical);
+    let refused = planned(&sick, "app", &[("green", 100)]).unwrap_err();
+    assert!(refused.contains("answered with 503"), "{refused}");
+    assert_eq!(
+        planned(&sick, "app", &[("green", 100), ("blue", 1)]),
+        Ok(())
+    );
 }

@@ -49,6 +49,8 @@ pub enum AcceptError {
     NotYet,
     /// The same, and too many waited already; it was told `unrecognized_name` at once.
     TooManyWaiting,
+    /// Too many handshakes were under way; it was told nothing.
+    TooMany,
     /// The client named nobody and the listener has no certificate; it was told `handshake_failure`.
     NoCertificate,
     /// The client showed no certificate where one is required (rustls sent `certificate_required`, or over TLS 1.2
@@ -66,6 +68,7 @@ impl fmt::Display for AcceptError {
             AcceptError::TooManyWaiting => {
                 f.write_str("too many handshakes wait for certificates that are not there yet")
             }
+            AcceptError::TooMany => f.write_str("too many handshakes are under way"),
             AcceptError::NoCertificate => f.write_str("the listener has no certificate"),
             AcceptError::ClientCertificate(why) => {
                 write!(f, "a client's certificate was refused: {why}")
@@ -96,12 +99,23 @@ const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
 /// Does the handshake on a connection just accepted. The caller's deadline runs from accept and ends it, the wait for a
 /// certificate included. SNI, ALPN, version and resumption are then to be had from the stream's `get_ref().1`, the certificate from
 /// [`CertStore::certificate`] with that SNI.
-pub async fn accept(tcp: TcpStream, entrance: &Entrance<'_>) -> Result<Accepted, AcceptError> {
+///
+/// `begin` is asked before anything is computed for the client, and what it gives is held to the handshake's end; None: too many are
+/// under way.
+pub async fn accept<P>(
+    tcp: TcpStream,
+    entrance: &Entrance<'_>,
+    begin: impl FnOnce() -> Option<P>,
+) -> Result<Accepted, AcceptError> {
     // In a box of its own: the state of a handshake is some kilobytes, which a connection's task would otherwise hold for life.
-    Box::pin(shake_hands(tcp, entrance)).await
+    Box::pin(shake_hands(tcp, entrance, begin)).await
 }
 
-async fn shake_hands(tcp: TcpStream, entrance: &Entrance<'_>) -> Result<Accepted, AcceptError> {
+async fn shake_hands<P>(
+    tcp: TcpStream,
+    entrance: &Entrance<'_>,
+    begin: impl FnOnce() -> Option<P>,
+) -> Result<Accepted, AcceptError> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), tcp)
         .await
         .map_err(AcceptError::Failed)?;
@@ -111,12 +125,17 @@ async fn shake_hands(tcp: TcpStream, entrance: &Entrance<'_>) -> Result<Accepted
         let settings = entrance.store.load().tls_proof(name).cloned();
         return show_proof(start, settings).await;
     }
-    match certificate_is_there(entrance, hello.server_name()).await {
-        Ok(()) => match start.into_stream(entrance.config.clone()).await {
-            Ok(stream) => let_in(stream),
-            Err(error) => Err(failure(error)),
-        },
-        Err(refusal) => Err(refuse(start.io, refusal).await),
+    if let Err(refusal) = certificate_is_there(entrance, hello.server_name()).await {
+        return Err(refuse(start.io, refusal).await);
+    }
+    let Some(_under_way) = begin() else {
+        // Reset, so that nothing of a flood is left waiting in the kernel; fails only on a connection that is gone.
+        let _ = start.io.set_zero_linger();
+        return Err(AcceptError::TooMany);
+    };
+    match start.into_stream(entrance.config.clone()).await {
+        Ok(stream) => let_in(stream),
+        Err(error) => Err(failure(error)),
     }
 }
 
@@ -220,9 +239,10 @@ async fn refuse(mut tcp: TcpStream, refusal: AcceptError) -> AcceptError {
         AcceptError::UnknownName | AcceptError::NotYet | AcceptError::TooManyWaiting => {
             &UNRECOGNIZED_NAME
         }
-        AcceptError::NoCertificate | AcceptError::ClientCertificate(_) | AcceptError::Failed(_) => {
-            &HANDSHAKE_FAILURE
-        }
+        AcceptError::NoCertificate
+        | AcceptError::TooMany
+        | AcceptError::ClientCertificate(_)
+        | AcceptError::Failed(_) => &HANDSHAKE_FAILURE,
     };
     if tcp.write_all(alert).await.is_ok() {
         let _ = tcp.shutdown().await;

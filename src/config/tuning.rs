@@ -21,6 +21,9 @@ pub(super) const LIMITS: &[&str] = &[
     "body_rate",
     "pool",
     "waiting_handshakes",
+    "handshakes",
+    "handshakes_per_client",
+    "loop_lag",
 ];
 
 pub(super) const TIMEOUTS: &[&str] = &[
@@ -50,6 +53,8 @@ const RETRY_STATUSES: RangeInclusive<u16> = 500..=599;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
+/// Nobody waits longer for a loop to come round.
+const LONGEST_LAG: Duration = Duration::from_secs(60);
 /// Below it a timeout only breaks what it should guard.
 pub(super) const SHORTEST: Duration = Duration::from_millis(10);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -98,6 +103,15 @@ fn read_limits(from: &Section<'_>, base: &Limits) -> Limits {
         waiting_handshakes: from
             .number("waiting_handshakes", 0..=100_000)
             .unwrap_or(base.waiting_handshakes),
+        handshakes: from
+            .number("handshakes", 0..=1_000_000)
+            .unwrap_or(base.handshakes),
+        handshakes_per_client: from
+            .number("handshakes_per_client", 0..=1_000_000)
+            .unwrap_or(base.handshakes_per_client),
+        loop_lag: from
+            .duration("loop_lag", Duration::ZERO..=LONGEST_LAG)
+            .unwrap_or(base.loop_lag),
     }
 }
 

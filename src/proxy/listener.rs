@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::clients::Seat;
+use super::handshakes::Most;
 use super::http1;
 use super::http2;
 use super::io::Io;
@@ -126,6 +127,10 @@ impl Drop for Closing {
 impl Door {
     /// Serves a connection once there is a place for it; one too many of its client's ends here, before it costs anything.
     async fn receive(self: &Rc<Self>, worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+        if worker.lag.is_behind() {
+            worker.vitals.workers[worker.id.0].shed.add(1);
+            return reset(&stream);
+        }
         let newest = worker.table.load().listener(&self.policy.name).cloned();
         let policy = newest.unwrap_or_else(|| self.policy.clone());
         let address = peer.ip().to_canonical();
@@ -170,7 +175,12 @@ fn seat(worker: &Worker, policy: &ListenerPolicy, address: IpAddr) -> Option<Sea
 
 fn refuse(worker: &Worker, stream: &TcpStream) {
     worker.vitals.workers[worker.id.0].crowded.add(1);
-    // Reset, so that nothing of a flood is left waiting in the kernel; fails only on a connection that is gone.
+    reset(stream);
+}
+
+/// So that nothing of a flood is left waiting in the kernel.
+fn reset(stream: &TcpStream) {
+    // Fails only on a connection that is gone.
     let _ = stream.set_zero_linger();
 }
 
@@ -214,7 +224,7 @@ async fn serve(
         )
         .await;
     };
-    let handshake = shake_hands(worker, door, config.full(), stream, address);
+    let handshake = shake_hands(worker, door, config.full(), stream, &peer);
     let client = match tokio::time::timeout_at(deadline, handshake).await {
         Ok(Some(client)) => client,
         Ok(None) => return,
@@ -245,7 +255,7 @@ async fn shake_hands(
     door: &Door,
     config: Arc<rustls::ServerConfig>,
     stream: TcpStream,
-    client: IpAddr,
+    peer: &Peer,
 ) -> Option<Client> {
     let entrance = Entrance {
         config,
@@ -254,11 +264,21 @@ async fn shake_hands(
         wants: &worker.wants,
         waiting_handshakes: worker.table.load().limits.waiting_handshakes,
     };
-    let end = match certs::accept(stream, &entrance).await {
+    let begin = || {
+        let limits = &worker.table.load().limits;
+        let most = Most {
+            in_all: limits.handshakes,
+            per_client: limits.handshakes_per_client,
+        };
+        // A proxy that is trusted stands for many clients.
+        let client = (!peer.is_trusted).then_some(peer.address);
+        worker.handshakes.begin(client, most)
+    };
+    let end = match certs::accept(stream, &entrance, begin).await {
         Ok(Accepted::Client(client)) => return Some(client),
         Ok(Accepted::Proof) => Handshake::Proof,
         Err(error) => {
-            tell(door, &error, client);
+            tell(door, &error, peer.address);
             end_of(&error)
         }
     };
@@ -295,6 +315,7 @@ fn end_of(error: &AcceptError) -> Handshake {
         AcceptError::UnknownName => Handshake::UnknownName,
         AcceptError::NotYet => Handshake::NotYet,
         AcceptError::TooManyWaiting => Handshake::TooManyWaiting,
+        AcceptError::TooMany => Handshake::TooMany,
         AcceptError::ClientCertificate(_) => Handshake::ClientCertificate,
         AcceptError::NoCertificate | AcceptError::Failed(_) => Handshake::Failed,
     }

@@ -17,7 +17,9 @@ use tokio::time::Instant;
 use super::buffer::Buffers;
 use super::clients::Clients;
 use super::descriptors::Descriptors;
+use super::handshakes::Handshakes;
 use super::http2::upstream::Lanes;
+use super::lag::{Change, Lag};
 use super::linger::Lingering;
 use super::listener;
 use super::pool::Pool;
@@ -86,6 +88,8 @@ pub struct Worker {
     pub open: Arc<AtomicUsize>,
     pub clients: Arc<Clients>,
     pub descriptors: Descriptors,
+    pub handshakes: Handshakes,
+    pub lag: Lag,
     pub lingering: Lingering,
     /// The drain phase as of the worker's own last look: read on each request.
     pub phase: Cell<Phase>,
@@ -173,6 +177,8 @@ impl Worker {
             open: start.open,
             clients: start.clients,
             descriptors: start.descriptors,
+            handshakes: Handshakes::default(),
+            lag: Lag::default(),
             lingering: Lingering::default(),
             phase: Cell::new(Phase::Serving),
             leaving_since: Cell::new(None),
@@ -215,8 +221,11 @@ impl Worker {
         }
     }
 
-    fn tick(&self, now: Instant, swept: &mut Instant) {
+    /// `due`: when it should have come.
+    fn tick(&self, due: Instant, swept: &mut Instant) {
+        let now = Instant::now();
         self.read_limits();
+        self.note_lag(now - due);
         let vitals = &self.vitals.workers[self.id.0];
         let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         vitals.busy_ns.store(
@@ -234,6 +243,30 @@ impl Worker {
         vitals.pool_idle.store(idle as i64, Relaxed);
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.flush_if_due(now.into_std());
+        }
+    }
+
+    fn note_lag(&self, late_by: Duration) {
+        let micros = u64::try_from(late_by.as_micros()).unwrap_or(u64::MAX);
+        self.vitals.workers[self.id.0].lag_us.store(micros, Relaxed);
+        let limit = self.table.load().limits.loop_lag;
+        let worker = self.id.0;
+        match self.lag.ticked(late_by, limit) {
+            Some(Change::FellBehind) => {
+                tracing::warn!(
+                    worker,
+                    ?late_by,
+                    ?limit,
+                    "the worker's loop is late: new connections are refused"
+                );
+            }
+            Some(Change::CaughtUp) => {
+                tracing::info!(
+                    worker,
+                    "the worker's loop has caught up: connections are accepted"
+                );
+            }
+            None => {}
         }
     }
 
@@ -288,7 +321,7 @@ async fn run(start: Start) {
             Phase::Draining | Phase::Stopped => Phase::Stopped,
         };
         tokio::select! {
-            now = ticks.tick() => worker.tick(now, &mut swept),
+            due = ticks.tick() => worker.tick(due, &mut swept),
             () = gate.reached(next) => {
                 if next == Phase::Stopped {
                     break;

@@ -29,6 +29,12 @@ pub struct Limits {
     pub pool: usize,
     /// TLS handshakes that wait for a certificate that is being ordered; beyond it they are refused at once.
     pub waiting_handshakes: usize,
+    /// TLS handshakes under way at once on one worker, from their ClientHello on: closed at once beyond; 0: no limit.
+    pub handshakes: usize,
+    /// Those of one client, as in `connections_per_client`.
+    pub handshakes_per_client: usize,
+    /// How late a worker's loop may be, thrice in a row, before it refuses new connections; zero: as late as it likes.
+    pub loop_lag: Duration,
 }
 
 /// The most fields a head may have, whatever `head_fields` says.
@@ -47,6 +53,10 @@ impl Default for Limits {
             body_rate: 256,
             pool: 4096,
             waiting_handshakes: 256,
+            // A third of a second of a core's work.
+            handshakes: 1000,
+            handshakes_per_client: 500,
+            loop_lag: Duration::from_millis(500),
         }
     }
 }

@@ -262,6 +262,8 @@ fn worker_samples(page: &mut Page, vitals: &Vitals) {
         page.add(families::WORKER_BUSY, &[&label], busy);
         let ratio = worker.busy_permille.load(Relaxed) as f64 / 1e3;
         page.add(families::WORKER_BUSY_RATIO, &[&label], ratio);
+        let lag = worker.lag_us.load(Relaxed) as f64 / 1e6;
+        page.add(families::WORKER_LAG, &[&label], lag);
     }
     let idle: i64 = workers.iter().map(|w| w.pool_idle.load(Relaxed)).sum();
     page.add(families::POOL_IDLE, &[], idle as f64);
@@ -286,6 +288,7 @@ fn worker_samples(page: &mut Page, vitals: &Vitals) {
             families::ACCEPT_PAUSED,
             workers.iter().map(|w| w.accept_paused.value()).sum(),
         ),
+        (families::SHED, workers.iter().map(|w| w.shed.value()).sum()),
         (
             families::LINGER_SKIPPED,
             workers.iter().map(|w| w.linger_skipped.value()).sum(),

@@ -20,6 +20,8 @@ pub enum Handshake {
     NotYet,
     /// The same, refused at once: `limits.waiting_handshakes` waited already.
     TooManyWaiting,
+    /// Closed at its ClientHello: `limits.handshakes` or `limits.handshakes_per_client` were under way.
+    TooMany,
     /// The client showed no certificate that is believed, where its listener asks for one.
     ClientCertificate,
     /// A CA's, who was shown a proof for a name.
@@ -29,7 +31,7 @@ pub enum Handshake {
 }
 
 impl Handshake {
-    pub const ALL: [Handshake; 11] = [
+    pub const ALL: [Handshake; 12] = [
         Handshake::Tls13Full,
         Handshake::Tls13Resumed,
         Handshake::Tls12Full,
@@ -37,6 +39,7 @@ impl Handshake {
         Handshake::UnknownName,
         Handshake::NotYet,
         Handshake::TooManyWaiting,
+        Handshake::TooMany,
         Handshake::ClientCertificate,
         Handshake::Proof,
         Handshake::TimedOut,
@@ -53,6 +56,7 @@ impl Handshake {
             Handshake::UnknownName => ("", "false", "unrecognized_name"),
             Handshake::NotYet => ("", "false", "no_certificate_yet"),
             Handshake::TooManyWaiting => ("", "false", "too_many_waiting"),
+            Handshake::TooMany => ("", "false", "too_many"),
             Handshake::ClientCertificate => ("", "false", "client_certificate"),
             Handshake::Proof => ("", "false", "proof"),
             Handshake::TimedOut => ("", "false", "timeout"),
@@ -156,6 +160,10 @@ pub struct WorkerVitals {
     pub accept_paused: Counter,
     /// Connections closed at once: `limits.connections_per_client` reached.
     pub crowded: Counter,
+    /// Connections closed at once since the worker did not keep up (`limits.loop_lag`).
+    pub shed: Counter,
+    /// How late the worker's loop last came to a tick, in microseconds.
+    pub lag_us: AtomicU64,
     /// Accept failed for want of descriptors or memory.
     pub accept_failed: Counter,
     /// Connections refused since they began with no PROXY header from a trusted address.

@@ -12,7 +12,7 @@ use crate::support::{Authority, Origin, Rota, eventually};
 const REFUSED: &str = "rota_client_connections_refused_total";
 
 /// A connection from an address of one's own choice.
-fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+pub fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
     socket.connect(&to.into()).unwrap();

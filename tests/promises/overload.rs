@@ -1,13 +1,16 @@
 //! More than there is strength for: requests beyond what a service may have at once, and connections beyond what workers keep up with.
 
+use std::io::Read as _;
+use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::attack::secured;
+use crate::attack::{secure, secured};
+use crate::crowds::connect_from;
 use crate::support::client::Client;
 use crate::support::http2::Http2;
-use crate::support::rota::{Place, edge_with};
-use crate::support::{Authority, Origin, Rota, eventually};
+use crate::support::rota::{Place, Signal, edge, edge_with};
+use crate::support::{Authority, Origin, PATIENCE, Rota, eventually};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const WEBSOCKET: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -186,4 +189,100 @@ fn a_service_that_is_overloaded_is_no_other_service_s_trouble_and_hup_may_lift_i
     });
     gate.open();
     assert_eq!(first.answer().status, 200);
+}
+
+/// A listener of one worker that takes so many handshakes at once.
+fn shaking_hands(authority: &Authority, origin: &Origin, limits: &str) -> Rota {
+    let settings = format!("[node]\nworkers = 1\n[limits]\n{limits}\n");
+    secure(authority, origin, &settings)
+}
+
+/// A handshake that its client never ends, once the server's part of it is there.
+fn begun(authority: &Authority, mut tcp: TcpStream) -> TcpStream {
+    let tls = authority.client_with("shop.test", &["http/1.1"], rustls::DEFAULT_VERSIONS);
+    let name = rustls_pki_types::ServerName::try_from(tls.name).unwrap();
+    let mut client = rustls::ClientConnection::new(tls.config, name).unwrap();
+    client.write_tls(&mut tcp).unwrap();
+    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    tcp.read_exact(&mut [0; 1]).unwrap();
+    tcp
+}
+
+fn is_let_in(rota: &Rota, authority: &Authority) -> bool {
+    let tls = authority.client_with("shop.test", &["http/1.1"], rustls::DEFAULT_VERSIONS);
+    Client::connect_tls(rota.https(), &tls).is_ok()
+}
+
+fn too_many(rota: &Rota) -> f64 {
+    rota.metric("rota_tls_handshakes_total", &[("outcome", "too_many")])
+}
+
+#[test]
+fn a_client_has_a_limit_of_handshakes_under_way_and_silent_connections_are_none() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let limits = "handshakes = 0\nhandshakes_per_client = 2";
+    let rota = shaking_hands(&authority, &origin, limits);
+    let _silent: Vec<TcpStream> = (0..9)
+        .map(|_| TcpStream::connect(rota.https()).unwrap())
+        .collect();
+    let connect = || TcpStream::connect(rota.https()).unwrap();
+    let held = [begun(&authority, connect()), begun(&authority, connect())];
+    assert!(!is_let_in(&rota, &authority));
+    assert_eq!(too_many(&rota), 1.0);
+    let other = connect_from([127, 0, 0, 2], rota.https());
+    drop(begun(&authority, other));
+    drop(held);
+    eventually("there is room again", || is_let_in(&rota, &authority));
+}
+
+#[test]
+fn a_worker_has_a_limit_of_handshakes_under_way_whoever_its_clients_are() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let limits = "handshakes = 2\nhandshakes_per_client = 0";
+    let rota = shaking_hands(&authority, &origin, limits);
+    let held = [2, 3].map(|last| {
+        let tcp = connect_from([127, 0, 0, last], rota.https());
+        begun(&authority, tcp)
+    });
+    assert!(!is_let_in(&rota, &authority));
+    assert_eq!(too_many(&rota), 1.0);
+    assert_eq!(rota.get("a", "/").status, 200, "without TLS all is well");
+    drop(held);
+    eventually("there is room again", || is_let_in(&rota, &authority));
+}
+
+/// The process stands still for a while; a client that connects meanwhile gets an answer, or is reset.
+fn stand_still(rota: &Rota, span: Duration) -> Option<u16> {
+    rota.signal(Signal::STOP);
+    let mut client = Client::connect(rota.http());
+    let sent = client.try_send(GET.as_bytes());
+    std::thread::sleep(span);
+    rota.signal(Signal::CONT);
+    let answer = sent.and_then(|()| client.try_answer());
+    answer.ok().map(|answer| answer.status)
+}
+
+#[test]
+fn a_worker_that_does_not_keep_up_refuses_new_connections_until_it_does_and_a_hiccup_is_none() {
+    let origin = Origin::fixed("ok");
+    let limits = "[node]\nworkers = 1\n[limits]\nloop_lag = \"60ms\"\n";
+    let rota = Rota::start(&(limits.to_owned() + &edge(&[origin.address()])));
+    assert_eq!(stand_still(&rota, Duration::from_millis(500)), Some(200));
+    let shed = || rota.metric("rota_connections_shed_total", &[]);
+    assert_eq!(shed(), 0.0, "one pause is a hiccup");
+    let mut held = Client::connect(rota.http());
+    assert_eq!(held.get("a", "/").status, 200);
+    // Each tick comes late: the next one is due a tenth of a second after the one before it came.
+    eventually("new connections are refused", || {
+        stand_still(&rota, Duration::from_millis(250)).is_none()
+    });
+    assert!(rota.log().contains("new connections are refused"));
+    assert_eq!(held.get("a", "/").status, 200, "who is there is served");
+    eventually("it recovers by itself", || {
+        Client::try_connect(rota.http()).is_ok_and(|mut client| {
+            client.try_send(GET.as_bytes()).is_ok() && client.try_answer().is_ok()
+        })
+    });
+    assert!(shed() > 0.0);
+    assert!(rota.log().contains("has caught up"));
 }

@@ -107,7 +107,7 @@ async fn meet(entrance: &Entrance<'_>, client: &Arc<ClientConfig>, name: &str) -
     let address = listener.local_addr().unwrap();
     let server = async {
         let (tcp, _) = listener.accept().await.unwrap();
-        match accept(tcp, entrance).await? {
+        match accept(tcp, entrance, || Some(())).await? {
             Accepted::Client(Client { mut stream, .. }) => {
                 stream.write_all(b"x").await.unwrap();
                 Ok(stream)
@@ -221,7 +221,7 @@ async fn what_is_not_tls_fails_and_so_does_a_client_that_leaves() {
         client.write_all(sent).await.unwrap();
         client.shutdown().await.unwrap();
         let (tcp, _) = listener.accept().await.unwrap();
-        let served = accept(tcp, &site.entrance()).await;
+        let served = accept(tcp, &site.entrance(), || Some(())).await;
         assert!(matches!(served, Err(AcceptError::Failed(_))));
     }
 }
@@ -347,7 +347,7 @@ async fn ask_for_proof(
     let address = listener.local_addr().unwrap();
     let server = async {
         let (tcp, _) = listener.accept().await.unwrap();
-        accept(tcp, &site.entrance()).await
+        accept(tcp, &site.entrance(), || Some(())).await
     };
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let client = async {

@@ -77,6 +77,8 @@ families! {
         "How often accepting paused: limits.connections, or as many as there are descriptors for, were open.";
     CROWDED = Counter "rota_client_connections_refused_total" []
         "Connections closed at once since their client had limits.connections_per_client open.";
+    SHED = Counter "rota_connections_shed_total" []
+        "Connections closed at once since their worker did not keep up with limits.loop_lag.";
     LINGER_SKIPPED = Counter "rota_linger_skipped_total" []
         "Connections closed without waiting for their clients to have read the last answer, since 1000 of their worker waited already.";
     ACCEPT_FAILED = Counter "rota_accept_failed_total" []
@@ -97,6 +99,8 @@ families! {
         "CPU time of a worker's thread.";
     WORKER_BUSY_RATIO = Gauge "rota_worker_busy_ratio" ["worker"]
         "The share of the last 5 s that a worker's thread was busy: 0 to 1.";
+    WORKER_LAG = Gauge "rota_worker_lag_seconds" ["worker"]
+        "How late a worker's loop came to its last tick, of ten a second: what all that it serves waits for.";
     PANICS = Counter "rota_panics_total" []
         "Panics caught; each cost one request or connection.";
     DISCOVERY_AGE = Gauge "rota_discovery_age_seconds" []

@@ -316,7 +316,9 @@ fn a_dead_agent_is_said_once_by_each_watch_empties_nothing_and_is_found_again_wi
         match observation {
             Observation::Recovered { .. } | Observation::Strays(_) => {}
             Observation::Instances { instances, .. } => assert_eq!(instances.len(), 1),
-            Observation::Documents { .. } | Observation::Failing { .. } => {
+            Observation::Documents { .. }
+            | Observation::Tagged { .. }
+            | Observation::Failing { .. } => {
                 panic!("{observation:?}")
             }
         }

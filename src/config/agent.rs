@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::environment::Environment;
 use super::listener::read_networks;
-use super::model::{Consul, ConsulToken};
+use super::model::{Consul, ConsulToken, TagGrammar, Tags};
 use super::names::{PLAIN_NAME, plain_name};
-use super::section::Section;
+use super::route::{HOST, host_pattern};
+use super::section::{Part, Section};
+use super::written::Value;
 use crate::routing::Host;
 
 pub(super) const KEYS: &[&str] = &[
@@ -22,6 +24,8 @@ pub(super) const KEYS: &[&str] = &[
     "allow_upstreams",
     "connections",
     "wait",
+    "tags",
+    "tag_hosts",
 ];
 
 const DEFAULT_ADDRESS: &str = "http://127.0.0.1:8500";
@@ -62,6 +66,33 @@ pub(super) fn read(from: &Section<'_>, environment: &Environment) -> Consul {
         wait: from
             .duration("wait", MIN_WAIT..=MAX_WAIT)
             .unwrap_or(DEFAULT_WAIT),
+        tags: read_tags(from),
+    }
+}
+
+const GRAMMARS: [(&str, TagGrammar); 3] = [
+    ("off", TagGrammar::Off),
+    ("rota", TagGrammar::Rota),
+    ("fabio", TagGrammar::Fabio),
+];
+
+/// Whoever may register an instance may write its tags: so the file says which hosts these may name.
+fn read_tags(from: &Section<'_>) -> Tags {
+    let grammar = from.word("tags", &GRAMMARS).unwrap_or_default();
+    let parts = from.list("tag_hosts", "a list of hosts");
+    let host = |part: &Part<'_>| {
+        part.read(HOST, |value| match value {
+            Value::Text(text) => host_pattern(text).ok(),
+            _ => None,
+        })
+    };
+    if grammar != TagGrammar::Off && !from.has_parts("tag_hosts") {
+        let problem = "needs tag_hosts, the hosts that tags may name: [\"*.apps.example.com\"], or [\"*\"] for any";
+        from.blame_key("tags", problem);
+    }
+    Tags {
+        grammar,
+        hosts: parts.iter().filter_map(host).collect(),
     }
 }
 

@@ -23,6 +23,7 @@ mod route;
 mod section;
 mod service;
 mod syntax;
+pub mod tags;
 mod tuning;
 mod units;
 mod written;

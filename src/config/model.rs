@@ -68,6 +68,7 @@ pub struct Consul {
     pub connections: usize,
     /// How long a blocking query may hang.
     pub wait: Duration,
+    pub tags: Tags,
 }
 
 /// Where the token comes from; a file is read again at each use, so that it can be rotated.
@@ -278,6 +279,25 @@ pub enum ServerHost {
     Ip(std::net::IpAddr),
     /// Resolved again on its TTL.
     Name(String),
+}
+
+/// `[consul]` `tags` and `tag_hosts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tags {
+    pub grammar: TagGrammar,
+    /// What tags may name: these, or what lies below a wildcard.
+    pub hosts: Vec<HostPattern>,
+}
+
+/// Which tags of Consul's services make routes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TagGrammar {
+    #[default]
+    Off,
+    /// `rota.host=…` and its kin.
+    Rota,
+    /// Those, and fabio's `urlprefix-…`.
+    Fabio,
 }
 
 /// `consul = { service = "app", tag = "v2", datacenter = "dc1" }`: also the key of a watch.

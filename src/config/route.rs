@@ -10,7 +10,7 @@ use crate::routing::{HostPattern, Prefix, ServiceName};
 
 pub(super) const KEYS: &[&str] = &["name", "host", "path", "service"];
 
-const HOST: &str = "a host such as \"shop.example.com\", \"*.example.com\" or \"*\"";
+pub(super) const HOST: &str = "a host such as \"shop.example.com\", \"*.example.com\" or \"*\"";
 
 /// Reads a route; None (and a mistake): it lacks its host or service, or one of its keys is wrong. `name` is the document's.
 pub(super) fn read(from: &Section<'_>, name: Option<&str>) -> Option<RouteEntry> {
@@ -59,7 +59,7 @@ impl RouteEntry {
 }
 
 /// What people write who know another balancer gets an answer of its own.
-fn host_pattern(text: &str) -> Result<HostPattern, String> {
+pub(super) fn host_pattern(text: &str) -> Result<HostPattern, String> {
     let is_ipv6 = text.parse::<Ipv6Addr>().is_ok();
     let after_literal = text.rsplit(']').next().unwrap_or_default();
     if text.contains("://") || (after_literal.contains(':') && !is_ipv6) {
@@ -74,7 +74,7 @@ fn host_pattern(text: &str) -> Result<HostPattern, String> {
     HostPattern::parse(text).map_err(|error| error.to_string())
 }
 
-fn prefix(text: &str) -> Result<Prefix, String> {
+pub(super) fn prefix(text: &str) -> Result<Prefix, String> {
     if text.contains('*') {
         let message =
             "`*` has no meaning here, a path is a prefix anyway (\"/news\" has \"/news/x\")";

@@ -157,6 +157,14 @@ fn a_wrong_service_is_told() {
             "rota.toml:5: service[0].consul = {…}: needs a [consul] table: nobody would be asked",
         ),
         (
+            "[consul]\ntags = \"rota\"",
+            "rota.toml:4: consul.tags = \"rota\": needs tag_hosts, the hosts that tags may name: [\"*.apps.example.com\"], or [\"*\"] for any",
+        ),
+        (
+            "[consul]\ntags = \"traefik\"\ntag_hosts = [\"a b\"]",
+            "rota.toml:4: consul.tags = \"traefik\": expected one of \"off\", \"rota\", \"fabio\"\nrota.toml:5: consul.tag_hosts[0] = \"a b\": expected a host such as \"shop.example.com\", \"*.example.com\" or \"*\"",
+        ),
+        (
             "[consul]\n[[service]]\nname = \"a\"\nconsul = { tag = \"x\" }",
             "rota.toml:6: service[0].consul.service: missing: expected the name of a service in Consul",
         ),

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::claims::{Claims, Reader};
 use super::consul::{Check, CheckStatus, Instance};
 use super::mistake::{IGNORED, Mistake};
-use crate::config::{ServerEntry, ServerHost, groups};
+use crate::config::{ServerEntry, ServerHost, Tags, groups};
 use crate::routing::{GroupName, Verdict};
 
 /// The most that is kept of a signal's evidence, in bytes; more is cut.
@@ -24,6 +25,8 @@ pub struct Candidate {
     pub weight: u32,
     pub weight_warning: u32,
     pub group: Option<GroupName>,
+    /// The routes that its tags ask for; None: none.
+    pub claims: Option<Arc<Claims>>,
     pub word: Word,
 }
 
@@ -158,6 +161,7 @@ impl Candidates {
                 port: server.port,
                 weights: (server.weight, server.weight),
                 group: server.group.clone(),
+                claims: None,
                 word: word.clone(),
             };
             found.take(host, named, names, bounds, origin);
@@ -171,8 +175,10 @@ impl Candidates {
         instances: &[Instance],
         names: &BTreeMap<String, Resolution>,
         bounds: &Bounds,
+        tags: &Tags,
     ) -> Candidates {
         let mut found = Candidates::default();
+        let mut reader = Reader::new(tags);
         let mut ordered: Vec<&Instance> = instances.iter().collect();
         ordered.sort_by_key(|instance| match instance.status() {
             CheckStatus::Maintenance => 0,
@@ -187,6 +193,7 @@ impl Candidates {
                 Err(_) => Given::Name(text),
             };
             let entry = format!("consul:{service}/{text}:{}", instance.port);
+            let (claims, weight) = reader.read(instance);
             let group = groups::of_instance(&instance.tags, instance.group.as_deref());
             let group = group.unwrap_or_else(|message| {
                 let mistake = Mistake::new(entry.clone(), message, IGNORED);
@@ -196,12 +203,17 @@ impl Candidates {
             let named = Named {
                 entry,
                 port: instance.port,
-                weights: (instance.weight_passing, instance.weight_warning),
+                weights: (
+                    weight.unwrap_or(instance.weight_passing),
+                    instance.weight_warning,
+                ),
                 group,
+                claims: claims.map(Arc::new),
                 word: word_of(instance),
             };
             found.take(host, named, names, bounds, Origin::Consul);
         }
+        found.mistakes.extend(reader.mistakes(service));
         found
     }
 
@@ -255,6 +267,7 @@ impl Candidates {
             weight: named.weights.0,
             weight_warning: named.weights.1,
             group: named.group,
+            claims: named.claims,
             word: named.word,
         });
     }
@@ -280,6 +293,7 @@ struct Named {
     port: u16,
     weights: (u32, u32),
     group: Option<GroupName>,
+    claims: Option<Arc<Claims>>,
     word: Word,
 }
 
@@ -375,11 +389,13 @@ mod tests {
                 status,
                 output: "says so".into(),
             }],
+            create_index: 1,
         }
     }
 
     fn read(instances: &[Instance]) -> Candidates {
-        Candidates::in_consul("app", instances, &BTreeMap::new(), &bounds())
+        let tags = Tags::default();
+        Candidates::in_consul("app", instances, &BTreeMap::new(), &bounds(), &tags)
     }
 
     #[test]
@@ -434,7 +450,13 @@ mod tests {
             },
         )];
         let instances = [instance("evil.example", 80, CheckStatus::Passing)];
-        let found = Candidates::in_consul("app", &instances, &names.into(), &bounds());
+        let found = Candidates::in_consul(
+            "app",
+            &instances,
+            &names.into(),
+            &bounds(),
+            &Tags::default(),
+        );
         assert!(found.by_address.is_empty());
         assert!(found.mistakes[0].message.contains("link-local"));
     }

@@ -5,6 +5,7 @@
 pub mod acme;
 pub mod assembly;
 pub mod candidate;
+pub mod claims;
 pub mod consul;
 pub mod documents;
 pub mod drains;
@@ -35,7 +36,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::certs::{CertStore, TicketKeys};
-use crate::config::Config;
+use crate::config::{Config, Tags};
 use crate::routing::operator::{CertificateOrder, Order, OrderError, ShiftOrder};
 use crate::routing::swap::Publisher;
 use crate::routing::{PassiveReport, Snapshot};
@@ -89,6 +90,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         },
         consul_prefix: None,
         certificates: acme::Loaded::Done,
+        tags: Tags::default(),
     };
     let mut link = None;
     let mut store = None;
@@ -96,6 +98,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
     if let Some(settings) = &config.consul {
         terms.bounds.allow = settings.allow_upstreams.clone();
         terms.consul_prefix = Some(settings.prefix.clone());
+        terms.tags = settings.tags.clone();
         let client = Client::new(settings)?;
         let tickets = TicketTask::new(
             client.clone(),

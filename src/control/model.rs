@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use self::tagged::TaggedServices;
 use super::acme::{KvNames, Loaded};
 use super::candidate::{Bounds, Resolution};
 use super::consul::{Instance, Observation};
@@ -17,12 +18,13 @@ use super::event::{Effect, Event};
 use super::member::Change;
 use super::mistake::{IGNORED, Mistake};
 use super::service_state::{ServiceState, World};
-use crate::config::{Config, ConsulService, RouteEntry, Tuning};
+use crate::config::{Config, ConsulService, RouteEntry, Tags, Tuning};
 use crate::routing::operator::Order;
 use crate::routing::{ServiceName, Unfit, UpstreamKey};
 
 mod merge;
 mod readiness;
+mod tagged;
 
 /// What never changes while the process runs.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct Terms {
     pub consul_prefix: Option<String>,
     /// Whether those that were ordered before are served: an LB that joins has every certificate before it is ready.
     pub certificates: Loaded,
+    /// Which tags make routes, and of which hosts.
+    pub tags: Tags,
 }
 
 pub struct Model {
@@ -45,6 +49,7 @@ pub struct Model {
     services: BTreeMap<ServiceName, ServiceState>,
     routes: Vec<RouteEntry>,
     claims: Vec<Mistake>,
+    tagged: TaggedServices,
     kv_names: Arc<KvNames>,
     /// When to look at a service again; None: at the drains. Entries that time overtook are harmless.
     timers: BTreeSet<(SystemTime, Option<ServiceName>)>,
@@ -68,6 +73,7 @@ impl Model {
             services: BTreeMap::new(),
             routes: Vec::new(),
             claims: Vec::new(),
+            tagged: TaggedServices::default(),
             kv_names: Arc::default(),
             timers: BTreeSet::new(),
             failing: BTreeMap::new(),
@@ -112,6 +118,7 @@ impl Model {
             Event::Tick => {}
         }
         self.wake(now);
+        self.follow_tags(now);
         if !self.was_ready && self.missing().is_empty() {
             self.was_ready = true;
             self.revision += 1;
@@ -247,6 +254,7 @@ impl Model {
                 self.merge(now);
                 self.settle_drains(now);
             }
+            Observation::Tagged { services, beyond } => self.tagged.observe(services, beyond),
             Observation::Strays(strays) => {
                 self.documents.observe_strays(strays);
                 self.revision += 1;
@@ -344,10 +352,14 @@ impl Model {
             bounds: &self.terms.bounds,
             drains: &self.drains,
             guard: &self.tuning.guard,
+            tags: &self.terms.tags,
             effects: &mut self.effects,
             now,
         };
-        if change(service, &mut world) == Change::Seen {
+        let claims = service.claims().clone();
+        let changed = change(service, &mut world);
+        self.tagged.is_stale |= !Arc::ptr_eq(&claims, service.claims());
+        if changed == Change::Seen {
             self.revision += 1;
             service.mark_changed(self.revision);
         }

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::candidate::{Bounds, Candidate, Candidates, Origin, Resolution};
+use super::claims::ServiceClaims;
 use super::consul::Instance;
 use super::drains::Drains;
 use super::event::Effect;
 use super::guard::Guard;
 use super::member::{Change, Member};
 use super::mistake::{Mistake, UNAVAILABLE};
-use crate::config::{ActiveCheck, ConsulService, Guard as GuardPolicy, ServerSource, ServiceEntry};
+use crate::config::{
+    ActiveCheck, ConsulService, Guard as GuardPolicy, ServerSource, ServiceEntry, Tags,
+};
 use crate::routing::{PassiveFault, ServiceName, Unfit, UpstreamKey};
 
 /// What a service's state follows from besides itself.
@@ -22,6 +25,7 @@ pub struct World<'a> {
     pub bounds: &'a Bounds,
     pub drains: &'a Drains,
     pub guard: &'a GuardPolicy,
+    pub tags: &'a Tags,
     pub effects: &'a mut Vec<Effect>,
     pub now: SystemTime,
 }
@@ -36,6 +40,7 @@ pub struct ServiceState {
     /// Consul named an instance of it at least once.
     was_named: bool,
     mistakes: Vec<Mistake>,
+    claims: Arc<ServiceClaims>,
     revision: u64,
     tls_revision: u64,
 }
@@ -50,6 +55,7 @@ impl ServiceState {
             names: BTreeSet::new(),
             was_named: false,
             mistakes: Vec::new(),
+            claims: Arc::default(),
             revision: 0,
             tls_revision: 0,
         }
@@ -70,6 +76,10 @@ impl ServiceState {
     }
     pub fn mistakes(&self) -> &[Mistake] {
         &self.mistakes
+    }
+    /// What its instances' tags ask for; the same `Arc` for as long as it is the same.
+    pub fn claims(&self) -> &Arc<ServiceClaims> {
+        &self.claims
     }
     /// What is watched in Consul if its servers are Consul's to name.
     pub fn watch(&self) -> Option<&ConsulService> {
@@ -160,6 +170,7 @@ impl ServiceState {
                     instances,
                     names,
                     bounds,
+                    world.tags,
                 ))
             }
         }
@@ -251,6 +262,10 @@ impl ServiceState {
                     change = member.forget_probes(world.now).or(change);
                 }
             }
+        }
+        let claims = ServiceClaims::of(self.members.values().map(|member| &member.facts));
+        if claims != *self.claims {
+            self.claims = Arc::new(claims);
         }
         let name = self.entry.name.clone();
         self.settle_drains(&name, world.drains, world.now)

@@ -176,6 +176,7 @@ impl Task {
             Observation::Recovered { watch } => tracing::info!(%watch, "consul answers again"),
             Observation::Instances { .. }
             | Observation::Documents { .. }
+            | Observation::Tagged { .. }
             | Observation::Strays(_) => {}
         }
         self.apply(Event::Consul(observation));

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use rota::config::{Consul, ConsulService};
+use rota::config::{Consul, ConsulService, Tags};
 use rota::control::consul::{Client, Document, Instance, Observation, Subtree, Watcher};
 use rota::telemetry::Vitals;
 
@@ -34,6 +34,7 @@ pub fn settings(address: &str) -> Consul {
         allow_upstreams: Vec::new(),
         connections: 100,
         wait: Duration::from_secs(300),
+        tags: Tags::default(),
     }
 }
 

@@ -15,6 +15,7 @@ mod domains;
 mod groups;
 mod loss;
 mod servers;
+mod tags;
 mod tickets;
 
 use std::collections::BTreeSet;

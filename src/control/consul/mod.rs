@@ -12,6 +12,7 @@ mod prefix;
 mod session;
 mod subject;
 mod sweep;
+mod tag_watch;
 mod transaction;
 mod transport;
 mod watch;

@@ -17,6 +17,11 @@ pub enum Observation {
         subtree: Subtree,
         documents: Vec<Document>,
     },
+    /// The services of the catalogue whose tags ask for routes, by name; `beyond` more were left out.
+    Tagged {
+        services: Vec<String>,
+        beyond: usize,
+    },
     /// What stands right below `config/` and nobody reads: `service/` (a folder), `tunign` (a key).
     Strays(Vec<String>),
     /// A watch began to fail (after it had worked, or at the start); said once per change of state.
@@ -110,6 +115,8 @@ pub struct Instance {
     pub weight_passing: u32,
     pub weight_warning: u32,
     pub checks: Vec<Check>,
+    /// Its age, as Consul counts it.
+    pub create_index: u64,
 }
 
 impl Instance {

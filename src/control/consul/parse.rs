@@ -56,6 +56,8 @@ struct ServiceEntry {
     tags: Option<Vec<String>>,
     meta: Option<Meta>,
     weights: Option<Weights>,
+    #[serde(default)]
+    create_index: u64,
 }
 
 /// What is asked of an instance's meta; its keys hold no dots.
@@ -149,6 +151,7 @@ fn instance(entry: HealthEntry) -> Result<Instance, String> {
         weight_passing: weights.passing.min(WEIGHT_MAX),
         weight_warning: weights.warning.min(WEIGHT_MAX),
         checks: self::checks(checks.unwrap_or_default()),
+        create_index: service.create_index,
     })
 }
 

@@ -22,6 +22,7 @@ pub(super) enum Topic {
     /// Of a datacenter; None: the agent's own.
     AllChecks(Option<String>),
     AllServices(Option<String>),
+    Tags(Option<String>),
 }
 
 impl fmt::Display for Topic {
@@ -37,6 +38,7 @@ impl fmt::Display for Topic {
             Topic::Subtree(subtree) => (subtree.key().trim_end_matches('/'), &None),
             Topic::AllChecks(datacenter) => ("checks of all services", datacenter),
             Topic::AllServices(datacenter) => ("names of all services", datacenter),
+            Topic::Tags(datacenter) => ("tags of all services", datacenter),
         };
         f.write_str(name)?;
         match datacenter {

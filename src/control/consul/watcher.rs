@@ -15,8 +15,9 @@ use super::follow::follow;
 use super::observation::{Observation, Subtree};
 use super::subject::{Outlet, Subject, Topic};
 use super::sweep::{READERS, Sweep};
+use super::tag_watch::TagWatch;
 use super::watch::{ServiceWatch, StrayWatch, SubtreeWatch};
-use crate::config::{Consul, ConsulService};
+use crate::config::{Consul, ConsulService, TagGrammar};
 use crate::telemetry::Vitals;
 
 /// Observations that wait for the control plane; beyond it the watches wait.
@@ -89,10 +90,22 @@ impl Watcher {
             known: Vec::new(),
         })));
         always.push(Task::spawn(probe(client.clone(), outlet.clone())));
+        let mut connections = settings.connections;
+        if settings.tags.grammar != TagGrammar::Off {
+            connections = connections.saturating_sub(1);
+            let datacenter = settings.datacenter.clone();
+            always.push(Task::spawn(follow(TagWatch {
+                client: client.clone(),
+                subject: Subject::new(Topic::Tags(datacenter.clone()), outlet.clone()),
+                grammar: settings.tags.grammar,
+                datacenter,
+                known: None,
+            })));
+        }
         let watcher = Watcher {
             client,
             outlet,
-            connections: settings.connections,
+            connections,
             services: Mutex::default(),
             _always: always,
         };

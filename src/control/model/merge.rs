@@ -17,6 +17,8 @@ use crate::routing::ServiceName;
 #[derive(Clone, Copy)]
 enum Key<'a> {
     FileRoute(&'a str),
+    /// Of a service in Consul.
+    Tags(&'a str),
     Kv {
         prefix: &'a str,
         kind: &'static str,
@@ -28,6 +30,7 @@ impl fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Key::FileRoute(name) => write!(f, "file:route {name}"),
+            Key::Tags(service) => write!(f, "consul:{service}"),
             Key::Kv { prefix, kind, name } => write!(f, "kv:{prefix}/config/{kind}/{name}"),
         }
     }
@@ -66,6 +69,7 @@ impl Model {
             }
             wanted.insert(entry.name.clone(), (entry.clone(), "kv"));
         }
+        self.add_tagged_services(&mut wanted);
         let before = self.services.len();
         self.services.retain(|name, _| wanted.contains_key(name));
         if self.services.len() != before {
@@ -95,8 +99,10 @@ impl Model {
         self.settle_those(now, |service| changed.contains(&service.entry().name));
     }
 
-    /// The file's first, those of its domains among them; then routes in KV; then domains in KV, which give way to any route.
+    /// The file's first, those of its domains among them; then routes in KV; then domains in KV; then what tags ask for, which gives way
+    /// to any other.
     fn merge_routes(&mut self) {
+        let of_tags = self.routes_by_tags();
         let documents = &self.documents;
         let of_file = self.file.routes.iter();
         let of_routes = documents.routes.in_force().into_iter();
@@ -105,6 +111,11 @@ impl Model {
             .map(|entry| (Key::FileRoute(&entry.name), entry))
             .chain(of_routes.map(|(name, entry)| (kv(documents, "routes", name), entry)))
             .chain(of_domains.filter_map(|(key, domain)| Some((key, domain.route.as_ref()?))))
+            .chain(
+                of_tags
+                    .iter()
+                    .map(|entry| (Key::Tags(entry.service.as_str()), entry)),
+            )
             .collect();
         let mut taken = HashMap::with_capacity(ordered.len());
         let mut routes = Vec::with_capacity(ordered.len());

@@ -14,6 +14,9 @@ impl Model {
         if self.terms.consul_prefix.is_some() {
             missing.extend(self.documents.missing());
         }
+        if self.misses_tags() {
+            missing.push("consul:tags: not read yet".to_owned());
+        }
         let is_consul_there = missing.is_empty();
         match &self.terms.certificates {
             Loaded::NotYet => missing.push("certificates: not read yet".to_owned()),

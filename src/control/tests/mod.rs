@@ -9,6 +9,7 @@ mod live;
 mod protocols;
 mod rota;
 mod scale;
+mod tags;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,6 +55,10 @@ impl World {
             },
             consul_prefix: config.consul.as_ref().map(|consul| consul.prefix.clone()),
             certificates: Loaded::Done,
+            tags: config
+                .consul
+                .as_ref()
+                .map_or_else(Default::default, |consul| consul.tags.clone()),
         };
         let mut world = World {
             model: Model::new(terms, config, now),
@@ -228,6 +233,7 @@ pub fn instance(address: &str, status: CheckStatus) -> Instance {
             status,
             output: "its word".into(),
         }],
+        create_index: 1,
     }
 }
 

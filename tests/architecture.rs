@@ -108,6 +108,9 @@ const PURE: &[&str] = &[
     "control/acme/failure.rs",
     "control/acme/model.rs",
     "control/fleet/tickets.rs",
+    "control/staged/check.rs",
+    "control/staged/live.rs",
+    "control/staged/plan.rs",
 ];
 
 const DRAWERS: &[&str] = &[

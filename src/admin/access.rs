@@ -64,16 +64,24 @@ pub fn check_reading(via: &Via, head: &Parts) -> Result<(), Refusal> {
 
 /// Whether a request may change anything; to be asked after [`check_reading`]. Reads the token's file: off the worker threads.
 pub fn check_change(via: &Via, head: &Parts, token: Option<&Token>) -> Result<(), Refusal> {
-    let is_json = only(&head.headers, CONTENT_TYPE)
-        .and_then(|value| value.split(';').next())
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
-    if !is_json {
-        let message = "the body has to be application/json";
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
-    }
+    check_json(head)?;
     match via {
         Via::Unix => Ok(()),
         Via::Tcp { .. } => check_token(&head.headers, token),
+    }
+}
+
+/// Whether a body is what forms of web pages can't send without asking first.
+pub fn check_json(head: &Parts) -> Result<(), Refusal> {
+    let is_json = only(&head.headers, CONTENT_TYPE)
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    match is_json {
+        true => Ok(()),
+        false => {
+            let message = "the body has to be application/json";
+            Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::access::Refusal;
 use super::views::span;
 use crate::routing::ServiceName;
 use crate::routing::operator::{CertificateOrder, Order, OrderError, Reach, ShiftOrder, Target};
+use crate::routing::staged::{Staging, StagingAnswer, StagingError};
 
 /// The target that means the LB itself; no service can be called so.
 pub const SELF: &str = "@self";
@@ -21,11 +22,15 @@ pub const MAX_DRAIN: Duration = Duration::from_secs(30 * 86_400);
 /// Gives a message for people.
 pub type Carried = Pin<Box<dyn Future<Output = Result<String, OrderError>> + Send>>;
 
+/// Gives what is known of staged documents.
+pub type Answered = Pin<Box<dyn Future<Output = Result<StagingAnswer, StagingError>> + Send>>;
+
 /// Carries out orders; implemented by the control plane.
 pub trait Control: Send + Sync {
     fn order(&self, order: Order) -> Carried;
     fn shift(&self, order: ShiftOrder) -> Carried;
     fn order_certificate(&self, order: CertificateOrder) -> Carried;
+    fn stage(&self, staging: Staging) -> Answered;
 }
 
 /// The body of `POST /v1/certificates/renew`, `/revoke` and `/rekey`.

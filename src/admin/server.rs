@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
+use self::staging::StagingVerb;
 use super::access::{Refusal, Via, check_change, check_reading};
 use super::listener::{AdminListener, SocketFile};
 use super::orders::{self, CertificateVerb, Verb};
@@ -168,10 +169,15 @@ async fn dispatch(
         "/v1/certificates/rekey" => Some(Change::Certificates(CertificateVerb::Rekey)),
         _ => None,
     };
-    let allowed = if verb.is_some() { "POST" } else { "GET, HEAD" };
+    let staging = StagingVerb::of(head.uri.path());
+    let is_post = verb.is_some() || staging.is_some();
+    let allowed = if is_post { "POST" } else { "GET, HEAD" };
+    if let (&Method::POST, Some(verb)) = (&head.method, staging) {
+        return staging::answer(state, head, body, verb).await;
+    }
     match (&head.method, verb) {
         (&Method::POST, Some(verb)) => change(state, via, head, body, verb).await,
-        (&Method::GET | &Method::HEAD, None) => {
+        (&Method::GET | &Method::HEAD, None) if !is_post => {
             // Rendering can take milliseconds with thousands of servers: no watch and no probe waits for it.
             tokio::task::spawn_blocking(move || read(&state, &head))
                 .await
@@ -284,7 +290,7 @@ async fn change(
     change: Change,
 ) -> Result<Answer, Refusal> {
     may_change(state.clone(), via.clone(), head).await?;
-    let body = whole(body).await?;
+    let body = whole(body, MAX_BODY_BYTES, BODY_TIMEOUT).await?;
     let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
     let malformed = |error: serde_json::Error| bad(error.to_string());
     let (carried, said) = match change {
@@ -341,12 +347,12 @@ async fn may_change(state: Arc<State>, via: Via, head: Parts) -> Result<(), Refu
     })
 }
 
-async fn whole(body: Incoming) -> Result<Bytes, Refusal> {
-    let reading = Limited::new(body, MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, reading).await {
+async fn whole(body: Incoming, limit: usize, patience: Duration) -> Result<Bytes, Refusal> {
+    let reading = Limited::new(body, limit).collect();
+    match tokio::time::timeout(patience, reading).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            let message = format!("a body is at most {MAX_BODY_BYTES} bytes");
+            let message = format!("a body is at most {limit} bytes here");
             Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message))
         }
         Ok(Err(error)) => Err(Refusal::new(StatusCode::BAD_REQUEST, error.to_string())),
@@ -396,6 +402,8 @@ fn refused(refusal: &Refusal) -> Answer {
     }
     answer
 }
+
+mod staging;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::orders::Control;
 use super::token::Token;
 use super::views::CertificateRow;
@@ -26,7 +28,12 @@ pub struct State {
     pub control: Arc<dyn Control>,
     /// None: changes are made through a Unix socket alone.
     pub token: Option<Token>,
+    /// Places for bodies with documents: each is memory that anybody on this machine can ask for. More wait.
+    pub large_bodies: Semaphore,
 }
+
+/// Bodies with documents at once, over all connections.
+pub const LARGE_BODIES: usize = 2;
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

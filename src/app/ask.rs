@@ -1,7 +1,9 @@
 //! Asks a running rota through its admin listener and prints the answer for people, or as it came.
 
 mod client;
+mod folder;
 mod print;
+mod staged;
 
 use std::process::ExitCode;
 
@@ -9,7 +11,7 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use self::client::{Answer, Question};
-use super::cli::{Ask, Certs, Changing, Running, Whom};
+use super::cli::{Ask, Certs, Changing, Running, Staged, Whom};
 use crate::admin::Token;
 use crate::admin::orders::{CertificateRequest, Request, RequestReach, SELF};
 use crate::admin::shift::{ShiftRequest, parse_weights};
@@ -20,6 +22,20 @@ use crate::admin::why;
 pub fn ask(ask: Ask) -> ExitCode {
     match answered(&ask) {
         Ok(text) => print::to_stdout(&text),
+        Err(message) => {
+            print::to_stderr(&format!("rota: {message}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As [`ask`], of documents; a plan with changes ends with 2.
+pub fn staged(staged: Staged) -> ExitCode {
+    match staged::answered(&staged) {
+        Ok((text, ending)) => match print::to_stdout(&text) {
+            ExitCode::SUCCESS => ending,
+            code => code,
+        },
         Err(message) => {
             print::to_stderr(&format!("rota: {message}"));
             ExitCode::FAILURE

@@ -53,6 +53,8 @@ pub enum Command {
     },
     #[command(flatten)]
     Ask(Ask),
+    #[command(flatten)]
+    Staged(Staged),
 }
 
 impl CommandLine {
@@ -110,6 +112,20 @@ pub enum Ask {
     Certs {
         #[command(subcommand)]
         what: Option<Certs>,
+        #[command(flatten)]
+        to: Running,
+    },
+}
+
+/// What is asked about documents in a directory: `services/NAME.toml`, `routes/NAME.toml`, `domains/FQDN.toml`, `tuning.toml`, or `.json`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Staged {
+    /// Show what the documents in a directory would change, and change nothing
+    #[command(after_help = "Exit codes: 0 no change, 1 error, 2 changes (or usage).")]
+    Plan {
+        /// Holds services/, routes/, domains/ and tuning.toml; what it does not hold is left alone
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
         #[command(flatten)]
         to: Running,
     },
@@ -260,6 +276,7 @@ mod tests {
             "rota certs renew shop.test --admin 127.0.0.1:1",
             "rota certs revoke shop.test --token-file t",
             "rota certs rekey --json",
+            "rota plan documents --admin 127.0.0.1:1 --json",
         ] {
             assert!(parsed(line).is_ok(), "{line}");
         }
@@ -281,6 +298,7 @@ mod tests {
             "rota shift shop green",
             "rota shift shop green=100% --json",
             "rota certs renew",
+            "rota plan",
             "rota certs rekey shop.test",
             "rota status --admin example.com",
         ] {

@@ -50,6 +50,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Ask(ask) => ask::ask(ask),
+        Command::Staged(staged) => ask::staged(staged),
     }
 }
 

@@ -34,19 +34,29 @@ impl fmt::Display for Mistake {
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
-        f.write_str(": ")?;
+        write!(f, ": {}", self.said())
+    }
+}
+
+impl Mistake {
+    /// Without the place: what stands there, what is the matter and what is allowed.
+    pub fn said(&self) -> String {
+        let mut said = String::new();
         if !self.path.is_empty() {
-            f.write_str(&self.path)?;
+            said.push_str(&self.path);
             if let Some(value) = &self.value {
-                write!(f, " = {value}")?;
+                said.push_str(" = ");
+                said.push_str(value);
             }
-            f.write_str(": ")?;
+            said.push_str(": ");
         }
-        f.write_str(&self.problem)?;
-        match &self.nearest {
-            Some(name) => write!(f, "; nearest: \"{name}\""),
-            None => Ok(()),
+        said.push_str(&self.problem);
+        if let Some(name) = &self.nearest {
+            said.push_str("; nearest: \"");
+            said.push_str(name);
+            said.push('"');
         }
+        said
     }
 }
 

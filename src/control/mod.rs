@@ -22,6 +22,7 @@ pub mod resolve;
 pub mod rota;
 pub mod service_state;
 pub mod shift;
+pub mod staged;
 pub mod store;
 pub mod target;
 pub mod task;
@@ -38,6 +39,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::certs::{CertStore, TicketKeys};
 use crate::config::{Config, Tags};
 use crate::routing::operator::{CertificateOrder, Order, OrderError, ShiftOrder};
+use crate::routing::staged::{Staging, StagingAnswer, StagingError};
 use crate::routing::swap::Publisher;
 use crate::routing::{PassiveReport, Snapshot};
 use crate::seal::Keyring;
@@ -47,6 +49,7 @@ use self::candidate::Bounds;
 use self::consul::{Client, Watcher};
 use self::fleet::TicketTask;
 use self::model::Terms;
+use self::staged::Desk;
 use self::store::Store;
 use self::task::{Link, Outlets, Request, Task};
 
@@ -122,6 +125,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             observations,
         });
     }
+    let served = inputs.certificates.reader();
     let (kv_names, names) = watch::channel(Arc::default());
     let (loading, loaded) = watch::channel(acme::Loaded::default());
     let certificates = acme::task::Task::new(acme::Inputs {
@@ -137,6 +141,10 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         store,
     })?;
     let (sender, requests) = mpsc::channel(REQUESTS);
+    let desk = link
+        .as_ref()
+        .zip(config.consul.as_ref())
+        .map(|(link, settings)| Desk::new(link.client.clone(), &settings.prefix, served));
     let workers = inputs.vitals.workers.len();
     let outlets = Outlets {
         table: inputs.publisher,
@@ -151,6 +159,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         requests: sender,
         certificates: of_certificates,
         keyring,
+        desk,
     })
 }
 
@@ -160,6 +169,8 @@ pub struct Handle {
     requests: mpsc::Sender<Request>,
     certificates: mpsc::Sender<acme::Request>,
     keyring: watch::Sender<Option<Arc<Keyring>>>,
+    /// None: there is no Consul, so there are no documents.
+    desk: Option<Arc<Desk>>,
 }
 
 impl Handle {
@@ -231,6 +242,21 @@ impl Handle {
         let sent = self.certificates.send(request).await;
         sent.map_err(|_| OrderError::Stopped)?;
         answered.await.unwrap_or(Err(OrderError::Stopped))
+    }
+}
+
+impl Handle {
+    /// Carries out what an operator asks about staged documents.
+    ///
+    /// # Errors
+    /// Mistakes in them; what somebody else wrote meanwhile; no Consul.
+    pub async fn stage(&self, staging: Staging) -> Result<StagingAnswer, StagingError> {
+        match &self.desk {
+            Some(desk) => desk.answer(staging, &self.requests).await,
+            None => Err(StagingError::NoConsul(
+                "there is no [consul], so there are no documents".into(),
+            )),
+        }
     }
 }
 

@@ -24,7 +24,10 @@ use crate::routing::{ServiceName, Unfit, UpstreamKey};
 
 mod merge;
 mod readiness;
+mod rehearsal;
 mod tagged;
+
+pub use rehearsal::Rehearsal;
 
 /// What never changes while the process runs.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use super::assembly::Assembly;
 use super::consul::{Client, Observation, Watcher};
 use super::event::{Effect, Event};
 use super::mistake::News;
-use super::model::{Model, Terms};
+use super::model::{Model, Rehearsal, Terms};
 use super::order::{self, Plan};
 use super::probe::{Probes, Spec, try_connect};
 use super::resolve::Names;
@@ -43,11 +43,12 @@ pub struct Link {
 }
 
 /// What a [`super::Handle`] asks for.
-#[derive(Debug)]
 pub enum Request {
     Reload(Arc<Config>, oneshot::Sender<()>),
     Order(Order, oneshot::Sender<Result<String, OrderError>>),
     Shift(ShiftOrder, oneshot::Sender<Result<String, OrderError>>),
+    /// What other documents would do is to be found out, beside the live model.
+    Rehearse(oneshot::Sender<Rehearsal>),
 }
 
 /// Wall time that never jumps: the wall's at the start, then as much as really passed.
@@ -247,6 +248,10 @@ impl Task {
                 self.waiting.push(answer);
             }
             Request::Shift(order, answer) => self.shift(order, answer),
+            Request::Rehearse(answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(self.model.rehearsal());
+            }
             Request::Order(order, answer) => {
                 match order::plan(&self.model, order, self.clock.now()) {
                     Err(error) => {

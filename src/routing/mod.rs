@@ -13,6 +13,7 @@ pub mod path;
 pub mod policy;
 pub mod service;
 pub mod snapshot;
+pub mod staged;
 pub mod standing;
 pub mod swap;
 pub mod table;

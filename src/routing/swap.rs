@@ -123,6 +123,11 @@ impl<T> Publisher<T> {
         self.shared.value.load_full()
     }
 
+    /// Another reader of what is published here.
+    pub fn reader(&self) -> Reader<T> {
+        Reader(self.shared.clone())
+    }
+
     /// Frees what nobody reads any more.
     pub fn free_retired(&mut self) {
         self.retired.retain(|old| Arc::strong_count(old) > 1);

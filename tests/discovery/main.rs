@@ -15,6 +15,7 @@ mod domains;
 mod groups;
 mod loss;
 mod servers;
+mod staged;
 mod tags;
 mod tickets;
 

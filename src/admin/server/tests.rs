@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::admin::listener::{Address, bind};
-use crate::admin::orders::{Carried, Control};
+use crate::admin::orders::{Answered, Carried, Control};
 use crate::admin::{CertificateRow, Token};
 use crate::drain::{self, Drain};
 use crate::routing::Snapshot;
 use crate::routing::operator::{CertificateOrder, Order, OrderError, ShiftOrder, Target};
+use crate::routing::staged::{Staging, StagingError};
 use crate::routing::swap::{self, Publisher};
 use crate::telemetry::Vitals;
 use std::net::SocketAddr;
@@ -41,6 +42,10 @@ impl Control for Ordered {
     fn shift(&self, order: ShiftOrder) -> Carried {
         let done = shift::described(&order);
         Box::pin(async move { Ok(done) })
+    }
+
+    fn stage(&self, _: Staging) -> Answered {
+        Box::pin(async { Err(StagingError::NoConsul("there is no [consul]".into())) })
     }
 
     fn order_certificate(&self, order: CertificateOrder) -> Carried {
@@ -107,6 +112,7 @@ fn world(name: &str) -> World {
         gate,
         control: ordered.clone(),
         token: Some(Token::in_file(&token_path)),
+        large_bodies: tokio::sync::Semaphore::new(1),
     });
     World {
         publisher,

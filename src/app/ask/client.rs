@@ -16,6 +16,8 @@ use crate::admin::token::Secret;
 
 /// From connecting to the answer's end.
 pub const TIMEOUT: Duration = Duration::from_secs(15);
+/// The same, where documents are compared or written: longer than rota itself takes.
+pub const STAGING_TIMEOUT: Duration = Duration::from_secs(100);
 /// A longer answer is none of rota's.
 pub const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
@@ -24,6 +26,7 @@ pub struct Question {
     path: String,
     body: String,
     secret: Option<Secret>,
+    patience: Duration,
 }
 
 impl Question {
@@ -33,6 +36,7 @@ impl Question {
             path: path.to_owned(),
             body: String::new(),
             secret: None,
+            patience: TIMEOUT,
         }
     }
 
@@ -43,6 +47,15 @@ impl Question {
             path: path.to_owned(),
             body,
             secret,
+            patience: TIMEOUT,
+        }
+    }
+
+    /// As long as documents may take.
+    pub fn patiently(self) -> Question {
+        Question {
+            patience: STAGING_TIMEOUT,
+            ..self
         }
     }
 }
@@ -59,11 +72,11 @@ pub fn send(to: &Address, question: &Question) -> Result<Answer, String> {
         .build()
         .map_err(|error| error.to_string())?;
     let answered = runtime.block_on(async {
-        tokio::time::timeout(TIMEOUT, connect_and_exchange(to, question)).await
+        tokio::time::timeout(question.patience, connect_and_exchange(to, question)).await
     });
     match answered {
         Ok(answer) => answer.map_err(|error| format!("{to}: {error}")),
-        Err(_) => Err(format!("{to}: no answer within {TIMEOUT:?}")),
+        Err(_) => Err(format!("{to}: no answer within {:?}", question.patience)),
     }
 }
 

@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::admin::listener::{Address, AdminListener, bind};
-use crate::admin::orders::{Carried, Control};
+use crate::admin::orders::{Answered, Carried, Control};
 use crate::admin::state::State;
 use crate::admin::views::{DiscoveryView, ListenerView, MistakeView, ServiceSummary};
 use crate::app::cli::{Command, CommandLine};
 use crate::drain;
 use crate::routing::Snapshot;
 use crate::routing::operator::{CertificateOrder, Order, OrderError, ShiftOrder};
+use crate::routing::staged::{Staging, StagingError};
 use crate::routing::swap;
 use crate::telemetry::Vitals;
 use clap::Parser;
@@ -26,6 +27,10 @@ impl Control for Refusing {
     fn shift(&self, order: ShiftOrder) -> Carried {
         let said = crate::admin::shift::described(&order);
         Box::pin(async { Err(OrderError::Failed(said)) })
+    }
+
+    fn stage(&self, _: Staging) -> Answered {
+        Box::pin(async { Err(StagingError::NoConsul("there is no [consul]".into())) })
     }
 
     fn order_certificate(&self, order: CertificateOrder) -> Carried {
@@ -79,6 +84,7 @@ fn serve_until(listener: AdminListener, stopped: &std::sync::mpsc::Receiver<()>)
         gate,
         control: Arc::new(Refusing),
         token: None,
+        large_bodies: tokio::sync::Semaphore::new(1),
     };
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build().unwrap();

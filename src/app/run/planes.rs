@@ -5,14 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::Semaphore;
+
 use super::Process;
-use crate::admin::{self, CertificateRow, orders::Carried};
+use crate::admin::orders::{Answered, Carried};
+use crate::admin::state::LARGE_BODIES;
+use crate::admin::{self, CertificateRow};
 use crate::certs::{CertStore, Certificate};
 use crate::config::{AdminAddress, DomainName};
 use crate::control;
 use crate::control::acme::task::SOURCE;
 use crate::control::acme::{Overview, Standing};
 use crate::routing::operator::{CertificateOrder, Order, ShiftOrder};
+use crate::routing::staged::Staging;
 
 impl Process {
     /// Starts control plane and admin on this thread's runtime. Workers accept only once the file's table is published: a
@@ -60,6 +65,7 @@ impl Process {
                 .token_file
                 .clone()
                 .map(admin::Token::in_file),
+            large_bodies: Semaphore::new(LARGE_BODIES),
         };
         let listener = self.admin.take().expect(taken);
         admin::start(Arc::new(state), listener).map_err(|error| format!("admin: {error}"))?;
@@ -125,5 +131,10 @@ impl admin::Control for Ordering {
     fn order_certificate(&self, order: CertificateOrder) -> Carried {
         let handle = self.0.clone();
         Box::pin(async move { handle.order_certificate(order).await })
+    }
+
+    fn stage(&self, staging: Staging) -> Answered {
+        let handle = self.0.clone();
+        Box::pin(async move { handle.stage(staging).await })
     }
 }

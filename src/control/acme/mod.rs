@@ -37,4 +37,4 @@ mod wanted;
 
 pub use model::Standing;
 pub use task::{Inputs, Loaded, Order, Overview, Request};
-pub use wanted::{KvNames, can_prove, orders_any};
+pub use wanted::{KvNames, can_prove, orders_any, to_be_ordered};

@@ -75,6 +75,14 @@ pub(super) fn wildcard_of(name: &DomainName) -> Option<DomainName> {
     DomainName::parse(&wildcard)
 }
 
+/// Names that certificates would be ordered for if KV added these: those that none of `served` covers. Empty where nobody orders.
+pub fn to_be_ordered(config: &Config, kv: &KvNames, served: &CertStore) -> BTreeSet<DomainName> {
+    match in_use(config) {
+        Some(_) => wanted(config, kv, served),
+        None => BTreeSet::new(),
+    }
+}
+
 /// Whether any certificate of this file comes by ACME.
 pub fn orders_any(config: &Config, own: &CertStore) -> bool {
     in_use(config).is_some() && !wanted(config, &KvNames::default(), own).is_empty()

@@ -9,6 +9,7 @@ mod middleware;
 pub mod observation;
 pub mod parse;
 mod prefix;
+mod question;
 mod session;
 mod subject;
 mod sweep;

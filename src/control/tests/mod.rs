@@ -9,6 +9,7 @@ mod live;
 mod protocols;
 mod rota;
 mod scale;
+mod staged;
 mod tags;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,200 @@
+//! Documents of a directory brought before a running rota: what they would change, in words.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::client::{self, Answer, Question};
+use super::folder::Folder;
+use super::{body_of, parsed, print};
+use crate::app::cli::{Running, Staged};
+use crate::routing::staged::{Change, Plan, RouteChange, StagedMistake, Traffic};
+
+/// There are changes.
+const CHANGES: u8 = 2;
+
+/// What is to be printed, and how the process ends. The error is a message.
+pub(super) fn answered(staged: &Staged) -> Result<(String, ExitCode), String> {
+    match staged {
+        Staged::Plan { folder, to } => plan(folder, to),
+    }
+}
+
+fn plan(folder: &Path, to: &Running) -> Result<(String, ExitCode), String> {
+    let folder = Folder::read(folder)?;
+    let question = Question::post("/v1/plan", json!(folder.staged).to_string(), None).patiently();
+    let answer = client::send(&to.address()?, &question)?;
+    let body = body_of(without_mistakes(answer, &folder)?)?;
+    let plan: Plan = parsed(&body)?;
+    let ending = match plan.documents.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(CHANGES),
+    };
+    match to.form.json {
+        true => Ok((body, ending)),
+        false => Ok((words(&plan), ending)),
+    }
+}
+
+/// Mistakes are told by the files that they are in.
+fn without_mistakes(answer: Answer, folder: &Folder) -> Result<Answer, String> {
+    if answer.status != StatusCode::UNPROCESSABLE_ENTITY {
+        return Ok(answer);
+    }
+    let mut body: serde_json::Value = parsed(&answer.body)?;
+    let mistakes: Vec<StagedMistake> = serde_json::from_value(body["mistakes"].take())
+        .map_err(|error| format!("the answer is not what rota's admin listener says: {error}"))?;
+    let told = mistakes.iter().map(|mistake| {
+        let place = match folder.files.get(&mistake.document) {
+            Some(file) => file.display().to_string(),
+            None => mistake.document.clone(),
+        };
+        let line = mistake.line.map(|line| format!(":{line}"));
+        let text = format!("{place}{}: {}", line.unwrap_or_default(), mistake.problem);
+        print::one_line(&text).trim_end().to_owned()
+    });
+    let told: Vec<String> = told.collect();
+    Err(format!("nothing was compared:\n{}", told.join("\n")))
+}
+
+/// A plan as people read it: what clients would notice first, then what speaks against it, then what would be written.
+pub(super) fn words(plan: &Plan) -> String {
+    let mut out = String::new();
+    section(&mut out, "services", plan.services.iter(), |one| {
+        let how = match one.how.is_empty() {
+            true => String::new(),
+            false => format!("  {}", one.how.join(", ")),
+        };
+        format!("{} {}{how}", sign(one.change), one.name)
+    });
+    section(&mut out, "routes", plan.routes.iter(), route);
+    section(&mut out, "servers", plan.servers.iter(), |one| {
+        let traffic = match one.traffic {
+            Traffic::Gains => "+",
+            Traffic::Loses => "-",
+        };
+        format!("{traffic} {}  {}", one.server, one.why)
+    });
+    section(
+        &mut out,
+        "certificates to be ordered",
+        plan.certificates.iter(),
+        |name| format!("+ {name}"),
+    );
+    if plan.tuning {
+        out.push_str("tuning\n  ~ limits, timeouts, guard or retry\n");
+    }
+    section(&mut out, "warnings", plan.warnings.iter(), |warning| {
+        format!("! {warning}")
+    });
+    section(&mut out, "documents", plan.documents.iter(), |one| {
+        format!("{} {}", sign(one.change), one.path)
+    });
+    out.push_str(&summary(plan));
+    out
+}
+
+fn summary(plan: &Plan) -> String {
+    let count = |change| {
+        plan.documents
+            .iter()
+            .filter(|one| one.change == change)
+            .count()
+    };
+    let is_felt = plan.tuning
+        || !(plan.services.is_empty() && plan.routes.is_empty() && plan.servers.is_empty());
+    match (plan.documents.is_empty(), is_felt) {
+        (true, _) => "no changes\n".to_owned(),
+        (false, is_felt) => format!(
+            "{} to add, {} to change, {} to remove{}\n",
+            count(Change::Added),
+            count(Change::Changed),
+            count(Change::Removed),
+            if is_felt {
+                ""
+            } else {
+                "; requests go where they went"
+            },
+        ),
+    }
+}
+
+fn route(one: &RouteChange) -> String {
+    let place = format!("{} {}{}", sign(one.change), one.host, one.path);
+    match (&one.from, &one.to) {
+        (Some(from), Some(to)) => format!("{place}  to {to} instead of {from}"),
+        (None, Some(to)) => format!("{place}  to {to}"),
+        (Some(from), None) => format!("{place}  no more to {from}"),
+        (None, None) => place,
+    }
+}
+
+fn sign(change: Change) -> char {
+    match change {
+        Change::Added => '+',
+        Change::Changed => '~',
+        Change::Removed => '-',
+    }
+}
+
+fn section<'a, T: 'a>(
+    out: &mut String,
+    title: &str,
+    entries: impl ExactSizeIterator<Item = &'a T>,
+    line: impl Fn(&'a T) -> String,
+) {
+    if entries.len() == 0 {
+        return;
+    }
+    let _ = writeln!(out, "{title}");
+    for entry in entries {
+        out.push_str("  ");
+        out.push_str(&print::one_line(&line(entry)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::staged::{DocumentChange, ServerChange, ServiceChange};
+
+    #[test]
+    fn a_plan_says_what_clients_notice_what_speaks_against_it_and_what_is_written() {
+        let plan = Plan {
+            services: vec![ServiceChange {
+                name: "blog".into(),
+                change: Change::Added,
+                how: vec!["2 servers".into()],
+            }],
+            routes: vec![RouteChange {
+                host: "a.test".into(),
+                path: "/".into(),
+                change: Change::Changed,
+                from: Some("shop".into()),
+                to: Some("blog".into()),
+            }],
+            servers: vec![ServerChange {
+                server: "shop/10.0.0.1:80".into(),
+                traffic: Traffic::Loses,
+                why: "a.test/".into(),
+            }],
+            certificates: vec!["b.test".into()],
+            warnings: vec!["routes/x: \u{1b}[31m".into()],
+            documents: vec![DocumentChange {
+                path: "services/blog".into(),
+                change: Change::Added,
+            }],
+            ..Plan::default()
+        };
+        assert_eq!(
+            words(&plan),
+            "services\n  + blog  2 servers\nroutes\n  ~ a.test/  to blog instead of shop\nservers\n  - shop/10.0.0.1:80  a.test/\n\
+             certificates to be ordered\n  + b.test\nwarnings\n  ! routes/x:  [31m\ndocuments\n  + services/blog\n\
+             1 to add, 0 to change, 0 to remove\n"
+        );
+        assert_eq!(words(&Plan::default()), "no changes\n");
+    }
+}

@@ -1,0 +1,198 @@
+//! Documents as an operator stages them, as data: what is wanted, what a plan says of it, and what speaks against it.
+//!
+//! A document's path is its key below `<prefix>/config/`: `services/shop`, `domains/shop.example.com`, `tuning`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The kinds of documents that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Services,
+    Routes,
+    Domains,
+    Tuning,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 4] = [Kind::Services, Kind::Routes, Kind::Domains, Kind::Tuning];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Services => "services",
+            Kind::Routes => "routes",
+            Kind::Domains => "domains",
+            Kind::Tuning => "tuning",
+        }
+    }
+
+    /// Of the document at this path; None: it is none.
+    pub fn of(path: &str) -> Option<Kind> {
+        Kind::parted(path).map(|(kind, _)| kind)
+    }
+
+    /// Kind and name; that of `tuning` is empty.
+    pub fn parted(path: &str) -> Option<(Kind, &str)> {
+        match path.split_once('/') {
+            None => (path == Kind::Tuning.word()).then_some((Kind::Tuning, "")),
+            Some((word, name)) => {
+                let named = [Kind::Services, Kind::Routes, Kind::Domains];
+                let kind = named.into_iter().find(|kind| kind.word() == word)?;
+                (!name.is_empty()).then_some((kind, name))
+            }
+        }
+    }
+}
+
+/// All documents that there are to be of some kinds; of other kinds nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Staged {
+    pub kinds: BTreeSet<Kind>,
+    /// Texts by path.
+    pub documents: BTreeMap<String, String>,
+}
+
+/// The documents that a plan was made from: Consul's ModifyIndex by path. What is applied on another basis is refused.
+pub type Basis = BTreeMap<String, u64>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    Added,
+    Changed,
+    Removed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DocumentChange {
+    pub path: String,
+    pub change: Change,
+}
+
+/// A service that there would be, would not be any more, or would be another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceChange {
+    pub name: String,
+    pub change: Change,
+    /// What would be there or be different, in words.
+    pub how: Vec<String>,
+}
+
+/// A host and path that would go elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteChange {
+    pub host: String,
+    pub path: String,
+    pub change: Change,
+    /// The service that has it now; None: it is new.
+    pub from: Option<String>,
+    /// The service that would have it; None: it would be gone.
+    pub to: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Traffic {
+    Gains,
+    Loses,
+}
+
+/// A server that other requests than now would come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerChange {
+    /// `SERVICE/ADDRESS`.
+    pub server: String,
+    pub traffic: Traffic,
+    pub why: String,
+}
+
+/// What would change, against what is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub documents: Vec<DocumentChange>,
+    pub services: Vec<ServiceChange>,
+    pub routes: Vec<RouteChange>,
+    pub servers: Vec<ServerChange>,
+    /// Names that certificates would be ordered for.
+    pub certificates: Vec<String>,
+    /// Whether `[limits]`, `[timeouts]`, `[guard]` or `[retry]` would have other values.
+    pub tuning: bool,
+    pub warnings: Vec<String>,
+    pub basis: Basis,
+}
+
+/// What is wrong with a staged document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedMistake {
+    /// The document's path.
+    pub document: String,
+    pub line: Option<u32>,
+    pub problem: String,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Staging {
+    /// What would change; nothing does.
+    Plan(Staged),
+}
+
+/// What was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StagingAnswer {
+    Plan(Plan),
+}
+
+/// Why it was not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StagingError {
+    /// Documents that nobody could read; nothing was compared or written.
+    Mistakes(Vec<StagedMistake>),
+    /// Somebody else's word stands against it.
+    Refused(String),
+    /// There is no Consul, or it does not answer.
+    NoConsul(String),
+    /// The control plane is shutting down.
+    Stopped,
+}
+
+impl fmt::Display for StagingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StagingError::Mistakes(mistakes) => match mistakes.len() {
+                1 => f.write_str("1 mistake"),
+                count => write!(f, "{count} mistakes"),
+            },
+            StagingError::Refused(why) | StagingError::NoConsul(why) => f.write_str(why),
+            StagingError::Stopped => f.write_str("rota is stopping"),
+        }
+    }
+}
+
+impl std::error::Error for StagingError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_has_a_kind_or_is_no_documents() {
+        for (path, kind) in [
+            ("services/shop", Some(Kind::Services)),
+            ("routes/a/b", Some(Kind::Routes)),
+            ("domains/a.test", Some(Kind::Domains)),
+            ("tuning", Some(Kind::Tuning)),
+            ("tuning/x", None),
+            ("services", None),
+            ("services/", None),
+            ("service/shop", None),
+            ("", None),
+        ] {
+            assert_eq!(Kind::of(path), kind, "{path}");
+        }
+    }
+}

@@ -89,6 +89,22 @@ impl Accounts {
         Ok(())
     }
 
+    /// The pod's key and its accounts that are open here, as they lie in the store; nothing where none is.
+    pub(super) async fn known(&self) -> Vec<(String, Plain)> {
+        let open = self.open.lock().await;
+        let pods = self.thumbprint.borrow().clone();
+        let is_the_pods =
+            |one: &&Arc<Authority>| pods.as_deref().is_none_or(|pods| pods == one.thumbprint());
+        let accounts = open.values().filter(is_the_pods);
+        let key = accounts.clone().find_map(|one| one.kept().key());
+        let key = key.map(|key| {
+            let text = Plain::new(key.to_text().into_bytes());
+            (keys::ACCOUNT_KEY.to_owned(), text)
+        });
+        let account = |one: &Arc<Authority>| (keys::account(one.directory()), one.kept().to_text());
+        key.into_iter().chain(accounts.map(account)).collect()
+    }
+
     async fn open(&self, directory: &Directory) -> Result<Authority, Halt> {
         let tls = client_config(directory.ca_file.clone()).await?;
         let until = Instant::now() + PATIENCE;

@@ -12,6 +12,8 @@ pub(super) const NODES: &str = "nodes/";
 /// The account's key, one for all directories. Its thumbprint is taken from here and from nowhere in the clear: who can write KV
 /// must not have us answer for an account of his own.
 pub(super) const ACCOUNT_KEY: &str = "acme/account/key";
+/// An id that is written once: another one, or none, is another pod's, or that of a store that lost its state.
+pub(super) const POD: &str = "pod";
 /// Held by who makes the key or an account.
 pub(super) const ACCOUNT_LOCK: &str = "acme/locks/account";
 

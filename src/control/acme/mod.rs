@@ -12,6 +12,7 @@ mod budgets;
 mod contention;
 pub mod dns_hook;
 pub mod failure;
+mod give_back;
 mod ground;
 mod halt;
 mod index;

@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use self::pod::{Pod, Whole};
+use super::give_back::KeyPem;
 use super::index::{self, Hash, Shard};
 use super::keys::{self, INDEX};
 use super::records::{self, CertificateRecord};
@@ -19,7 +21,9 @@ use super::task::SOURCE;
 use crate::certs::Certificate;
 use crate::config::DomainName;
 use crate::control::store::{Change, Entry, Raw, Seen, Store, StoreError, Written};
+use crate::seal::Plain;
 
+mod pod;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +35,8 @@ const AT_ONCE: usize = 4;
 const RETRY: Duration = Duration::from_secs(1);
 /// What was refused is looked at again after so long: perhaps the key file was mended.
 const RECONSIDER: Duration = Duration::from_secs(60);
+/// What a store that lost its state has not yet again is told again after so long.
+const LOST: Duration = Duration::from_secs(5);
 /// What was found and nobody has taken yet; more make the fetching wait.
 const FOUND: usize = 16;
 
@@ -41,6 +47,7 @@ pub(super) struct Held {
     pub(super) certificate: Arc<Certificate>,
     /// Of the CA that issued it.
     pub(super) directory: Arc<str>,
+    pub(super) key: Arc<KeyPem>,
 }
 
 /// What the store has that was not known.
@@ -49,6 +56,8 @@ pub(super) struct Found {
     pub(super) came: Vec<(DomainName, Held)>,
     pub(super) refused: Vec<(DomainName, String)>,
     pub(super) gone: Vec<DomainName>,
+    /// Held, and not there any more because the store lost its state.
+    pub(super) lost: Vec<DomainName>,
     /// Of these certificates an operator asked for others; of the whole index, once that has been told.
     pub(super) asked: Vec<(DomainName, Hash)>,
     pub(super) extent: Extent,
@@ -78,6 +87,8 @@ impl Sync {
             refused: BTreeMap::new(),
             shards: BTreeMap::new(),
             raw: BTreeMap::new(),
+            pod: Pod::default(),
+            told_lost: None,
             sender,
         };
         Sync {
@@ -115,6 +126,9 @@ struct Following {
     shards: BTreeMap<char, Shard>,
     /// What they were read from.
     raw: BTreeMap<char, Raw>,
+    pod: Pod,
+    /// Until when it is not told again what is lost.
+    told_lost: Option<Instant>,
     sender: mpsc::Sender<Found>,
 }
 
@@ -156,10 +170,10 @@ impl Following {
             let refused = self.refused.get(name);
             refused.is_none_or(|(of, until)| of != hash || *until <= now)
         });
-        if let Err(away) = self.doubt(news.unnamed).await? {
-            return Ok(Err(away));
-        }
-        if let Err(away) = self.fetch(news.fetch).await? {
+        // What is new is served, whatever else is missing.
+        let doubted = self.doubt(news.unnamed).await?;
+        let fetched = self.fetch(news.fetch).await?;
+        if let Err(away) = doubted.and(fetched) {
             return Ok(Err(away));
         }
         let entries = self.shards.values().flatten();
@@ -264,6 +278,20 @@ impl Following {
 impl Following {
     /// What the index names no more is gone if its certificate is. Else somebody emptied the index, by hand or by what he restored.
     async fn doubt(&mut self, unnamed: Vec<DomainName>) -> Result<Result<(), Away>, Gone> {
+        if unnamed.is_empty() {
+            self.told_lost = None;
+            self.pod.know(&self.store).await;
+            return Ok(Ok(()));
+        }
+        let lost = "the store has lost its state: what is known stays, and is written back";
+        if self.told_lost.is_some_and(|until| until > Instant::now()) {
+            return Ok(Err(lost.into()));
+        }
+        // Before certificates are looked for: the account's key comes back after them.
+        let whole = match self.pod.is_whole(&self.store).await {
+            Ok(whole) => whole,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
         let (mut gone, mut there) = (Vec::new(), Vec::new());
         for batch in unnamed.chunks(BATCH) {
             match look_at(self.store.clone(), batch.to_vec()).await {
@@ -278,29 +306,38 @@ impl Following {
                 }
             }
         }
-        if !gone.is_empty() {
-            if !self.is_the_store_whole().await {
+        match whole {
+            _ if gone.is_empty() => {}
+            Whole::Yes => self.forget(gone).await?,
+            Whole::Doubted => {
                 return Ok(Err(
                     "certificates are gone, and the account with them: what is known stays".into(),
                 ));
             }
-            for name in &gone {
-                self.known.remove(name);
-                self.refused.remove(name);
+            Whole::No => {
+                self.told_lost = Some(Instant::now() + LOST);
+                self.tell(Found {
+                    lost: gone,
+                    ..Found::default()
+                })
+                .await?;
+                let restored = self.restore(there).await?;
+                return Ok(restored.and(Err(lost.into())));
             }
-            self.tell(Found {
-                gone,
-                ..Found::default()
-            })
-            .await?;
         }
         self.restore(there).await
     }
 
-    /// Consul that lost its state, or the token's rights, says that there is nothing: what goes while the account's key is still there
-    /// was taken out by somebody.
-    async fn is_the_store_whole(&self) -> bool {
-        matches!(self.store.read(keys::ACCOUNT_KEY).await, Ok(Some(_)))
+    async fn forget(&mut self, gone: Vec<DomainName>) -> Result<(), Gone> {
+        for name in &gone {
+            self.known.remove(name);
+            self.refused.remove(name);
+        }
+        self.tell(Found {
+            gone,
+            ..Found::default()
+        })
+        .await
     }
 
     /// Has the index name again what is there. What cannot be read goes on as it is served; whoever changed the same shard before is seen
@@ -427,6 +464,7 @@ pub(super) fn read_certificate(name: &DomainName, value: &[u8]) -> Result<Held, 
         hash: index::hash_of(&record.chain),
         certificate: Arc::new(certificate),
         directory: record.directory.into(),
+        key: Arc::new(KeyPem(Plain::new(record.key.into_bytes()))),
     })
 }
 

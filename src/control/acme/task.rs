@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use self::link::Link;
 use self::undertakings::Undertakings;
 use super::account::KeyStanding;
+use super::give_back::GivingBack;
 use super::index::Hash;
 use super::model::{Event, Model, Standing, Validity};
 use super::proofs;
@@ -136,6 +137,7 @@ pub struct Task {
     vitals: Arc<Vitals>,
     /// What was begun at the present CA: the account, questions and orders.
     begun: Undertakings,
+    giving_back: GivingBack,
 }
 
 impl Task {
@@ -169,6 +171,7 @@ impl Task {
             told: Extent::Part,
             vitals: inputs.vitals,
             begun: Undertakings::default(),
+            giving_back: GivingBack::default(),
         };
         task.shelf.own = inputs.own;
         task.link()?;
@@ -310,6 +313,9 @@ impl Task {
             self.restock();
         }
         self.shelf.refused.extend(found.refused);
+        if !found.lost.is_empty() {
+            self.give_back(&found.lost);
+        }
         self.pace.need();
         if found.extent == Extent::Whole {
             self.asked = found.asked;

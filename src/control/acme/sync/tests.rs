@@ -31,6 +31,8 @@ fn following(folder: &Folder) -> (Following, mpsc::Receiver<Found>) {
         refused: BTreeMap::new(),
         shards: BTreeMap::new(),
         raw: BTreeMap::new(),
+        pod: Pod::default(),
+        told_lost: None,
         sender,
     };
     (following, found)

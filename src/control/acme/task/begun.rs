@@ -87,6 +87,20 @@ impl Task {
         });
     }
 
+    /// What the store has lost, from what is held here.
+    pub(super) fn give_back(&mut self, lost: &[DomainName]) {
+        let Some(tools) = self.link.as_ref().map(|link| link.tools.clone()) else {
+            return;
+        };
+        let held = |name: &DomainName| Some((name.clone(), self.shelf.held.get(name)?.clone()));
+        let held = lost.iter().filter_map(held).collect();
+        let (giving_back, node) = (self.giving_back.clone(), self.config.node.name.clone());
+        self.begun.begin(Purpose::Answer, async move {
+            giving_back.give(&tools, &node, held).await;
+            Ended::Answered
+        });
+    }
+
     pub(super) fn end(&mut self, ended: Ended) {
         match ended {
             Ended::Answered => {}

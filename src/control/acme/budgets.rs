@@ -94,7 +94,7 @@ fn charge_one(
         let (orders, hours) = (allowance.orders, allowance.span.as_secs() / 3600);
         let whose = keys::domain_of_budget(key).unwrap_or("the account");
         let why = format!("{orders} orders of {whose} began within {hours} h: the next one waits");
-        Halt::Rests(until, why)
+        Halt::Full(until, why)
     })
 }
 
@@ -172,8 +172,8 @@ mod tests {
                 let looked = look(&store, &settings, directory, &name).await;
                 let charged = charge(&store, &lease, &settings, directory, &name, counts).await;
                 let rests = |halt| match halt {
-                    Halt::Rests(_, why) => why.contains("1 orders of shop.test"),
-                    Halt::Taken(_) | Halt::Failed(_) | Halt::Stopped(_) => false,
+                    Halt::Full(_, why) => why.contains("1 orders of shop.test"),
+                    Halt::Taken(_) | Halt::Rests(..) | Halt::Failed(_) | Halt::Stopped(_) => false,
                 };
                 assert_eq!(looked.is_err(), charged.is_err());
                 rested.push(charged.is_err_and(rests));

@@ -11,6 +11,8 @@ pub(super) enum Halt {
     Taken(Held),
     /// For this reason nobody is to begin before this moment.
     Rests(SystemTime, String),
+    /// For this reason there is no room for an order of this kind before this moment.
+    Full(SystemTime, String),
     /// It came to nothing, which counts for all load balancers.
     Failed(Failure),
     /// The store is away, or the lock passed to somebody else: nothing more is touched, and what was begun is finished by whoever

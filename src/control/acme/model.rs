@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use self::rests::{Full, Rest, Trouble};
 use self::when::{by_lifetime, spread, within};
 pub(super) use self::when::{jittered, seed_of};
 pub use super::failure::Failure;
 use crate::config::DomainName;
 
+mod rests;
 #[cfg(test)]
 mod tests;
 mod when;
@@ -61,6 +63,8 @@ pub enum Ended {
     Elsewhere,
     /// Nothing was begun, for this reason: nobody is to try it before this moment.
     Rests(SystemTime, String),
+    /// Nothing was begun, since a budget has no room before this moment for an order of its kind.
+    Full(SystemTime, String),
     /// It came to nothing, for this reason: nobody is to try it again before this moment.
     Failed(SystemTime, String),
     /// As [`Ended::Failed`], and the account has to be made anew.
@@ -109,21 +113,6 @@ enum Account {
     Open,
 }
 
-/// Failures in a row to open the account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Trouble {
-    failures: u32,
-    until: SystemTime,
-    text: String,
-}
-
-/// Until when nothing is tried, and why; None: no reason that anybody needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Rest {
-    until: SystemTime,
-    why: Option<String>,
-}
-
 #[derive(Debug, Default)]
 struct Name {
     validity: Option<Validity>,
@@ -133,8 +122,12 @@ struct Name {
     is_asked: bool,
     /// Since when the certificate is known.
     since: Option<SystemTime>,
+    /// The name's own.
     rest: Option<Rest>,
+    full: Option<Full>,
     is_ordered: bool,
+    /// Of the order under way.
+    ordered_as: Option<Replaces>,
     /// By an operator, due or not.
     is_asked_for: bool,
     /// Asked for and failed, here or elsewhere: due, whatever the certificate says.
@@ -237,7 +230,10 @@ impl Model {
     }
 
     fn standing(&self, name: &DomainName, known: &Name) -> Standing {
-        let why = known.rest.as_ref().and_then(|rest| rest.why.clone());
+        let rests = known.rest.iter().chain(known.lacks_room());
+        // What holds longest.
+        let why = rests.max_by_key(|rest| rest.until);
+        let why = why.and_then(|rest| rest.why.clone());
         let account = self.account_trouble.as_ref();
         let next = match known.is_ordered {
             true => None,
@@ -298,6 +294,7 @@ impl Model {
         };
         known.is_ordered = false;
         let was_asked_for = std::mem::take(&mut known.is_asked_for);
+        let of = known.ordered_as.take().unwrap_or(Replaces::Nothing);
         match ended {
             Ended::Held(validity) => {
                 known.is_overdue = false;
@@ -310,12 +307,18 @@ impl Model {
                 known.rest = Some(Rest { until, why: None });
             }
             // Nothing was begun, and what held it back need not hold back what is due by itself: another kind of order, perhaps.
-            Ended::Rests(..) if was_asked_for => {}
+            Ended::Rests(..) | Ended::Full(..) if was_asked_for => {}
             Ended::Rests(until, why) => {
                 let why = Some(why);
                 known.rest = Some(Rest { until, why });
             }
+            Ended::Full(until, why) => {
+                let why = Some(why);
+                let rest = Rest { until, why };
+                known.full = Some(Full { rest, of });
+            }
             Ended::Failed(until, why) | Ended::NoAccount(until, why) => {
+                known.full = None;
                 // Perhaps it was the window or what the order was to replace that the CA did not take.
                 known.window = None;
                 known.is_overdue |= was_asked_for;
@@ -410,6 +413,7 @@ impl Model {
             let known = self.names.get_mut(&name).expect("it was just found");
             known.is_ordered = true;
             let replaces = known.replaces();
+            known.ordered_as = Some(replaces);
             self.effects.push(Effect::Order(name, replaces));
         }
     }
@@ -448,6 +452,7 @@ impl Name {
         self.is_overdue = false;
         self.ask_at = Some(SystemTime::UNIX_EPOCH);
         self.rest = None;
+        self.full = None;
         self.is_hurried = false;
     }
 
@@ -464,6 +469,11 @@ impl Name {
         }
     }
 
+    /// Until when there is no room for an order as it would be begun now.
+    fn lacks_room(&self) -> Option<&Rest> {
+        self.full.as_ref()?.against(self.replaces())
+    }
+
     fn due(&self, (seed, own): (u64, u64)) -> SystemTime {
         let by_need = match (self.validity, self.window) {
             (None, _) => SystemTime::UNIX_EPOCH,
@@ -474,7 +484,7 @@ impl Name {
             }
             (Some(validity), None) => by_lifetime(validity, seed) + spread(validity, own),
         };
-        let rests = self.rest.as_ref().map(|rest| rest.until);
-        rests.map_or(by_need, |until| until.max(by_need))
+        let rests = self.rest.iter().chain(self.lacks_room());
+        rests.fold(by_need, |at, rest| at.max(rest.until))
     }
 }

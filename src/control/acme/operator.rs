@@ -69,7 +69,7 @@ fn directory_of<'a>(tools: &'a Tools, url: &str) -> &'a Directory {
 fn said(halt: Halt) -> String {
     match halt {
         Halt::Failed(failure) => failure.text().to_owned(),
-        Halt::Rests(_, why) | Halt::Stopped(why) => why,
+        Halt::Rests(_, why) | Halt::Full(_, why) | Halt::Stopped(why) => why,
         Halt::Taken(_) => String::new(),
     }
 }

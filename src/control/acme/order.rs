@@ -81,6 +81,8 @@ pub(super) enum Outcome {
     /// Somebody else is at it.
     Elsewhere,
     Rests(SystemTime, String),
+    /// There is no room for it in a budget.
+    Full(SystemTime, String),
     Failed(Attempts),
     /// The CA does not know the account any more.
     NoAccount(Attempts),
@@ -119,6 +121,7 @@ pub(super) async fn run(tools: &Tools, mut job: Job) -> Outcome {
         Ok(held) => Outcome::Issued(held),
         Err(Halt::Taken(held)) => Outcome::Taken(held),
         Err(Halt::Rests(until, why)) => Outcome::Rests(until, why),
+        Err(Halt::Full(until, why)) => Outcome::Full(until, why),
         Err(Halt::Failed(failure)) => work.record(&failure).await,
         Err(Halt::Stopped(why)) => Outcome::Stopped(why),
     };
@@ -509,7 +512,7 @@ impl Work<'_> {
         match (recorded.await, failure) {
             (Ok(attempts), Failure::Account(_)) => Outcome::NoAccount(attempts),
             (Ok(attempts), _) => Outcome::Failed(attempts),
-            (Err(Halt::Rests(_, why) | Halt::Stopped(why)), _) => {
+            (Err(Halt::Rests(_, why) | Halt::Full(_, why) | Halt::Stopped(why)), _) => {
                 Outcome::Stopped(format!("{}; {why}", failure.text()))
             }
             (Err(Halt::Taken(_) | Halt::Failed(_)), _) => Outcome::Stopped(failure.text().into()),
@@ -543,7 +546,9 @@ impl Work<'_> {
             Outcome::Taken(_) => Ok(format!(
                 "{name}: another load balancer has just had one issued"
             )),
-            Outcome::Rests(_, why) => Err(format!("{name}: nothing was begun: {why}")),
+            Outcome::Rests(_, why) | Outcome::Full(_, why) => {
+                Err(format!("{name}: nothing was begun: {why}"))
+            }
             Outcome::Stopped(why) => Err(format!("{name}: {why}")),
             Outcome::Failed(attempts) | Outcome::NoAccount(attempts) => {
                 Err(format!("{name}: {}", attempts.error))

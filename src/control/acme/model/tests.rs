@@ -6,6 +6,8 @@ use super::super::failure::UNREACHED;
 use super::when::SPREAD;
 use super::*;
 
+mod budgets;
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 fn start() -> SystemTime {
@@ -230,7 +232,7 @@ fn what_rests_is_not_ordered_before_its_time_and_hurts_no_other_name() {
     let hour = Duration::from_secs(3600);
     world.end("n1.test", Ended::Held(ninety_days(start() + DAY * 20)));
     world.end("n0.test", failed(start() + hour));
-    let full = Ended::Rests(start() + hour * 2, "the budget is used up".into());
+    let full = Ended::Full(start() + hour * 2, "the budget is used up".into());
     world.end("n2.test", full);
     assert_eq!(world.effects(), []);
     let standings: Vec<_> = world.model.standings().map(|(_, one)| one).collect();
@@ -253,12 +255,12 @@ fn an_operators_order_for_which_there_is_no_room_delays_no_renewal() {
     let next = |world: &World| world.model.standings().next().unwrap().1.next;
     let due = next(&world);
     world.say(Event::Begun(name("n0.test")));
-    let full = Ended::Rests(start() + DAY * 80, "the budget is used up".into());
+    let full = Ended::Full(start() + DAY * 80, "the budget is used up".into());
     world.end("n0.test", full);
     assert_eq!(next(&world), due);
     assert_eq!(world.wait().unwrap(), [order("n0.test")]);
     // What it orders by itself rests.
-    let full = Ended::Rests(start() + DAY * 80, "the budget is used up".into());
+    let full = Ended::Full(start() + DAY * 80, "the budget is used up".into());
     world.end("n0.test", full);
     assert_eq!(next(&world), Some(start() + DAY * 80));
 }
@@ -436,7 +438,7 @@ fn a_name_that_is_no_longer_wanted_is_forgotten() {
 proptest! {
     /// Whatever comes of orders, a name is never ordered twice at once, and no more than some names are.
     #[test]
-    fn no_name_is_ordered_twice_at_once(count in 1usize..60, ends in prop::collection::vec(0u8..4, 0..300)) {
+    fn no_name_is_ordered_twice_at_once(count in 1usize..60, ends in prop::collection::vec(0u8..5, 0..300)) {
         let mut world = World::open(names(count));
         let mut under_way: Vec<DomainName> = Vec::new();
         let mut ends = ends.into_iter();
@@ -465,6 +467,7 @@ proptest! {
                 0 => Ended::Held(ninety_days(world.now)),
                 1 => Ended::Elsewhere,
                 2 => Ended::Rests(later, "rests".into()),
+                3 => Ended::Full(later, "full".into()),
                 _ => Ended::NoAccount(later, "unknown".into()),
             }));
             if let Account::Closed = world.model.account {

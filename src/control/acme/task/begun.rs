@@ -50,7 +50,9 @@ impl Task {
                 Ok(_) => Ok(()),
                 Err(Halt::Failed(failure)) => Err(failure),
                 // The store's trouble is not the CA's, but passes as quickly.
-                Err(Halt::Stopped(why) | Halt::Rests(_, why)) => Err(Failure::Account(why)),
+                Err(Halt::Stopped(why) | Halt::Rests(_, why) | Halt::Full(_, why)) => {
+                    Err(Failure::Account(why))
+                }
                 Err(Halt::Taken(_)) => Ok(()),
             };
             Ended::Opened(opened)
@@ -133,6 +135,7 @@ impl Task {
                 return self.ask_again();
             }
             Outcome::Rests(until, why) => model::Ended::Rests(until, why),
+            Outcome::Full(until, why) => model::Ended::Full(until, why),
             Outcome::Stopped(why) => {
                 tracing::warn!(%name, "acme: an order goes no further here: {why}");
                 let rest = STOPPED_REST.mul_f64(0.8 + 0.4 * fastrand::f64());

@@ -1,0 +1,35 @@
+//! What keeps a name from being ordered, and until when: the account, its own back-off, a budget without room for an order of its kind.
+
+use std::time::SystemTime;
+
+use super::Replaces;
+
+/// Failures in a row to open the account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) failures: u32,
+    pub(super) until: SystemTime,
+    pub(super) text: String,
+}
+
+/// Until when nothing is tried, and why; None: no reason that anybody needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rest {
+    pub(super) until: SystemTime,
+    pub(super) why: Option<String>,
+}
+
+/// Until when a budget has no room. One that says what it replaces has more room than others, so its word holds for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Full {
+    pub(super) rest: Rest,
+    pub(super) of: Replaces,
+}
+
+impl Full {
+    /// What it says against an order of this kind.
+    pub(super) fn against(&self, order: Replaces) -> Option<&Rest> {
+        let is_held = self.of == Replaces::Present || order == Replaces::Nothing;
+        is_held.then_some(&self.rest)
+    }
+}

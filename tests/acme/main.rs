@@ -17,6 +17,7 @@ mod fleet;
 mod healing;
 mod lost;
 mod pebble;
+mod swept;
 mod walk;
 
 use std::fs;

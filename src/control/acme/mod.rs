@@ -31,6 +31,7 @@ mod records;
 mod registration;
 pub mod request;
 mod shelf;
+mod sweep;
 mod sync;
 pub mod task;
 mod transport;

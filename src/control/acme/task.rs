@@ -24,6 +24,7 @@ use super::model::{Event, Model, Standing, Validity};
 use super::proofs;
 use super::records::{self, NodeRecord};
 use super::shelf::{Pace, Serve, Shelf};
+use super::sweep;
 use super::sync::{Extent, Found, Held};
 use super::wanted::{KvNames, in_use, of_file, wanted};
 use crate::certs::{CertStore, Certificate};
@@ -138,6 +139,8 @@ pub struct Task {
     /// What was begun at the present CA: the account, questions and orders.
     begun: Undertakings,
     giving_back: GivingBack,
+    /// When certificates are looked for that nobody wants any more.
+    sweeps_at: Instant,
 }
 
 impl Task {
@@ -172,6 +175,7 @@ impl Task {
             vitals: inputs.vitals,
             begun: Undertakings::default(),
             giving_back: GivingBack::default(),
+            sweeps_at: Instant::now() + sweep::FIRST,
         };
         task.shelf.own = inputs.own;
         task.link()?;
@@ -215,6 +219,7 @@ impl Task {
                         self.apply(Event::Hurried(name));
                     }
                 }
+                () = sleep_until(self.sweeps_at) => self.sweep(),
                 () = until(next) => self.model.apply(Event::Tick, SystemTime::now()),
             }
             if self.pace.next().is_some_and(|at| at <= Instant::now()) {
@@ -379,13 +384,7 @@ impl Task {
 
     /// The others of the pod hear of it after it is in force here.
     fn publish_store(&mut self) {
-        // Without Consul the file names all.
-        let is_whole = self.config.consul.is_none() || self.kv_names.borrow().is_whole();
-        let serve = match is_whole {
-            true => Serve::Wanted,
-            false => Serve::All,
-        };
-        let store = self.shelf.store(&self.wanted, serve);
+        let store = self.shelf.store(&self.wanted, self.serves());
         self.publisher.publish(store);
         let in_force = self.shelf.in_force(&self.config.node.name);
         if let Some(link) = &self.link
@@ -393,6 +392,36 @@ impl Task {
         {
             link.store.announce(records::write(&in_force).to_vec());
             self.in_force.send_replace(in_force);
+        }
+    }
+}
+
+impl Task {
+    fn serves(&self) -> Serve {
+        // Without Consul the file names all.
+        match self.config.consul.is_none() || self.kv_names.borrow().is_whole() {
+            true => Serve::Wanted,
+            false => Serve::All,
+        }
+    }
+
+    /// Has those taken out of the store that nobody wants here and that ended long ago.
+    fn sweep(&mut self) {
+        let is_loaded = *self.loaded.borrow() == Loaded::Done && self.serves() == Serve::Wanted;
+        self.sweeps_at = Instant::now()
+            + if is_loaded {
+                sweep::AGAIN
+            } else {
+                sweep::FIRST
+            };
+        let now = SystemTime::now();
+        let is_over = |(name, held): &(&DomainName, &Held)| {
+            !self.wanted.contains(*name) && sweep::is_over(held.certificate.not_after(), now)
+        };
+        let over = self.shelf.held.iter().filter(is_over);
+        let over: Vec<DomainName> = over.map(|(name, _)| name.clone()).collect();
+        if is_loaded && !over.is_empty() {
+            self.take_out(over);
         }
     }
 }

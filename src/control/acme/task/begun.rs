@@ -8,6 +8,7 @@ use super::super::halt::Halt;
 use super::super::model::{self, Effect, Event, Replaces, Validity, Window};
 use super::super::order::{self, Asker, Job, Outcome, Tools};
 use super::super::records::{self, Attempts};
+use super::super::sweep;
 use super::super::sync::Held;
 use super::undertakings::Purpose;
 use super::{Task, validity_of};
@@ -101,6 +102,16 @@ impl Task {
             giving_back.give(&tools, &node, held).await;
             Ended::Answered
         });
+    }
+
+    /// Of the store, if they are still what they were.
+    pub(super) fn take_out(&mut self, names: Vec<DomainName>) {
+        if let Some(tools) = self.link.as_ref().map(|link| link.tools.clone()) {
+            self.begun.begin(Purpose::Answer, async move {
+                sweep::sweep(&tools, names).await;
+                Ended::Answered
+            });
+        }
     }
 
     pub(super) fn end(&mut self, ended: Ended) {

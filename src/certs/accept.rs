@@ -22,6 +22,7 @@ use super::identity::ClientIdentity;
 use super::proof;
 use super::store::CertStore;
 use super::wants::Wants;
+use crate::routing;
 use crate::routing::swap::Reader;
 
 /// What came of a handshake.
@@ -88,6 +89,8 @@ pub struct Entrance<'a> {
     pub store: &'a Reader<CertStore>,
     pub listener: &'a str,
     pub wants: &'a Wants,
+    /// Whose connection it is; None: of somebody who stands for many.
+    pub client: Option<routing::Client>,
     /// `limits.waiting_handshakes`, of all workers together.
     pub waiting_handshakes: usize,
 }
@@ -125,7 +128,13 @@ async fn shake_hands<P>(
         let settings = entrance.store.load().tls_proof(name).cloned();
         return show_proof(start, settings).await;
     }
-    if let Err(refusal) = certificate_is_there(entrance, hello.server_name()).await {
+    let is_there = tokio::select! {
+        // Who need not wait costs no look at the socket.
+        biased;
+        is_there = certificate_is_there(entrance, hello.server_name()) => is_there,
+        error = end_of(&start.io) => Err(AcceptError::Failed(error)),
+    };
+    if let Err(refusal) = is_there {
         return Err(refuse(start.io, refusal).await);
     }
     let Some(_under_way) = begin() else {
@@ -136,6 +145,15 @@ async fn shake_hands<P>(
     match start.into_stream(entrance.config.clone()).await {
         Ok(stream) => let_in(stream),
         Err(error) => Err(failure(error)),
+    }
+}
+
+/// The client has closed its side or is gone: nobody is left to wait for anything. Of one who has sent more it is not known.
+async fn end_of(tcp: &TcpStream) -> io::Error {
+    match tcp.peek(&mut [0]).await {
+        Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+        Ok(_) => std::future::pending().await,
+        Err(error) => error,
     }
 }
 
@@ -216,21 +234,26 @@ async fn wait_for(
     sni: Option<&str>,
     pending: Pending,
 ) -> Result<(), AcceptError> {
-    if pending.wait.is_zero() {
+    if pending.wait.is_zero() || pending.rests(SystemTime::now()) {
         return Err(AcceptError::NotYet);
     }
     let limit = entrance.waiting_handshakes;
-    let place = entrance.wants.wait_for(&pending.name, limit);
+    let place = (entrance.wants).wait_for(&pending.name, entrance.client, limit);
     let _place = place.ok_or(AcceptError::TooManyWaiting)?;
     let arrival = async {
         let mut store = entrance.store.full();
         while !store.knows(entrance.listener, sni) {
+            // What was ordered has failed: who is told now can come back.
+            let still = sni.and_then(|name| store.pending(name));
+            if still.is_some_and(|one| one.rests(SystemTime::now())) {
+                return Err(AcceptError::NotYet);
+            }
             store = entrance.store.newer(&store).await;
         }
+        Ok(())
     };
-    timeout(pending.wait, arrival)
-        .await
-        .map_err(|_| AcceptError::NotYet)
+    let arrived = timeout(pending.wait, arrival).await;
+    arrived.unwrap_or(Err(AcceptError::NotYet))
 }
 
 /// Sends the alert and closes. A client that is gone already need not be told.

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
 
@@ -26,6 +26,8 @@ pub struct Challenges {
     /// By name.
     proofs: HashMap<Arc<str>, Proof>,
     wait: Duration,
+    /// By name: until when nobody orders it.
+    rests: HashMap<Arc<str>, SystemTime>,
 }
 
 /// A name that may have a certificate and has none yet.
@@ -35,6 +37,16 @@ pub(super) struct Pending {
     pub(super) name: Arc<str>,
     /// How long a handshake waits for it.
     pub(super) wait: Duration,
+    /// Until when nobody orders it, after a failure.
+    rests_until: Option<SystemTime>,
+}
+
+impl Pending {
+    /// Whether nobody orders it before who waits from `now` on has waited in vain.
+    pub(super) fn rests(&self, now: SystemTime) -> bool {
+        self.rests_until
+            .is_some_and(|until| until >= now + self.wait)
+    }
 }
 
 /// What is to be said to a request.
@@ -65,6 +77,15 @@ impl Challenges {
             names,
             proofs: proofs.into_iter().map(named).collect(),
             wait,
+            rests: HashMap::new(),
+        }
+    }
+
+    /// With names that nobody orders before a moment, since something went wrong: nobody waits for them in vain.
+    pub fn resting(self, rests: impl IntoIterator<Item = (Arc<str>, SystemTime)>) -> Challenges {
+        Challenges {
+            rests: rests.into_iter().collect(),
+            ..self
         }
     }
 
@@ -77,8 +98,10 @@ impl Challenges {
     pub(super) fn pending(&self, name: &str) -> Option<Pending> {
         let exact = self.names.get(name);
         let wildcard = || self.wildcards.get(name.split_once('.')?.1);
+        let name = exact.or_else(wildcard)?.clone();
         Some(Pending {
-            name: exact.or_else(wildcard)?.clone(),
+            rests_until: self.rests.get(&name).copied(),
+            name,
             wait: self.wait,
         })
     }
@@ -135,6 +158,22 @@ mod tests {
         }
         let other = "/.well-known/acme-challenger/token";
         assert_eq!(asked("a.test", other), HttpProof::NotAsked);
+    }
+
+    #[test]
+    fn a_name_that_rests_for_longer_than_anybody_waits_is_waited_for_by_nobody() {
+        let (wait, now) = (Duration::from_secs(5), SystemTime::now());
+        let names = ["a.test".into(), "*.b.test".into(), "c.test".into()];
+        let rests = [
+            ("a.test".into(), now + wait),
+            ("*.b.test".into(), now + wait * 9),
+            ("c.test".into(), now + wait / 2),
+        ];
+        let challenges = Challenges::new(None, names, [], wait).resting(rests);
+        let rests = |name, at| challenges.pending(name).unwrap().rests(at);
+        assert!(rests("a.test", now) && rests("x.b.test", now));
+        assert!(!rests("c.test", now), "it is ordered while somebody waits");
+        assert!(!rests("a.test", now + wait / 5));
     }
 
     #[test]

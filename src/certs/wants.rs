@@ -6,10 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+use crate::routing::Client;
+
 /// Names that were told and that nobody has taken yet. At it, a name is told by the next client who asks for it.
 pub const TOLD: usize = 256;
 /// One name has at most this part of the places, and at least one: a crowd at a name whose order fails keeps no other's clients out.
 const SHARE_OF_A_NAME: usize = 8;
+/// The same of one client's address: nobody keeps all others waiting by asking for many names.
+const SHARE_OF_A_CLIENT: usize = 16;
 
 /// What all workers share; locked only by handshakes that have to wait.
 #[derive(Clone, Debug)]
@@ -25,6 +29,8 @@ struct Shared {
 struct Waiting {
     handshakes: usize,
     names: HashMap<Arc<str>, Wanted>,
+    /// Handshakes of each client that waits.
+    clients: HashMap<Client, usize>,
 }
 
 #[derive(Debug, Default)]
@@ -45,9 +51,14 @@ pub fn channel() -> (Wants, mpsc::Receiver<Arc<str>>) {
 }
 
 impl Wants {
-    /// A place among `limit` waiting handshakes; None: all are taken, or all that one name may have. The name is told unless it was
-    /// for somebody who still waits.
-    pub(super) fn wait_for(&self, name: &Arc<str>, limit: usize) -> Option<Place> {
+    /// A place among `limit` waiting handshakes; None: all are taken, or all that one name or one client may have. The name is told
+    /// unless it was for somebody who still waits. `client` is None where many clients come from one address.
+    pub(super) fn wait_for(
+        &self,
+        name: &Arc<str>,
+        client: Option<Client>,
+        limit: usize,
+    ) -> Option<Place> {
         let mut waiting = self.0.lock();
         if waiting.handshakes >= limit {
             return None;
@@ -55,6 +66,13 @@ impl Wants {
         let of_this_name = waiting.names.get(name).map_or(0, |one| one.handshakes);
         if of_this_name >= (limit / SHARE_OF_A_NAME).max(1) {
             return None;
+        }
+        if let Some(client) = client {
+            let of_this_client = waiting.clients.get(&client).copied().unwrap_or_default();
+            if of_this_client >= (limit / SHARE_OF_A_CLIENT).max(1) {
+                return None;
+            }
+            waiting.clients.insert(client, of_this_client + 1);
         }
         waiting.handshakes += 1;
         let wanted = waiting.names.entry(name.clone()).or_default();
@@ -67,6 +85,7 @@ impl Wants {
         Some(Place {
             shared: self.0.clone(),
             name: name.clone(),
+            client,
         })
     }
 
@@ -88,6 +107,7 @@ impl Shared {
 pub(super) struct Place {
     shared: Arc<Shared>,
     name: Arc<str>,
+    client: Option<Client>,
 }
 
 impl Drop for Place {
@@ -98,6 +118,14 @@ impl Drop for Place {
             wanted.get_mut().handshakes -= 1;
             if wanted.get().handshakes == 0 {
                 wanted.remove();
+            }
+        }
+        if let Some(client) = self.client
+            && let Entry::Occupied(mut of_it) = waiting.clients.entry(client)
+        {
+            *of_it.get_mut() -= 1;
+            if *of_it.get() == 0 {
+                of_it.remove();
             }
         }
     }
@@ -111,18 +139,18 @@ mod tests {
     fn a_name_is_told_once_while_anybody_waits_for_it() {
         let (wants, mut taken) = channel();
         let (one, other): (Arc<str>, Arc<str>) = ("one.test".into(), "other.test".into());
-        let first = wants.wait_for(&one, 16).unwrap();
-        let second = wants.wait_for(&one, 16).unwrap();
-        let third = wants.wait_for(&other, 16).unwrap();
+        let first = wants.wait_for(&one, None, 16).unwrap();
+        let second = wants.wait_for(&one, None, 16).unwrap();
+        let third = wants.wait_for(&other, None, 16).unwrap();
         assert_eq!(wants.waiting(), 3);
         assert_eq!(taken.try_recv().unwrap(), one);
         assert_eq!(taken.try_recv().unwrap(), other);
         drop((first, third));
-        let fourth = wants.wait_for(&one, 16).unwrap();
+        let fourth = wants.wait_for(&one, None, 16).unwrap();
         assert!(taken.try_recv().is_err(), "the second still waits");
         drop((second, fourth));
         assert_eq!(wants.waiting(), 0);
-        let _again = wants.wait_for(&one, 16).unwrap();
+        let _again = wants.wait_for(&one, None, 16).unwrap();
         assert_eq!(taken.try_recv().unwrap(), one);
     }
 
@@ -131,23 +159,45 @@ mod tests {
         let (wants, _taken) = channel();
         let names = ["one.test", "two.test"].map(Arc::<str>::from);
         let name: Arc<str> = "three.test".into();
-        let held = names.map(|name| wants.wait_for(&name, 2).unwrap());
-        assert!(wants.wait_for(&name, 2).is_none());
+        let held = names.map(|name| wants.wait_for(&name, None, 2).unwrap());
+        assert!(wants.wait_for(&name, None, 2).is_none());
         drop(held);
-        assert!(wants.wait_for(&name, 2).is_some());
-        assert!(wants.wait_for(&name, 0).is_none());
+        assert!(wants.wait_for(&name, None, 2).is_some());
+        assert!(wants.wait_for(&name, None, 0).is_none());
     }
 
     #[test]
     fn a_crowd_at_one_name_leaves_seven_eighths_of_the_places_to_the_others() {
         let (wants, _taken) = channel();
         let (crowded, other): (Arc<str>, Arc<str>) = ("blocked.test".into(), "fresh.test".into());
-        let crowd = (0..300).filter_map(|_| wants.wait_for(&crowded, 256));
+        let crowd = (0..300).filter_map(|_| wants.wait_for(&crowded, None, 256));
         let mut crowd: Vec<_> = crowd.collect();
         assert_eq!(crowd.len(), 32);
-        assert!(wants.wait_for(&other, 256).is_some());
+        assert!(wants.wait_for(&other, None, 256).is_some());
         crowd.pop();
-        assert!(wants.wait_for(&crowded, 256).is_some());
+        assert!(wants.wait_for(&crowded, None, 256).is_some());
+    }
+
+    #[test]
+    fn a_client_that_asks_for_many_names_leaves_fifteen_sixteenths_of_the_places_to_the_others() {
+        let (wants, _taken) = channel();
+        let at = |text: &str| Some(Client::at(text.parse().unwrap()));
+        let names: Vec<Arc<str>> = (0..40).map(|n| format!("{n}.test").into()).collect();
+        // Of an IPv6 client its whole network.
+        let greedy = |n: usize| at(&format!("2001:db8::{n}"));
+        let places = names.iter().enumerate();
+        let places = places.filter_map(|(n, name)| wants.wait_for(name, greedy(n), 256));
+        let mut places: Vec<_> = places.collect();
+        assert_eq!(places.len(), 16);
+        assert!(
+            wants
+                .wait_for(&names[39], at("2001:db8:0:1::1"), 256)
+                .is_some()
+        );
+        places.pop();
+        assert!(wants.wait_for(&names[39], greedy(1), 256).is_some());
+        drop(places);
+        assert!(wants.0.lock().clients.is_empty());
     }
 
     #[test]
@@ -156,11 +206,11 @@ mod tests {
         let names: Vec<Arc<str>> = (0..=TOLD).map(|n| format!("{n}.test").into()).collect();
         let held: Vec<_> = names
             .iter()
-            .map(|name| wants.wait_for(name, 1000))
+            .map(|name| wants.wait_for(name, None, 1000))
             .collect();
         let last = names.last().unwrap();
         taken.try_recv().unwrap();
-        let _next = wants.wait_for(last, 1000);
+        let _next = wants.wait_for(last, None, 1000);
         let mut told = Vec::new();
         while let Ok(name) = taken.try_recv() {
             told.push(name);

@@ -5,24 +5,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::routing::Client;
+
 /// Parts of the table, each with a lock of its own: workers that accept at the same moment rarely meet.
 const SHARDS: usize = 32;
-
-/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, which one subscriber has all to himself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Client {
-    V4(u32),
-    V6(u64),
-}
-
-impl Client {
-    pub fn at(address: IpAddr) -> Client {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Client::V4(v4.to_bits()),
-            IpAddr::V6(v6) => Client::V6((v6.to_bits() >> 64) as u64),
-        }
-    }
-}
 
 /// Open connections by client. Who has none is not in it: it never holds more clients than there are connections.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use super::clients::Client;
+use crate::routing::Client;
 
 /// One worker's.
 #[derive(Debug, Default)]

@@ -24,8 +24,8 @@ use super::worker::{Open, Place, Worker};
 use crate::certs;
 use crate::certs::accept::{AcceptError, Accepted, Client, Entrance};
 use crate::dial::Stream;
-use crate::routing::ListenerPolicy;
 use crate::routing::swap::Reader;
+use crate::routing::{self, ListenerPolicy};
 use crate::telemetry::ListenerCells;
 use crate::telemetry::vitals::Handshake;
 
@@ -259,6 +259,8 @@ async fn shake_hands(
 ) -> Option<Client> {
     let entrance = Entrance {
         config,
+        // Proxies that are trusted stand for many clients.
+        client: (!peer.is_trusted).then(|| routing::Client::at(peer.address)),
         store: &worker.certificates,
         listener: &door.policy.name,
         wants: &worker.wants,

@@ -4,6 +4,7 @@
 //! [`ServiceMeasured`], carried from snapshot to snapshot by identity.
 
 pub mod admission;
+pub mod client;
 pub mod group;
 pub mod host;
 pub mod likeness;
@@ -21,6 +22,7 @@ pub mod turn;
 pub mod upstream;
 
 pub use admission::Admission;
+pub use client::Client;
 pub use group::{GroupName, GroupShare, Groups};
 pub use host::{Host, HostPattern};
 pub use measured::{Method, Moment, ServiceMeasured, UpstreamCell, WorkerId};

@@ -69,6 +69,7 @@ impl Site {
             store: &self.store,
             listener: TLS,
             wants: &self.wants,
+            client: None,
             waiting_handshakes: 1,
         }
     }
@@ -438,6 +439,7 @@ async fn a_first_handshake_waits_until_its_certificate_is_published() {
             store: &site.store,
             listener: TLS,
             wants: &site.wants,
+            client: None,
             waiting_handshakes: 1,
         };
         let ((served, met), ()) = tokio::join!(meet(&entrance, &client, sni), publish);
@@ -471,6 +473,69 @@ async fn a_handshake_waits_no_longer_than_it_may_and_no_more_of_them_than_may() 
     site.publish(&[], none);
     let (served, _) = site.meet(&client, "a.test").await;
     assert!(matches!(served, Err(AcceptError::NotYet)));
+}
+
+#[tokio::test]
+async fn a_name_whose_order_rests_keeps_nobody_waiting_whether_they_came_before_or_after() {
+    let mut site = Site::new(&[]);
+    let client = Arc::new(site.client(&[&version::TLS13]));
+    let hour = Duration::from_secs(3600);
+    let pending = || Challenges::new(None, ["a.test".into()], [], hour);
+    site.publish(&[], pending());
+    let failed = pending().resting([("a.test".into(), SystemTime::now() + hour * 2)]);
+    let now = SystemTime::now();
+    let store = store_of(&[]).joined(&[TLS.into()], std::iter::empty(), failed, now);
+    let entrance = Entrance {
+        config: site.config.clone(),
+        store: &site.store,
+        listener: TLS,
+        wants: &site.wants,
+        client: None,
+        waiting_handshakes: 1,
+    };
+    let publisher = &mut site.publisher;
+    let fail = async {
+        somebody_waits(&site.wants).await;
+        publisher.publish(store);
+    };
+    let ((before, _), ()) = tokio::join!(meet(&entrance, &client, "a.test"), fail);
+    assert!(matches!(before, Err(AcceptError::NotYet)));
+    let (after, met) = site.meet(&client, "a.test").await;
+    assert!(matches!(after, Err(AcceptError::NotYet)));
+    assert_eq!(alert_of(met), AlertDescription::UnrecognisedName);
+    assert_eq!(site.wants.waiting(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_waits_no_longer() {
+    let mut site = Site::new(&[]);
+    let client = Arc::new(site.client(&[&version::TLS13]));
+    let hour = Duration::from_secs(3600);
+    site.publish(&[], Challenges::new(None, ["a.test".into()], [], hour));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    for is_reset in [false, true] {
+        let mut hello = Vec::new();
+        let name = "a.test".try_into().unwrap();
+        let mut session = rustls::ClientConnection::new(client.clone(), name).unwrap();
+        session.write_tls(&mut hello).unwrap();
+        let leaving = async {
+            let mut tcp = TcpStream::connect(address).await.unwrap();
+            // A reset, or a farewell.
+            if is_reset {
+                tcp.set_zero_linger().unwrap();
+            }
+            tcp.write_all(&hello).await.unwrap();
+            somebody_waits(&site.wants).await;
+        };
+        let serving = async {
+            let (tcp, _) = listener.accept().await.unwrap();
+            accept(tcp, &site.entrance(), || Some(())).await
+        };
+        let (served, ()) = tokio::join!(serving, leaving);
+        assert!(matches!(served, Err(AcceptError::Failed(_))), "{served:?}");
+        assert_eq!(site.wants.waiting(), 0);
+    }
 }
 
 async fn somebody_waits(wants: &Wants) {

@@ -32,6 +32,8 @@ pub(super) struct Shelf {
     pub(super) proofs: Pending,
     /// A client's handshake waits so long for a certificate that is not there yet.
     pub(super) wait: Duration,
+    /// Names that something keeps from being ordered, and until when: nobody waits for them.
+    pub(super) resting: BTreeMap<DomainName, SystemTime>,
 }
 
 /// Which of the held certificates are served.
@@ -58,7 +60,10 @@ impl Shelf {
         let served = served.map(|(_, held)| &held.certificate);
         let names = wanted.iter().map(|name| name.as_str().into());
         let proofs = self.proofs.values().cloned();
+        let resting = self.resting.iter();
+        let resting = resting.map(|(name, until)| (name.as_str().into(), *until));
         let challenges = Challenges::new(self.thumbprint.as_deref(), names, proofs, self.wait);
+        let challenges = challenges.resting(resting);
         self.own
             .joined(&self.listeners, served, challenges, SystemTime::now())
             .with_defaults(self.defaults.iter().map(DomainName::as_str))

@@ -370,6 +370,11 @@ impl Task {
 
     fn publish(&mut self) {
         self.pace.done();
+        let resting = self.model.resting();
+        if self.shelf.resting != resting {
+            self.shelf.resting = resting;
+            self.is_stale = true;
+        }
         if std::mem::take(&mut self.is_stale) {
             self.publish_store();
         }

@@ -1,8 +1,10 @@
 //! What keeps a name from being ordered, and until when: the account, its own back-off, a budget without room for an order of its kind.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::Replaces;
+use super::{Model, Replaces};
+use crate::config::DomainName;
 
 /// Failures in a row to open the account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,5 +33,17 @@ impl Full {
     pub(super) fn against(&self, order: Replaces) -> Option<&Rest> {
         let is_held = self.of == Replaces::Present || order == Replaces::Nothing;
         is_held.then_some(&self.rest)
+    }
+}
+
+impl Model {
+    /// Names without a certificate that something keeps from being ordered, and until when.
+    pub fn resting(&self) -> BTreeMap<DomainName, SystemTime> {
+        let resting = self
+            .standings()
+            .filter(|(_, one)| one.validity.is_none() && one.error.is_some());
+        resting
+            .filter_map(|(name, one)| Some((name.clone(), one.next?)))
+            .collect()
     }
 }

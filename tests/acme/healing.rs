@@ -1,9 +1,11 @@
 //! Promises about what lies in Consul's KV and is damaged: what nobody can read counts as nothing, what others may read is left alone.
 
-use rota::seal::{Keyring, Secret};
+use std::time::SystemTime;
+
+use rota::seal::{Digest, Keyring, Secret};
 
 use super::faults::World;
-use super::fleet::{PREFIX, allow, at_the_ca, within_a_minute};
+use super::fleet::{PREFIX, allow, at_the_ca, place, within_a_minute};
 use super::pebble::Pebble;
 use super::support::Rota;
 use super::support::rota::said;
@@ -107,4 +109,32 @@ fn a_damaged_certificate_that_nobody_holds_is_ordered_anew() {
     let rotas = world.load_balancers(1);
     within_a_minute("another one", || world.is_served_by(&rotas, "a.test"));
     assert_eq!(at_the_ca(&world.pebble), (2, 2));
+}
+
+#[test]
+fn a_name_for_which_there_is_no_room_is_not_even_asked_for_its_proof() {
+    let world = World::start(|port| Pebble::start(port, HOURS));
+    let strict = format!(
+        "{}domain_orders = 1\n",
+        world.pebble.table().replace("\"off\"", "\"require\"")
+    );
+    let text = world.file("lb-1").replace(&world.pebble.table(), &strict);
+    let digest = Digest::of(world.pebble.directory().as_bytes()).to_hex();
+    let budget = format!("{PREFIX}/acme/budget/domain/{}/shop.test", &digest[..16]);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let begun = format!("[{}]", now.unwrap().as_secs());
+    world.agent.put(&budget, begun.as_bytes());
+    // Its proof would not be found: there is no such address.
+    allow(&world.agent, "a.shop.test");
+    let rota = place().start_unready(&text);
+    within_a_minute("it says that there is no room", || {
+        let line = line_of(&rota, "a.shop.test");
+        assert!(
+            !line.contains("preflight") && !line.contains("address"),
+            "{line}"
+        );
+        line.contains("1 orders of shop.test began within 168 h")
+    });
+    assert_eq!(value(&world, &budget), begun);
+    assert!(keys_below(&world, "acme/attempts/").is_empty());
 }

@@ -45,14 +45,15 @@ pub(super) async fn charge(
     Ok(charged)
 }
 
-/// Says what [`charge`] would say at this moment of an order that counts wholly, and counts nothing.
+/// Says what [`charge`] would say at this moment, and counts nothing.
 pub(super) async fn look(
     store: &Store,
     settings: &Acme,
     directory: &str,
     name: &DomainName,
+    counts: Counts,
 ) -> Result<(), Halt> {
-    for (key, allowance) in keys_of(settings, directory, name, Counts::Wholly) {
+    for (key, allowance) in keys_of(settings, directory, name, counts) {
         let (mut begun, _) = read(store, &key).await?;
         charge_one(&key, allowance, &mut begun, SystemTime::now())?;
     }
@@ -169,7 +170,7 @@ mod tests {
         for directory in ["https://staging.test/dir", "https://ca.test/dir"] {
             for _ in 0..2 {
                 let counts = Counts::Wholly;
-                let looked = look(&store, &settings, directory, &name).await;
+                let looked = look(&store, &settings, directory, &name, counts).await;
                 let charged = charge(&store, &lease, &settings, directory, &name, counts).await;
                 let rests = |halt| match halt {
                     Halt::Full(_, why) => why.contains("1 orders of shop.test"),

@@ -158,9 +158,10 @@ impl Work<'_> {
         self.stand_back(&ground).await?;
         let directory = self.directory(&ground).clone();
         if self.job.asker.is_there() && ground.order.value.is_none() {
-            // Who asks hears now that there is no room; it is charged once the name was reached.
+            // Who asks hears now that there is no room.
             let (store, settings) = (&self.tools.store, &self.tools.settings);
-            budgets::look(store, settings, &directory.url, &self.job.name).await?;
+            let (url, name) = (&directory.url, &self.job.name);
+            budgets::look(store, settings, url, name, Counts::Wholly).await?;
         }
         let begun = format!("{} is being ordered", self.job.name);
         self.job.asker.say(Ok(begun));
@@ -301,8 +302,6 @@ impl Work<'_> {
         ground: &Ground,
     ) -> Result<(Pending, CertificateRequest), Halt> {
         let (name, settings) = (&self.job.name, &self.tools.settings);
-        self.preflight(authority).await?;
-        let request = CertificateRequest::generate(name, settings.key_type).await?;
         let held = self
             .job
             .held
@@ -313,6 +312,11 @@ impl Work<'_> {
             Some(_) => Counts::ForTheAccount,
             None => Counts::Wholly,
         };
+        // Before anything that costs; it is charged once the name was reached.
+        let (store, directory) = (&self.tools.store, authority.directory());
+        budgets::look(store, settings, directory, name, counts).await?;
+        self.preflight(authority).await?;
+        let request = CertificateRequest::generate(name, settings.key_type).await?;
         let charged = self.charge(authority.directory(), counts).await?;
         let replaced = replaced.map(|held| &*held.certificate);
         let pending = match authority.begin(name, replaced).await {

@@ -54,7 +54,7 @@ pub struct Model {
     claims: Vec<Mistake>,
     tagged: TaggedServices,
     kv_names: Arc<KvNames>,
-    /// When to look at a service again; None: at the drains. Entries that time overtook are harmless.
+    /// When to look at a service again; None: at the drains, and at tags that were heard of. Entries that time overtook are harmless.
     timers: BTreeSet<(SystemTime, Option<ServiceName>)>,
     failing: BTreeMap<String, String>,
     effects: Vec<Effect>,

@@ -227,3 +227,16 @@ fn fabios_tags_are_routes_where_they_mean_the_same_and_the_others_are_reported()
         ],
     );
 }
+
+#[test]
+fn tags_are_followed_where_one_watch_reads_all_services() {
+    let agent = Agent::start();
+    let one = Origin::fixed("one");
+    let text = config(&agent, "rota").replace("tags =", "connections = 1\ntags =");
+    let rota = Place::new().start(&text);
+    register(&agent, "shop", &one, &["rota.host=a.apps.test"]);
+    says(&rota, "a.apps.test", "/", "one");
+    register(&agent, "shop", &one, &["rota.host=b.apps.test"]);
+    says(&rota, "b.apps.test", "/", "one");
+    is_not_found(&rota, "a.apps.test", "/");
+}

@@ -1,7 +1,7 @@
 //! Services whose tags ask for routes: which they are, and what of it is in force beside the file and the documents.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::Model;
 use crate::config::tags::is_service_name;
@@ -14,6 +14,8 @@ use crate::routing::ServiceName;
 
 /// Idle connections to one server of such a service, as where nothing is said.
 const POOL: usize = 128;
+/// All is merged at once where one tag changes, so a thousand services that change together are merged so often at most.
+const MERGE_EACH: Duration = Duration::from_millis(100);
 /// A merge brings services, and those claims, which are merged: more rounds than this none can need.
 const ROUNDS: usize = 4;
 
@@ -27,6 +29,7 @@ pub(super) struct TaggedServices {
     mistakes: Vec<Mistake>,
     /// Something was heard since they were last merged.
     pub(super) is_stale: bool,
+    merged_at: Option<SystemTime>,
 }
 
 impl TaggedServices {
@@ -59,6 +62,18 @@ impl TaggedServices {
 impl Model {
     /// Brings routes and services in line with what tags ask for now.
     pub(super) fn follow_tags(&mut self, now: SystemTime) {
+        if !self.tagged.is_stale {
+            return;
+        }
+        let next = self
+            .tagged
+            .merged_at
+            .and_then(|at| at.checked_add(MERGE_EACH));
+        if let Some(next) = next.filter(|&next| next > now) {
+            self.timers.insert((next, None));
+            return;
+        }
+        self.tagged.merged_at = Some(now);
         for _ in 0..ROUNDS {
             if !std::mem::take(&mut self.tagged.is_stale) {
                 return;
@@ -127,9 +142,10 @@ impl Model {
         found.into_iter().map(|(_, entry)| entry).collect()
     }
 
-    /// Whether the catalogue was to be read and was not yet.
+    /// Whether the catalogue was to be read and was not yet, or something that was read is not in force yet.
     pub(super) fn misses_tags(&self) -> bool {
-        self.terms.tags.grammar != TagGrammar::Off && !self.tagged.is_answered()
+        let is_on = self.terms.tags.grammar != TagGrammar::Off;
+        is_on && (!self.tagged.is_answered() || self.tagged.is_stale)
     }
 }
 

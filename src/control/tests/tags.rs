@@ -23,14 +23,16 @@ impl World {
     fn catalogue(&mut self, services: &[&str]) -> &mut Self {
         let services = services.iter().map(|name| (*name).to_owned()).collect();
         let beyond = 0;
-        self.apply(Event::Consul(Observation::Tagged { services, beyond }))
+        self.apply(Event::Consul(Observation::Tagged { services, beyond }));
+        self.wait(Duration::from_millis(100))
     }
 
     fn says(&mut self, service: &str, instances: Vec<Instance>) -> &mut Self {
         self.apply(Event::Consul(Observation::Instances {
             watch: watch_of(service),
             instances,
-        }))
+        }));
+        self.wait(Duration::from_millis(100))
     }
 
     /// `host/path service`, sorted.
@@ -229,6 +231,45 @@ fn the_catalogue_is_read_before_this_load_balancer_is_ready() {
     world.catalogue(&["a b", "shop"]);
     assert!(missing(&world).contains("consul:shop: not read yet"));
     assert!(world.mistakes()["consul:a b"].contains("name"));
+}
+
+#[test]
+fn a_thousand_services_that_come_together_are_merged_a_few_times_and_ready_only_then() {
+    let mut world = world("");
+    world.documents(Subtree::Pod, &[("", "id", 1)]);
+    for subtree in Subtree::ALL {
+        world.documents(subtree, &[]);
+    }
+    let names: Vec<String> = (0..1_000).map(|at| format!("s{at}")).collect();
+    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+    world.catalogue(&known);
+    let begin = std::time::Instant::now();
+    for (at, name) in names.iter().enumerate() {
+        let hosts: Vec<String> = (0..10)
+            .map(|host| format!("rota.host=h{host}.{name}.test"))
+            .collect();
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let address = format!("10.0.{}.{}:80", at / 250, at % 250);
+        world.apply(Event::Consul(Observation::Instances {
+            watch: watch_of(name),
+            instances: vec![tagged(&address, 1, &hosts)],
+        }));
+    }
+    assert_eq!(world.model.missing(), ["consul:tags: not read yet"]);
+    let revision = world.model.revision();
+    world.wait(Duration::from_millis(100));
+    assert_eq!(world.routes().len(), 10_000);
+    assert!(world.model.missing().is_empty() && world.model.revision() > revision);
+    // A merge for each of them would take minutes.
+    assert!(begin.elapsed() < seconds(20), "{:?}", begin.elapsed());
+    let begin = std::time::Instant::now();
+    world.says(
+        "s7",
+        vec![tagged("10.0.0.7:80", 1, &["rota.host=other.test"])],
+    );
+    world.build();
+    eprintln!("one changed tag: {:?}", begin.elapsed());
+    assert_eq!(world.routes().len(), 9_991);
 }
 
 /// One thing that Consul may say of a service whose servers are all well, or time that passes.

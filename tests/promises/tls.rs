@@ -1,6 +1,7 @@
 //! TLS at the edge: the right certificate for each name, both versions, both protocols, and no doubt about whose request it is.
 
 use std::io;
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Request};
@@ -406,8 +407,13 @@ fn an_rsa_certificate_of_ones_own_is_served_in_both_versions() {
 
 /// `[acme]` with a CA that nobody reaches, and a domain whose certificate therefore never comes.
 fn ordering(wait: &str) -> String {
+    ordering_at(1, wait)
+}
+
+/// The same, with a CA at this port.
+fn ordering_at(port: u16, wait: &str) -> String {
     format!(
-        "[node]\nstate_dir = \"state\"\n[acme]\ndirectory = \"https://127.0.0.1:1/\"\nwait = \"{wait}\"\n\
+        "[node]\nstate_dir = \"state\"\n[acme]\ndirectory = \"https://127.0.0.1:{port}/\"\nwait = \"{wait}\"\n\
          [[domain]]\nname = \"later.test\"\n"
     )
 }
@@ -415,7 +421,10 @@ fn ordering(wait: &str) -> String {
 #[test]
 fn a_name_whose_certificate_does_not_come_is_refused_after_its_wait_and_a_strangers_at_once() {
     let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
-    let rota = start_with(&authority, &origin, &ordering("300ms"));
+    // It takes connections and never says a word, so that the order is under way all the while.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let rota = start_with(&authority, &origin, &ordering_at(port, "300ms"));
     let told = rustls::Error::AlertReceived(rustls::AlertDescription::UnrecognisedName);
     for (name, outcome, waits) in [
         ("later.test", "no_certificate_yet", true),
@@ -432,6 +441,20 @@ fn a_name_whose_certificate_does_not_come_is_refused_after_its_wait_and_a_strang
             rota.metric("rota_tls_handshakes_total", &[("outcome", outcome)]) == 1.0
         });
     }
+}
+
+#[test]
+fn a_name_whose_order_failed_and_rests_for_longer_than_the_wait_is_refused_at_once() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    // Tried again after 2 s at the soonest, and later each time.
+    let rota = start_with(&authority, &origin, &ordering("1500ms"));
+    let client = authority.client("later.test");
+    let told = rustls::Error::AlertReceived(rustls::AlertDescription::UnrecognisedName);
+    eventually("nobody waits any more", || {
+        let begun = Instant::now();
+        assert_eq!(why_not(&rota, &client), told);
+        begun.elapsed() < Duration::from_millis(1500)
+    });
 }
 
 #[test]

@@ -172,8 +172,13 @@ fn every_command_and_option_of_rota_in_a_sentence_exists() {
             let name = rest.split(' ').next().unwrap();
             let command = known.find_subcommand(name);
             let mut options = rest.split(' ').filter_map(|word| word.strip_prefix("--"));
+            let second = rest.split(' ').nth(1);
+            let inner = command
+                .zip(second)
+                .and_then(|(c, word)| c.find_subcommand(word));
             let has = |option| {
-                command.is_some_and(|c| c.get_arguments().any(|a| a.get_long() == Some(option)))
+                let mut both = command.into_iter().chain(inner);
+                both.any(|c| c.get_arguments().any(|a| a.get_long() == Some(option)))
             };
             let is_known = command.is_some() || LATER.contains(&name);
             if !is_known || !options.all(has) {

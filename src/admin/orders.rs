@@ -40,6 +40,9 @@ pub struct CertificateRequest {
     /// The certificate's; not for `rekey`, which is about all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// For `renew`, in the place of a name: whose certificates.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
     /// Who wants it, for the log.
     pub by: String,
 }
@@ -57,7 +60,13 @@ impl CertificateRequest {
     pub fn into_order(self, verb: CertificateVerb) -> Result<(CertificateOrder, String), String> {
         let by = checked_by(&self.by)?;
         let by = by.escape_debug();
+        if self.all && (verb != CertificateVerb::Renew || self.name.is_some()) {
+            return Err("\"all\" is for renew alone, in the place of a name".into());
+        }
         match (verb, self.name) {
+            (CertificateVerb::Renew, None) if self.all => {
+                Ok((CertificateOrder::RenewAll, format!("renew all by {by}")))
+            }
             (CertificateVerb::Renew, Some(name)) => {
                 let said = format!("renew {} by {by}", name.escape_debug());
                 Ok((CertificateOrder::Renew(name), said))

@@ -132,12 +132,13 @@ fn shift(service: &str, weights: &str, to: &Changing) -> Result<String, String> 
 
 fn change_certificates(what: &Certs) -> Result<String, String> {
     let (path, name, to) = match what {
-        Certs::Renew { name, to } => ("/v1/certificates/renew", Some(name.clone()), to),
+        Certs::Renew { name, to, .. } => ("/v1/certificates/renew", name.clone(), to),
         Certs::Revoke { name, to } => ("/v1/certificates/revoke", Some(name.clone()), to),
         Certs::Rekey { to } => ("/v1/certificates/rekey", None, to),
     };
+    let all = matches!(what, Certs::Renew { all: true, .. });
     let by = operator();
-    let request = CertificateRequest { name, by };
+    let request = CertificateRequest { name, all, by };
     let body = serde_json::to_string(&request).expect("a request has text keys alone");
     post(to, path, body)
 }

@@ -137,8 +137,11 @@ pub enum Certs {
     /// Order another certificate for a name now, due or not
     Renew {
         /// Whose certificate
-        #[arg(value_name = "NAME")]
-        name: String,
+        #[arg(value_name = "NAME", required_unless_present = "all")]
+        name: Option<String>,
+        /// Those of all names, one after the other, as budgets and back-off allow
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
         #[command(flatten)]
         to: Changing,
     },

@@ -55,6 +55,8 @@ pub struct ShiftOrder {
 pub enum CertificateOrder {
     /// Another certificate, due or not.
     Renew(String),
+    /// The same for all names, as budgets and back-off allow.
+    RenewAll,
     /// The CA is to tell the world that the present one is not to be believed any more; another one is ordered.
     Revoke(String),
     /// All that is sealed is sealed with the key file's first key.

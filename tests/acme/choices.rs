@@ -8,7 +8,7 @@ use super::pebble::Pebble;
 use super::support::client::handshake;
 use super::support::rota::{Place, Rota, run, said};
 use super::support::{Client, Origin, eventually};
-use super::{HOURS, eventually_served, file, leaf, orders};
+use super::{HOURS, eventually_served, file, is_served, leaf, orders};
 
 /// `[acme]` with more keys in it.
 fn with(pebble: &Pebble, text: &str, keys: &str) -> String {
@@ -237,4 +237,28 @@ fn a_client_without_sni_gets_the_certificate_of_the_files_first_name_and_nobodys
         why.contains("shop.test") && !why.contains("000.test"),
         "{why}"
     );
+}
+
+#[test]
+fn an_operator_has_all_certificates_renewed_at_once() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let names = ["a.test", "b.test", "c.test"];
+    let text = file(&pebble, &origin, &names);
+    let rota = place.spawn(&format!(
+        "[admin]\naddress = \"unix:{{dir}}/admin.sock\"\n{text}"
+    ));
+    let clients = names.map(|name| pebble.client(name));
+    eventually("all are served", || {
+        clients.iter().all(|client| is_served(&rota, client))
+    });
+    let before = clients.each_ref().map(|client| leaf(&rota, client));
+    let shown = said(&rota.command(&["certs", "renew", "--all"]));
+    assert!(shown.contains("3 are ordered"), "{shown}");
+    eventually("others are served", || {
+        let mut both = clients.iter().zip(&before);
+        both.all(|(client, before)| leaf(&rota, client) != *before)
+    });
+    let output = rota.command(&["certs", "renew", "--all", "a.test"]);
+    assert_eq!(output.status.code(), Some(2), "all, or one");
 }

@@ -52,6 +52,7 @@ impl Control for Ordered {
         Box::pin(async move {
             match order {
                 CertificateOrder::Renew(name) => Ok(format!("{name} is being ordered")),
+                CertificateOrder::RenewAll => Ok("2 are ordered".to_owned()),
                 CertificateOrder::Revoke(name) => Err(OrderError::Unknown(name)),
                 CertificateOrder::Rekey => Err(OrderError::Failed("no key file".into())),
             }

@@ -37,6 +37,7 @@ impl Control for Refusing {
         Box::pin(async move {
             match order {
                 CertificateOrder::Renew(name) => Ok(format!("{name} is being ordered")),
+                CertificateOrder::RenewAll => Ok("2 are ordered".to_owned()),
                 CertificateOrder::Revoke(_) | CertificateOrder::Rekey => {
                     Err(OrderError::Failed("it came to nothing".into()))
                 }

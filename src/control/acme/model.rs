@@ -48,6 +48,8 @@ pub enum Event {
     Begun(DomainName),
     /// An operator asked for another certificate than the present one, here or elsewhere, and nobody has it yet.
     Asked(DomainName),
+    /// The same of all names.
+    AskedForAll,
     /// What came of an order.
     Ended(DomainName, Ended),
     /// Time went by.
@@ -186,6 +188,11 @@ impl Model {
             }
             Event::Asked(name) => {
                 if let Some(known) = self.names.get_mut(&name) {
+                    known.is_overdue = true;
+                }
+            }
+            Event::AskedForAll => {
+                for known in self.names.values_mut() {
                     known.is_overdue = true;
                 }
             }

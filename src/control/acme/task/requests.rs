@@ -11,6 +11,9 @@ use super::undertakings::Purpose;
 use crate::config::DomainName;
 use crate::routing::operator::{CertificateOrder, OrderError};
 
+/// Names that are listed one by one.
+const SHOWN: usize = 20;
+
 /// What was done or begun, in words; or why not.
 type Said = Result<String, String>;
 
@@ -22,6 +25,7 @@ impl Task {
     ) {
         let begun = match &order {
             CertificateOrder::Renew(name) => self.named(name).map(|name| self.renew(name)),
+            CertificateOrder::RenewAll => Ok(self.renew_all()),
             CertificateOrder::Revoke(name) => {
                 let known = self.kept(name).map_or_else(|| self.named(name), Ok);
                 known.map(|name| self.revoke(name))
@@ -65,6 +69,31 @@ impl Task {
                 self.order(name, Replaces::Nothing, Asker(Some(sender)));
             }
         }
+        said
+    }
+
+    /// Each as soon as its own back-off and the budgets let it.
+    fn renew_all(&mut self) -> oneshot::Receiver<Said> {
+        let (sender, said) = oneshot::channel();
+        self.apply(Event::AskedForAll);
+        let (mut ordered, mut rests, mut why) = (0, 0, String::new());
+        for (name, standing) in self.model.standings() {
+            match standing.next {
+                None => ordered += 1,
+                Some(_) => {
+                    rests += 1;
+                    if rests <= SHOWN {
+                        let error = standing.error.as_deref().unwrap_or("not yet");
+                        why.push_str(&format!("; {name} rests: {error}"));
+                    }
+                }
+            }
+        }
+        if rests > SHOWN {
+            why.push_str(&format!("; {} more rest", rests - SHOWN));
+        }
+        let text = format!("{ordered} are ordered, some at once{why}: `rota certs` shows each");
+        drop(sender.send(Ok(text)));
         said
     }
 

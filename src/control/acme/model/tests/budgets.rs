@@ -1,4 +1,4 @@
-//! A full budget, and what it holds back.
+//! What operators ask for, and what a full budget holds back.
 
 use super::*;
 
@@ -47,4 +47,32 @@ fn what_was_asked_for_is_ordered_once_there_is_room() {
     let mut world = asked_for_failed_and_without_room(until);
     assert_eq!(world.wait().unwrap(), [order("n0.test")]);
     assert_eq!(world.now, until);
+}
+
+#[test]
+fn what_is_asked_of_all_is_ordered_some_at_once_and_no_rest_is_cut_short() {
+    let held = names(AT_ONCE + 2).into_keys();
+    let held = held.map(|name| (name, Some(ninety_days(start()))));
+    let mut world = World::open(held.collect());
+    assert_eq!(world.effects(), []);
+    world.say(Event::Begun(name("n0.test")));
+    let rested = world.now + DAY;
+    world.end("n0.test", failed(rested));
+    world.say(Event::AskedForAll);
+    let ordered = world.effects();
+    assert_eq!(ordered.len(), AT_ONCE);
+    for effect in ordered {
+        let Effect::Order(name, _) = effect else {
+            panic!("{effect:?}")
+        };
+        let another = ninety_days(world.now + Duration::from_secs(1));
+        world.say(Event::Ended(name, Ended::Held(another)));
+    }
+    assert_eq!(
+        world.effects().len(),
+        1,
+        "the one for which there was no room"
+    );
+    assert_eq!(world.wait().unwrap(), [order("n0.test")]);
+    assert!(world.now >= rested);
 }

@@ -18,6 +18,8 @@ use crate::support::{Authority, Rota};
 const PREFIX: &str = "rota/many";
 const MANY: usize = 5_000;
 const BAR: Duration = Duration::from_secs(2);
+/// At sixteen a quarter of a second from each of two it takes 40 s.
+const MANY_BACK: Duration = Duration::from_secs(160);
 
 fn secret() -> Secret {
     Secret::from_bytes([7; 32])
@@ -66,6 +68,40 @@ fn start(agent: &Agent) -> (Rota, Duration) {
     let begun = Instant::now();
     let rota = place.start(&text);
     (rota, begun.elapsed())
+}
+
+/// How many the index names.
+fn indexed(agent: &Agent) -> usize {
+    let path = format!("/v1/kv/{PREFIX}/acme/index/?keys");
+    let keys = agent.try_call("GET", &path, b"").map(|answer| answer.body);
+    let keys: Vec<String> = serde_json::from_str(&keys.unwrap_or_default()).unwrap_or_default();
+    let names = keys.iter().map(|key| {
+        let shard = agent.must("GET", &format!("/v1/kv/{key}?raw"), b"").body;
+        let shard: serde_json::Map<_, _> = serde_json::from_str(&shard).unwrap();
+        shard.len()
+    });
+    names.sum()
+}
+
+#[test]
+#[ignore = "a figure: scripts/figures"]
+fn five_thousand_certificates_until_a_consul_that_lost_them_has_them_again() {
+    let _alone = alone();
+    let (mut agent, authority) = (Agent::start(), Authority::new());
+    fill(&agent, &authority);
+    let rotas = [(); 2].map(|()| start(&agent).0);
+    agent.restart_empty();
+    let begun = Instant::now();
+    while indexed(&agent) < MANY {
+        assert!(begun.elapsed() < MANY_BACK, "{}", indexed(&agent));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let seconds = begun.elapsed().as_secs();
+    println!("figure: {MANY} certificates back from two load balancers: {seconds} s");
+    let client = authority.client("n7.many.test");
+    for rota in &rotas {
+        assert!(handshake(rota.https(), &client).is_ok());
+    }
 }
 
 #[test]

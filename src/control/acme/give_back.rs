@@ -3,6 +3,7 @@
 //! Several load balancers do the same at once: each begins with other names, and what somebody else wrote back is left as it is.
 //! Certificates go before the account's key: who finds that key there takes a certificate that is missing for one that was taken out.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::contention::Tries;
-use super::ground::Ground;
+use super::index::{self, Entry};
 use super::keys;
 use super::model::seed_of;
 use super::order::Tools;
@@ -23,10 +24,10 @@ use crate::config::DomainName;
 use crate::control::store::{Change, Lease, Written};
 use crate::seal::Plain;
 
-/// Between two names, so that thousands of them leave Consul room for everything else.
-const EACH: Duration = Duration::from_millis(20);
-/// Looked for by one question.
-const BATCH: usize = 64;
+/// Written together, of one shard of the index: each writing of it is read by every load balancer.
+const TOGETHER: usize = 16;
+/// Between two such groups, so that thousands of names leave Consul room for everything else.
+const EACH: Duration = Duration::from_millis(250);
 /// Characters of a line of PEM (RFC 7468 section 2).
 const LINE: usize = 64;
 
@@ -45,12 +46,11 @@ pub(super) struct GivingBack(Arc<Mutex<String>>);
 
 impl GivingBack {
     /// Does nothing while it is at it already. `node` is this load balancer's name.
-    pub(super) async fn give(&self, tools: &Tools, node: &str, mut held: Vec<(DomainName, Held)>) {
+    pub(super) async fn give(&self, tools: &Tools, node: &str, held: Vec<(DomainName, Held)>) {
         let Ok(mut said) = self.0.try_lock() else {
             return;
         };
-        held.sort_by_key(|(name, _)| seed_of(&[node, "/", name.as_str()]));
-        let now = match give(tools, &held).await {
+        let now = match give(tools, by_shard(node, held)).await {
             Ok(0) => String::new(),
             Ok(certificates) => {
                 tracing::warn!(certificates, "acme: the store had lost them: written back");
@@ -65,12 +65,27 @@ impl GivingBack {
     }
 }
 
+/// Shard by shard, each load balancer in an order of its own.
+fn by_shard(node: &str, held: Vec<(DomainName, Held)>) -> Vec<Vec<(DomainName, Held)>> {
+    let mut shards: BTreeMap<(u64, String), Vec<(DomainName, Held)>> = BTreeMap::new();
+    for one in held {
+        let shard = keys::shard(&one.0);
+        let turn = seed_of(&[node, "/", &shard]);
+        shards.entry((turn, shard)).or_default().push(one);
+    }
+    for names in shards.values_mut() {
+        names.sort_by_key(|(name, _)| seed_of(&[node, "/", name.as_str()]));
+    }
+    shards.into_values().collect()
+}
+
 /// Gives how many were written back.
-async fn give(tools: &Tools, held: &[(DomainName, Held)]) -> Result<usize, String> {
+async fn give(tools: &Tools, shards: Vec<Vec<(DomainName, Held)>>) -> Result<usize, String> {
     let mut given = 0;
-    for batch in held.chunks(BATCH) {
-        for (name, held) in missing(tools, batch).await? {
-            given += give_certificate(tools, name, held).await?;
+    for group in shards.iter().flat_map(|shard| shard.chunks(TOGETHER)) {
+        let missing = missing(tools, group).await?;
+        if !missing.is_empty() {
+            given += give_group(tools, missing).await?;
             sleep(EACH).await;
         }
     }
@@ -80,55 +95,106 @@ async fn give(tools: &Tools, held: &[(DomainName, Held)]) -> Result<usize, Strin
 
 async fn missing<'a>(
     tools: &Tools,
-    batch: &'a [(DomainName, Held)],
+    group: &'a [(DomainName, Held)],
 ) -> Result<Vec<&'a (DomainName, Held)>, String> {
-    let keys: Vec<String> = batch
+    let keys: Vec<String> = group
         .iter()
         .map(|(name, _)| keys::certificate(name))
         .collect();
     let found = tools.store.read_many(&keys).await;
     let found = found.map_err(|error| error.to_string())?;
-    let both = batch.iter().zip(found);
+    let both = group.iter().zip(found);
     let missing = both.filter(|(_, found)| matches!(found, Ok(None)));
     Ok(missing.map(|(one, _)| one).collect())
 }
 
-/// Gives how many certificates were written: one, or none if somebody else is at the name or was.
-async fn give_certificate(tools: &Tools, name: &DomainName, held: &Held) -> Result<usize, String> {
-    let lease = tools.store.lock(&keys::lock(name)).await;
-    let Some(lease) = lease.map_err(|error| error.to_string())? else {
-        return Ok(0);
+/// Gives how many certificates were written: those of names that nobody else is at or was.
+async fn give_group(tools: &Tools, group: Vec<&(DomainName, Held)>) -> Result<usize, String> {
+    let (mut leases, mut records) = (Vec::new(), Vec::new());
+    for (name, held) in group {
+        let lease = tools.store.lock(&keys::lock(name)).await;
+        if let Some(lease) = lease.map_err(|error| error.to_string())? {
+            leases.push(lease);
+            records.push((name.clone(), records::write(&record_of(held))));
+        }
+    }
+    // All are of one session: who loses one of them loses them all.
+    let given = match leases.first() {
+        Some(lease) => write_back(tools, records, lease).await,
+        None => Ok(0),
     };
-    let given = write_back(tools, name, held, &lease).await;
-    lease.release().await;
+    for lease in leases {
+        lease.release().await;
+    }
     given
 }
 
 async fn write_back(
     tools: &Tools,
-    name: &DomainName,
-    held: &Held,
+    records: Vec<(DomainName, Plain)>,
     lease: &Lease,
 ) -> Result<usize, String> {
-    let record = records::write(&record_of(held));
-    let (again, value) = (name.clone(), record.clone());
-    let read = tokio::task::spawn_blocking(move || sync::read_certificate(&again, &value));
-    let held = read.await.map_err(|panicked| panicked.to_string())??;
+    let read = tokio::task::spawn_blocking(move || {
+        let read = |(name, record): (DomainName, Plain)| {
+            let held = sync::read_certificate(&name, &record)?;
+            Ok((name, record, Entry::of(&held)))
+        };
+        records
+            .into_iter()
+            .map(read)
+            .collect::<Result<Vec<_>, String>>()
+    });
+    let fresh = read.await.map_err(|panicked| panicked.to_string())??;
     let mut tries = Tries::default();
     loop {
-        let ground = Ground::read(&tools.store, name).await;
-        let mut ground = ground.map_err(|error| error.to_string())??;
-        if ground.entry.is_some() || ground.certificate_version != 0 {
+        let changes = changes(tools, &fresh).await?;
+        let given = changes.len().saturating_sub(1);
+        if given == 0 {
             return Ok(0);
         }
-        let changes = ground.with_certificate(&held, record.clone());
         let written = tools.store.transact(lease, changes).await;
         match written.map_err(|error| error.to_string())? {
-            Written::Done => return Ok(1),
+            Written::Done => return Ok(given),
             // Other names of the same shard.
-            Written::Conflict => tries.again(lease, name.as_str()).await?,
+            Written::Conflict => tries.again(lease, "what the store has lost").await?,
         }
     }
+}
+
+/// All of one shard: those of whom there is nothing, and the shard that names them.
+async fn changes(
+    tools: &Tools,
+    fresh: &[(DomainName, Plain, Entry)],
+) -> Result<Vec<Change>, String> {
+    let shard_key = keys::shard(&fresh[0].0);
+    let certificates = fresh.iter().map(|(name, ..)| keys::certificate(name));
+    let keys: Vec<String> = std::iter::once(shard_key.clone())
+        .chain(certificates)
+        .collect();
+    let found = tools.store.read_many(&keys).await;
+    let mut found = found.map_err(|error| error.to_string())?.into_iter();
+    let present = found.next().unwrap_or(Ok(None));
+    let present = tools.store.present(&shard_key, present, |text| {
+        Ok(index::read(&shard_key, text))
+    });
+    let present = present.map_err(|error| error.to_string())?;
+    let (mut shard, mut changes) = (present.value.unwrap_or_default(), Vec::new());
+    for ((name, record, entry), there) in fresh.iter().zip(found) {
+        if matches!(there, Ok(None)) && !shard.contains_key(name) {
+            shard.insert(name.clone(), entry.clone());
+            changes.push(Change::Put {
+                key: keys::certificate(name),
+                value: record.clone(),
+                version: 0,
+            });
+        }
+    }
+    changes.push(Change::Put {
+        key: shard_key,
+        value: index::write(&shard),
+        version: present.version,
+    });
+    Ok(changes)
 }
 
 /// The key, if there is none, and with it the accounts that were made with it.

@@ -20,7 +20,7 @@ use crate::telemetry::rfc3339;
 pub struct CertificateRow {
     pub domain: String,
     pub listener: String,
-    /// The file that it was read from, or what it is where there is none.
+    /// The file that it was read from; `acme`; `kv:` and what an imported one lies under.
     pub source: String,
     #[serde(default)]
     pub issuer: String,
@@ -29,7 +29,7 @@ pub struct CertificateRow {
     /// When it is ordered anew, by ACME; Unix seconds.
     #[serde(default)]
     pub renewal: Option<i64>,
-    /// Why the last order came to nothing.
+    /// Why the last order came to nothing, or what was imported last cannot be served.
     #[serde(default)]
     pub error: Option<String>,
 }

@@ -11,7 +11,8 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use self::client::{Answer, Question};
-use super::cli::{Ask, Certs, Changing, Running, Staged, Whom};
+use super::cli::{Ask, Certs, Changing, Form, Running, Staged, Whom};
+use super::own_certificates;
 use crate::admin::Token;
 use crate::admin::orders::{CertificateRequest, Request, RequestReach, SELF};
 use crate::admin::shift::{ShiftRequest, parse_weights};
@@ -135,12 +136,32 @@ fn change_certificates(what: &Certs) -> Result<String, String> {
         Certs::Renew { name, to, .. } => ("/v1/certificates/renew", name.clone(), to),
         Certs::Revoke { name, to } => ("/v1/certificates/revoke", Some(name.clone()), to),
         Certs::Rekey { to } => ("/v1/certificates/rekey", None, to),
+        Certs::Import {
+            config,
+            certificate,
+            key,
+            name,
+            form,
+        } => {
+            let said = own_certificates::import(config, certificate, key, name.as_deref());
+            return Ok(done(form, &said?));
+        }
+        Certs::Forget { config, name, form } => {
+            return Ok(done(form, &own_certificates::forget(config, name)?));
+        }
     };
     let all = matches!(what, Certs::Renew { all: true, .. });
     let by = operator();
     let request = CertificateRequest { name, all, by };
     let body = serde_json::to_string(&request).expect("a request has text keys alone");
     post(to, path, body)
+}
+
+fn done(form: &Form, message: &str) -> String {
+    match form.json {
+        true => format!("{}\n", serde_json::json!({ "message": message })),
+        false => print::one_line(message),
+    }
 }
 
 fn post(to: &Changing, path: &str, body: String) -> Result<String, String> {

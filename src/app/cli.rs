@@ -107,7 +107,7 @@ pub enum Ask {
         #[command(flatten)]
         to: Changing,
     },
-    /// List the certificates served and when they end, or have something done with those by ACME
+    /// List the certificates served and when they end, or have something done with them
     #[command(args_conflicts_with_subcommands = true)]
     Certs {
         #[command(subcommand)]
@@ -131,7 +131,7 @@ pub enum Staged {
     },
 }
 
-/// What is to be done with certificates by ACME.
+/// What is to be done with certificates: by ACME, and of one's own.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Certs {
     /// Order another certificate for a name now, due or not
@@ -157,6 +157,34 @@ pub enum Certs {
     Rekey {
         #[command(flatten)]
         to: Changing,
+    },
+    /// Put a certificate of your own into the pod's store, sealed; on a load balancer's machine, past its admin listener
+    Import {
+        /// The load balancer's configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The chain, PEM, its own certificate first
+        #[arg(value_name = "CERT")]
+        certificate: PathBuf,
+        /// Its private key, PEM
+        #[arg(value_name = "KEY")]
+        key: PathBuf,
+        /// What it lies under [default: the first of its names]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Take a certificate of your own out of the pod's store
+    Forget {
+        /// The load balancer's configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// What it lies under: as `rota certs` shows it behind `kv:`
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        form: Form,
     },
 }
 
@@ -280,6 +308,8 @@ mod tests {
             "rota certs revoke shop.test --token-file t",
             "rota certs rekey --json",
             "rota plan documents --admin 127.0.0.1:1 --json",
+            "rota certs import --config rota.toml shop.pem shop.key --name shop --json",
+            "rota certs forget --config rota.toml shop.test",
         ] {
             assert!(parsed(line).is_ok(), "{line}");
         }
@@ -303,6 +333,9 @@ mod tests {
             "rota certs renew",
             "rota plan",
             "rota certs rekey shop.test",
+            "rota certs import shop.pem shop.key",
+            "rota certs import --config rota.toml shop.pem",
+            "rota certs forget shop.test",
             "rota status --admin example.com",
         ] {
             let error = CommandLine::try_parse_from(line.split(' ')).unwrap_err();

@@ -4,6 +4,7 @@ pub mod ask;
 pub mod checked;
 pub mod cli;
 pub mod demo;
+pub mod own_certificates;
 pub mod run;
 pub mod secrets;
 pub mod signals;

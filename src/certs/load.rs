@@ -13,7 +13,7 @@ use super::store::CertStore;
 use super::terms::Terms;
 use crate::config::{CertificateFiles, Listener};
 use crate::routing::Scheme;
-use crate::seal::Digest;
+use crate::seal::{Digest, Plain};
 
 /// The most bytes of a certificate or key file; a larger one is refused unread.
 pub const MAX_PEM_BYTES: u64 = 1024 * 1024;
@@ -58,6 +58,38 @@ pub fn load(listeners: &[Listener], before: &CertStore) -> Result<CertStore, Vec
         Ok(builder.build(SystemTime::now()))
     } else {
         Err(mistakes)
+    }
+}
+
+/// A certificate and the texts that it was read from.
+pub struct Pair {
+    pub certificate: Certificate,
+    pub chain: Vec<u8>,
+    pub key: Plain,
+}
+
+/// One pair of files, checked as those of listeners are. The error holds every mistake in them.
+pub fn load_pair(files: &CertificateFiles) -> Result<Pair, Vec<CertMistake>> {
+    let mut mistakes = Vec::new();
+    let key_text = told(read_file(&files.key).map(Plain::new), &mut mistakes);
+    let key = key_text.as_ref().map(|pem| parse_key(pem, &files.key));
+    let key = key.and_then(|key| told(key, &mut mistakes));
+    let chain_text = told(read_file(&files.certificate), &mut mistakes);
+    let chain = chain_text
+        .as_ref()
+        .map(|pem| parse_chain(pem, &files.certificate));
+    let chain = chain.and_then(|chain| told(chain, &mut mistakes));
+    let made = key.zip(chain).and_then(|(key, chain)| {
+        let made = Certificate::assemble(chain, key, &files.certificate, &files.key);
+        told(made, &mut mistakes)
+    });
+    match (made, chain_text, key_text) {
+        (Some(certificate), Some(chain), Some(key)) => Ok(Pair {
+            certificate,
+            chain,
+            key,
+        }),
+        (Some(_) | None, _, _) => Err(mistakes),
     }
 }
 

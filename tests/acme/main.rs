@@ -16,6 +16,7 @@ mod faults;
 mod fleet;
 mod healing;
 mod lost;
+mod own;
 mod pebble;
 mod swept;
 mod walk;

@@ -53,6 +53,15 @@ impl Authority {
         self.signed(params, &KeyPair::generate().unwrap())
     }
 
+    /// One that has ended some years ago.
+    pub fn expired_leaf(&self, names: &[&str]) -> Leaf {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        self.signed(params, &KeyPair::generate().unwrap())
+    }
+
     fn signed(&self, params: CertificateParams, key: &KeyPair) -> Leaf {
         let certificate = params.signed_by(key, &self.issuer).unwrap().pem();
         Leaf {

@@ -1,5 +1,6 @@
 //! The planes that run on the main thread's runtime: control and admin.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::certs::{CertStore, Certificate};
 use crate::config::{AdminAddress, DomainName};
 use crate::control;
 use crate::control::acme::task::SOURCE;
-use crate::control::acme::{Overview, Standing};
+use crate::control::acme::{Overview, Standing, own};
 use crate::routing::operator::{CertificateOrder, Order, ShiftOrder};
 use crate::routing::staged::Staging;
 
@@ -75,10 +76,15 @@ impl Process {
 
 /// What is served, by listener; then what is to be ordered and is not there.
 fn certificate_rows(store: &CertStore, overview: &Overview) -> Vec<CertificateRow> {
+    let error_of = |certificate: &Certificate| {
+        let source = certificate.source().to_str()?;
+        let own = overview.refused.get(own::name_of(source)?)?;
+        Some(own.clone())
+    };
     let standing_of = |certificate: &Certificate| {
         let is_ordered = certificate.source() == Path::new(SOURCE);
         let name = certificate.names().next().filter(|_| is_ordered)?;
-        overview.0.get(&DomainName::parse(&name)?)
+        overview.ordered.get(&DomainName::parse(&name)?)
     };
     let served = store.list().flat_map(|(listener, certificate)| {
         let standing = standing_of(certificate);
@@ -89,11 +95,14 @@ fn certificate_rows(store: &CertStore, overview: &Overview) -> Vec<CertificateRo
             issuer: certificate.issuer().to_owned(),
             not_after: i64::try_from(certificate.not_after_seconds()).unwrap_or(i64::MAX),
             renewal: standing.and_then(|standing| standing.next).map(seconds),
-            error: standing.and_then(|standing| standing.error.clone()),
+            error: match standing {
+                Some(standing) => standing.error.clone(),
+                None => error_of(certificate),
+            },
         })
     });
     let is_missing = |(_, standing): &(&DomainName, &Standing)| standing.validity.is_none();
-    let missing = overview.0.iter().filter(is_missing);
+    let missing = overview.ordered.iter().filter(is_missing);
     let missing = missing.map(|(name, standing)| CertificateRow {
         domain: name.to_string(),
         listener: String::new(),
@@ -103,7 +112,20 @@ fn certificate_rows(store: &CertStore, overview: &Overview) -> Vec<CertificateRo
         renewal: standing.next.map(seconds),
         error: standing.error.clone(),
     });
-    served.chain(missing).collect()
+    let sources = store.list().filter_map(|(_, one)| one.source().to_str());
+    let imported: BTreeSet<&str> = sources.filter_map(own::name_of).collect();
+    let refused = overview.refused.iter();
+    let refused = refused.filter(|(name, _)| !imported.contains(name.as_str()));
+    let refused = refused.map(|(name, why)| CertificateRow {
+        domain: name.clone(),
+        listener: String::new(),
+        source: own::source_of(name),
+        issuer: String::new(),
+        not_after: 0,
+        renewal: None,
+        error: Some(why.clone()),
+    });
+    served.chain(missing).chain(refused).collect()
 }
 
 /// Since 1970.

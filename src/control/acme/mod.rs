@@ -1,6 +1,8 @@
 //! Certificates by ACME, for a pod or for one load balancer: [`model`] decides what is ordered when and does no I/O; `task` feeds it,
 //! carries out what it asks for, and publishes the certificate store, in which certificates of one's own come first.
 //!
+//! Certificates that an operator imported lie in the same store (`own`) and go before those of a CA.
+//!
 //! What outlives an order lies in the store (`keys`, `records`): an `order` is made under a lock of it, by the account that `account`
 //! finds or makes, and what comes of it is brought to every load balancer by `sync`.
 
@@ -22,6 +24,7 @@ mod live;
 pub mod model;
 mod operator;
 mod order;
+pub mod own;
 mod patience;
 pub mod pending;
 mod preflight;

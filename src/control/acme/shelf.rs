@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::own::Imported;
 use super::proofs::Pending;
 use super::records::NodeRecord;
 use super::sync::Held;
@@ -18,6 +19,8 @@ use crate::seal::hex;
 pub(super) struct Shelf {
     /// Of the file.
     pub(super) own: CertStore,
+    /// One's own, of the store: served where the file has none.
+    pub(super) imported: Imported,
     pub(super) listeners: Vec<Arc<str>>,
     /// Whose certificates may serve clients without SNI, first come first: never one that somebody else named.
     pub(super) defaults: Vec<DomainName>,
@@ -58,6 +61,8 @@ impl Shelf {
         };
         let served = self.held.iter().filter(is_served);
         let served = served.map(|(_, held)| &held.certificate);
+        let imported = self.imported.in_order();
+        let served = imported.into_iter().chain(served);
         let names = wanted.iter().map(|name| name.as_str().into());
         let proofs = self.proofs.values().cloned();
         let resting = self.resting.iter();

@@ -21,6 +21,7 @@ use super::account::KeyStanding;
 use super::give_back::GivingBack;
 use super::index::Hash;
 use super::model::{Event, Model, Standing, Validity};
+use super::own::Imported;
 use super::proofs;
 use super::records::{self, NodeRecord};
 use super::shelf::{Pace, Serve, Shelf};
@@ -71,9 +72,14 @@ pub enum Loaded {
     Done,
 }
 
-/// The names that are to have certificates by ACME, for people.
+/// How it stands with certificates, for people.
 #[derive(Clone, Debug, Default)]
-pub struct Overview(pub BTreeMap<DomainName, Standing>);
+pub struct Overview {
+    /// The names that are to have certificates by ACME.
+    pub ordered: BTreeMap<DomainName, Standing>,
+    /// Why what the store has of one's own under a name is not served.
+    pub refused: BTreeMap<String, String>,
+}
 
 /// What a [`crate::control::Handle`] asks for.
 #[derive(Debug)]
@@ -128,6 +134,8 @@ pub struct Task {
     thumbprint: Told<Option<String>>,
     account_key: Told<KeyStanding>,
     proofs: Told<proofs::Pending>,
+    /// One's own, of the store.
+    imported: Told<Imported>,
     in_force: watch::Sender<NodeRecord>,
     publisher: Publisher<CertStore>,
     overview: Publisher<Overview>,
@@ -166,6 +174,7 @@ impl Task {
             thumbprint: Told::default(),
             account_key: Told::default(),
             proofs: Told::default(),
+            imported: Told::default(),
             in_force: watch::Sender::default(),
             publisher: inputs.publisher,
             overview: inputs.overview,
@@ -213,6 +222,11 @@ impl Task {
                 Ok(()) = self.proofs.heard.changed() => {
                     self.shelf.proofs = self.proofs.heard.borrow_and_update().clone();
                     self.restock();
+                }
+                Ok(()) = self.imported.heard.changed() => {
+                    self.shelf.imported = self.imported.heard.borrow_and_update().clone();
+                    self.want();
+                    self.weigh();
                 }
                 Some(name) = self.hurried.recv() => {
                     if let Some(name) = DomainName::parse(&name) {
@@ -264,6 +278,7 @@ impl Task {
                 &self.config,
                 &self.kv_names.borrow_and_update(),
                 &self.shelf.own,
+                &self.shelf.imported.in_order(),
             ),
             None => BTreeSet::new(),
         };
@@ -334,11 +349,16 @@ impl Task {
     /// that opens neither the account's key nor most certificates does until it is mended.
     fn weigh(&mut self) {
         let before = self.loaded.borrow().clone();
-        if self.told == Extent::Part || before == Loaded::Done {
+        let is_told = self.told == Extent::Whole && self.shelf.imported.extent == Extent::Whole;
+        if !is_told || before == Loaded::Done {
             return;
         }
         let (held, refused) = (self.shelf.held.len(), self.shelf.refused.len());
-        let standing = self.account_key.heard.borrow().clone();
+        let locked_out = self.shelf.imported.locked_out().filter(|_| held == 0);
+        let standing = match locked_out {
+            Some(why) => KeyStanding::Unusable(why.to_owned()),
+            None => self.account_key.heard.borrow().clone(),
+        };
         match (standing, before) {
             (KeyStanding::Unusable(why), before) if held <= refused => {
                 let now = Loaded::Unusable(why.into());
@@ -384,7 +404,10 @@ impl Task {
             standing.error = standing.error.or_else(|| refused.cloned());
             (name.clone(), standing)
         });
-        self.overview.publish(Overview(overview.collect()));
+        self.overview.publish(Overview {
+            ordered: overview.collect(),
+            refused: self.shelf.imported.refused.clone(),
+        });
     }
 
     /// The others of the pod hear of it after it is in force here.

@@ -1,8 +1,9 @@
 //! Which names are to have certificates by ACME: what the file names, and what documents in KV add. Pure.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
-use crate::certs::CertStore;
+use crate::certs::{CertStore, Certificate};
 use crate::config::{Acme, Config, DomainName};
 use crate::control::documents::Documents;
 use crate::routing::{HostPattern, Scheme};
@@ -59,9 +60,14 @@ pub(super) fn of_file(config: &Config) -> impl Iterator<Item = DomainName> {
 }
 
 /// Domains and the exact hosts of routes, of the file and of KV, but for those that certificates of one's own cover wherever clients
-/// come in by tls, and those that a wildcard among them stands for: a zone is one certificate.
-pub(super) fn wanted(config: &Config, kv: &KvNames, own: &CertStore) -> BTreeSet<DomainName> {
-    let own = Own::of(config, own);
+/// come in by tls (`imported` do everywhere), and those that a wildcard among them stands for: a zone is one certificate.
+pub(super) fn wanted(
+    config: &Config,
+    kv: &KvNames,
+    own: &CertStore,
+    imported: &[&Arc<Certificate>],
+) -> BTreeSet<DomainName> {
+    let own = Own::of(config, own, imported);
     let named = of_file(config).chain(kv.iter().cloned());
     let named: BTreeSet<DomainName> = named.filter(|name| !own.has(name)).collect();
     let is_alone = |name: &&DomainName| wildcard_of(name).is_none_or(|zone| !named.contains(&zone));
@@ -78,14 +84,14 @@ pub(super) fn wildcard_of(name: &DomainName) -> Option<DomainName> {
 /// Names that certificates would be ordered for if KV added these: those that none of `served` covers. Empty where nobody orders.
 pub fn to_be_ordered(config: &Config, kv: &KvNames, served: &CertStore) -> BTreeSet<DomainName> {
     match in_use(config) {
-        Some(_) => wanted(config, kv, served),
+        Some(_) => wanted(config, kv, served, &[]),
         None => BTreeSet::new(),
     }
 }
 
 /// Whether any certificate of this file comes by ACME.
 pub fn orders_any(config: &Config, own: &CertStore) -> bool {
-    in_use(config).is_some() && !wanted(config, &KvNames::default(), own).is_empty()
+    in_use(config).is_some() && !wanted(config, &KvNames::default(), own, &[]).is_empty()
 }
 
 fn exact(host: &HostPattern) -> Option<DomainName> {
@@ -96,20 +102,28 @@ fn exact(host: &HostPattern) -> Option<DomainName> {
 }
 
 /// What certificates of one's own stand for at each listener with tls.
-struct Own<'a>(Vec<Covered<'a>>);
+struct Own<'a> {
+    listeners: Vec<Covered<'a>>,
+    everywhere: Covered<'a>,
+}
 
 impl<'a> Own<'a> {
-    fn of(config: &Config, own: &'a CertStore) -> Own<'a> {
+    fn of(config: &Config, own: &'a CertStore, imported: &[&'a Arc<Certificate>]) -> Own<'a> {
         let listeners = config.listeners.iter();
         let with_tls = listeners.filter(|one| one.policy.scheme == Scheme::Https);
-        Own(with_tls
-            .map(|one| Covered::at(&one.policy.name, own))
-            .collect())
+        Own {
+            listeners: with_tls
+                .map(|one| Covered::at(&one.policy.name, own))
+                .collect(),
+            everywhere: Covered::by(imported),
+        }
     }
 
     /// A listener that lacks it needs another one.
     fn has(&self, name: &DomainName) -> bool {
-        !self.0.is_empty() && self.0.iter().all(|listener| listener.has(name))
+        let mut listeners = self.listeners.iter();
+        let is_everywhere = self.everywhere.has(name);
+        !self.listeners.is_empty() && listeners.all(|one| is_everywhere || one.has(name))
     }
 }
 
@@ -126,6 +140,10 @@ impl<'a> Covered<'a> {
             .filter(|(of, _)| ***of == *listener)
             .map(|(_, certificate)| certificate)
             .collect();
+        Covered::by(&of_it)
+    }
+
+    fn by(of_it: &[&'a Arc<Certificate>]) -> Covered<'a> {
         let suffixes = of_it.iter().flat_map(|one| one.wildcard_suffixes());
         Covered {
             exact: of_it.iter().flat_map(|one| one.exact_names()).collect(),
@@ -170,7 +188,7 @@ mod tests {
         let documents: Vec<_> = domains.iter().map(|name| (*name, "", 1)).collect();
         world.documents(Subtree::Domains, &documents);
         let config = world.model.file().clone();
-        let wanted = wanted(&config, world.model.kv_names(), own);
+        let wanted = wanted(&config, world.model.kv_names(), own, &[]);
         wanted.iter().map(|name| name.as_str().to_owned()).collect()
     }
 
@@ -207,6 +225,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_imported_keeps_its_names_from_being_ordered_at_every_listener() {
+        let inner = WEB.replace("web", "inner").replace("443", "8443");
+        let names = ["a.kv.test", "b.a.kv.test", "kv.test", "own.test"];
+        let mut world = World::with_consul(&format!("{ACME}{WEB}{inner}"));
+        let documents: Vec<_> = names.iter().map(|name| (*name, "", 1)).collect();
+        world.documents(Subtree::Domains, &documents);
+        let config = world.model.file().clone();
+        let (of_web, imported) = (own(&["own.test"]), own(&["*.kv.test", "kv.test"]));
+        let imported: Vec<_> = imported.list().map(|(_, one)| one).collect();
+        let left = wanted(&config, world.model.kv_names(), &of_web, &imported);
+        let left: Vec<&str> = left.iter().map(DomainName::as_str).collect();
+        assert_eq!(left, ["b.a.kv.test", "own.test"]);
+    }
+
+    #[test]
     fn names_of_the_file_and_of_kv_are_wanted_but_for_those_that_have_a_certificate_of_their_own() {
         let text = "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:443\"\nprotocol = \"https\"\n[acme]\ndirectory = \"https://ca.test/dir\"\nkey_file = \"/k\"\n[[domain]]\nname = \"file.test\"\n\
                     [[route]]\nhost = \"www.own.test\"\nservice = \"app\"\n[[route]]\nhost = \"a.b.own.test\"\nservice = \"app\"\n";
@@ -221,7 +254,7 @@ mod tests {
         );
         let config = world.model.file().clone();
         let own = own(&["exact.test", "*.own.test"]);
-        let wanted = wanted(&config, world.model.kv_names(), &own);
+        let wanted = wanted(&config, world.model.kv_names(), &own, &[]);
         let wanted: Vec<&str> = wanted.iter().map(DomainName::as_str).collect();
         assert_eq!(wanted, ["a.b.own.test", "file.test", "kv.test", "own.test"]);
     }

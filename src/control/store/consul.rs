@@ -323,6 +323,7 @@ impl Shared {
                 self.place(prefix),
                 tell,
             )),
+            _looking: None,
         }
     }
 }

@@ -1,7 +1,9 @@
-//! The store in files below the state directory: keys and values as they would be in KV, for one process alone.
+//! The store in files below the state directory: keys and values as they would be in KV, for one load balancer alone.
 //!
 //! Secrets are sealed with the key file's first key, and sealed anew when another one comes first; without a key file they are
 //! plain, and only their owner can open them. Files are touched on tokio's threads for blocking work, never on the control thread.
+
+mod beside;
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashSet};
@@ -14,6 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
+pub(super) use self::beside::Looking;
 use super::{
     Change, Entry, Raw, Seen, StoreError, Watch, Written, broken, checked, is_key, is_secret,
     without_key_file,
@@ -41,7 +44,8 @@ struct Files {
     /// Locked while files are written.
     followers: Mutex<Vec<Follower>>,
     held: Mutex<HashSet<String>>,
-    _lock: File,
+    /// None: another process may use the state directory.
+    _lock: Option<File>,
 }
 
 /// Who watches a prefix.
@@ -63,13 +67,13 @@ impl Directory {
         make_folder(&root).map_err(|error| named(&root, &error))?;
         let lock = state_dir.join(LOCK);
         let files = Files {
-            _lock: locked(&lock).map_err(|what| named(&lock, &what))?,
+            _lock: Some(locked(&lock).map_err(|what| named(&lock, &what))?),
             root,
             keyring: Mutex::new(keyring.clone()),
             followers: Mutex::default(),
             held: Mutex::default(),
         };
-        files.remove_halves();
+        files.remove_halves().map_err(|error| error.to_string())?;
         if let Some(keyring) = keyring {
             files.seal_anew(&keyring);
         }
@@ -152,6 +156,7 @@ impl Directory {
         Watch {
             states,
             _following: None,
+            _looking: None,
         }
     }
 }
@@ -233,6 +238,7 @@ impl Files {
     /// All or none, unless the machine fails in the middle: then what is named by the index is there before the index names it.
     fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
         let mut followers = self.followers.lock().expect("no panic while held");
+        let _turn = self.turn()?;
         for change in changes {
             let version = self.text(change.key())?.map_or(0, |text| version(&text));
             let is_as_read = match change {
@@ -341,18 +347,24 @@ impl Files {
     }
 
     /// What was being written when a process ended.
-    fn remove_halves(&self) {
+    fn remove_halves(&self) -> Result<(), StoreError> {
+        let _turn = self.turn()?;
         for path in files_below(&self.root) {
             let name = path.file_name().map(std::ffi::OsStr::to_string_lossy);
             if name.is_some_and(|name| name.starts_with(FRESH.0) && name.ends_with(FRESH.1)) {
                 let _ = fs::remove_file(path);
             }
         }
+        Ok(())
     }
 
     /// All secrets that are sealed with another key than the first, or not sealed; what can't be is named.
     fn seal_anew(&self, keyring: &Keyring) {
         let mut followers = self.followers.lock().expect("no panic while held");
+        let _turn = match self.turn() {
+            Ok(turn) => turn,
+            Err(error) => return tracing::warn!("nothing is sealed anew: {error}"),
+        };
         let mut sealed = Vec::new();
         for path in files_below(&self.root) {
             let Some(key) = self.key_of(&path).filter(|key| is_secret(key)) else {

@@ -154,6 +154,21 @@ impl Store {
         })
     }
 
+    /// The same files beside the process that uses them, or while none does: what is written here takes turns with it.
+    ///
+    /// # Errors
+    /// Names the setting and the path.
+    pub fn beside_directory(
+        state_dir: &Path,
+        keyring: Option<Arc<Keyring>>,
+    ) -> Result<Store, String> {
+        let directory = Directory::open_beside(state_dir, keyring)?;
+        Ok(Store {
+            backend: Backend::Directory(directory),
+            told: Arc::default(),
+        })
+    }
+
     /// What is there now, as the leader has it and not merely some server.
     pub async fn read(&self, key: &str) -> Result<Option<Entry>, StoreError> {
         match &self.backend {
@@ -221,6 +236,15 @@ impl Store {
         match &self.backend {
             Backend::Consul(shared) => shared.watch(prefix),
             Backend::Directory(directory) => directory.watch(prefix),
+        }
+    }
+
+    /// As [`Store::watch`], of a prefix that ends with a slash; in a directory what other processes write there is seen, too, within some
+    /// seconds.
+    pub fn watch_with_others(&self, prefix: &str) -> Watch {
+        match &self.backend {
+            Backend::Consul(shared) => shared.watch(prefix),
+            Backend::Directory(directory) => directory.watch_with_others(prefix),
         }
     }
 
@@ -300,6 +324,8 @@ pub struct Watch {
     states: watch::Receiver<Seen>,
     /// In Consul; what is in the directory is told by who writes it.
     _following: Option<PrefixWatch>,
+    /// In the directory, where others write to it.
+    _looking: Option<directory::Looking>,
 }
 
 impl Watch {

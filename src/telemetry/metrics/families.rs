@@ -118,7 +118,7 @@ families! {
     READY = Gauge "rota_ready" []
         "1: a table is in force and nothing configured is missing in it. The way out (draining) shows in /readyz alone.";
     CERTIFICATE_NOT_AFTER = Gauge "rota_certificate_not_after_seconds" ["domain"]
-        "When the certificate served for a name ends, in Unix seconds; the earliest where several have the name; 0: it is to be ordered and not there yet.";
+        "When the certificate served for a name ends, in Unix seconds; the earliest where several have the name; 0: it is to be ordered or was imported, and there is none that can be served.";
     ACME_ORDERS = Counter "rota_acme_orders_total" ["outcome"]
         "Certificates ordered by ACME: ok, or failed (`rota certs` says why).";
     ACCESS_LOG_DROPPED = Counter "rota_access_log_dropped_total" []

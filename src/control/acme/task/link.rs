@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::super::account::{Accounts, follow_thumbprint};
 use super::super::live::Live;
 use super::super::order::Tools;
+use super::super::own::{self, Imported};
 use super::super::sync::Sync;
 use super::super::wanted::in_use;
 use super::super::{keys, proofs};
@@ -35,6 +36,7 @@ impl Task {
         let Some(settings) = in_use(&self.config).cloned().map(Arc::new) else {
             self.link = None;
             self.shelf.held.clear();
+            self.imported.tell.send_replace(Imported::default());
             self.loaded.send_replace(Loaded::Done);
             return Ok(());
         };
@@ -61,6 +63,10 @@ impl Task {
                 let standing = self.account_key.tell.clone();
                 followers.spawn(follow_thumbprint(store.clone(), thumbprint, standing));
                 followers.spawn(proofs::follow(store.clone(), proofs));
+                followers.spawn(own::follow::follow(
+                    store.clone(),
+                    self.imported.tell.clone(),
+                ));
                 followers.spawn(lose_patience(store.clone(), self.loaded.clone()));
                 self.link = Some(Link {
                     sync: Sync::follow(&store),

@@ -46,8 +46,14 @@ impl Task {
     fn named(&self, text: &str) -> Result<DomainName, OrderError> {
         let name = DomainName::parse(text).filter(|name| self.model.wants(name));
         name.ok_or_else(|| {
+            let why = match self.shelf.imported.name_for(text) {
+                Some(own) => format!(
+                    ": it has a certificate of one's own, which `rota certs import` replaces and `rota certs forget {own}` takes out"
+                ),
+                None => String::new(),
+            };
             OrderError::Unknown(format!(
-                "{text:?} is no name that certificates are ordered for"
+                "{text:?} is no name that certificates are ordered for{why}"
             ))
         })
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::tagged::TaggedServices;
 use super::{Model, Terms};
 use crate::config::{Config, ConsulService};
 use crate::control::candidate::Resolution;
@@ -18,6 +19,7 @@ pub struct Rehearsal {
     documents: Documents,
     answers: BTreeMap<ConsulService, Arc<[Instance]>>,
     names: BTreeMap<String, Resolution>,
+    tagged: TaggedServices,
 }
 
 impl Model {
@@ -28,6 +30,7 @@ impl Model {
             documents: self.documents.clone(),
             answers: self.answers.clone(),
             names: self.names.clone(),
+            tagged: self.tagged.to_be_merged(),
         }
     }
 
@@ -58,6 +61,7 @@ impl Rehearsal {
         model.documents = self.documents.clone();
         model.answers = self.answers.clone();
         model.names = self.names.clone();
+        model.tagged = self.tagged.clone();
         for (subtree, documents) in heard {
             // What it asks for is the live one's to do.
             let _ = model
@@ -66,6 +70,7 @@ impl Rehearsal {
         }
         model.merge(now);
         model.settle_those(now, |_| true);
+        model.follow_tags(now);
         model
     }
 }

@@ -20,7 +20,7 @@ const MERGE_EACH: Duration = Duration::from_millis(100);
 const ROUNDS: usize = 4;
 
 /// What is known of services by their tags.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct TaggedServices {
     /// Of the newest catalogue; None: there was none yet.
     listed: Option<BTreeSet<ServiceName>>,
@@ -35,6 +35,15 @@ pub(super) struct TaggedServices {
 impl TaggedServices {
     pub(super) fn is_answered(&self) -> bool {
         self.listed.is_some()
+    }
+
+    /// The same for another model, which merges it at once.
+    pub(super) fn to_be_merged(&self) -> TaggedServices {
+        TaggedServices {
+            is_stale: true,
+            merged_at: None,
+            ..self.clone()
+        }
     }
 
     /// The names of the catalogue's services with tags that ask for routes; `beyond` of them were left out.

@@ -234,6 +234,43 @@ fn the_catalogue_is_read_before_this_load_balancer_is_ready() {
 }
 
 #[test]
+fn a_rehearsal_knows_what_tags_ask_for() {
+    let mut world = world("");
+    world.catalogue(&["shop"]);
+    world.says(
+        "shop",
+        vec![tagged(
+            "10.0.0.1:80",
+            1,
+            &["rota.host=a.test", "rota.host=b.test"],
+        )],
+    );
+    let document = |name: &str, text: &str| Document {
+        name: name.into(),
+        value: text.as_bytes().into(),
+        create_index: 1,
+        modify_index: 1,
+        is_locked: false,
+    };
+    let services = vec![document("fixed", "servers = [\"10.0.0.9:80\"]")];
+    let routes = vec![document("a", "host = \"a.test\"\nservice = \"fixed\"")];
+    let heard = vec![(Subtree::Services, services), (Subtree::Routes, routes)];
+    let rehearsal = world.model.rehearsal();
+    let routes = |model: &Model| -> Vec<String> {
+        let line = |route: &crate::config::RouteEntry| format!("{} {}", route.host, route.service);
+        model.routes().iter().map(line).collect()
+    };
+    assert_eq!(
+        routes(&rehearsal.after(vec![], world.now)),
+        ["a.test shop", "b.test shop"]
+    );
+    assert_eq!(
+        routes(&rehearsal.after(heard, world.now)),
+        ["a.test fixed", "b.test shop"]
+    );
+}
+
+#[test]
 fn a_thousand_services_that_come_together_are_merged_a_few_times_and_ready_only_then() {
     let mut world = world("");
     world.documents(Subtree::Pod, &[("", "id", 1)]);

@@ -13,8 +13,8 @@ use crate::routing::{HostPattern, Prefix};
 
 /// The most routes that the tags of one service make; those beyond, by host and path, are left out and told.
 pub const ROUTES_PER_SERVICE: usize = 1024;
-/// The most tags of one service that are told of as wrong; more are counted.
-pub const REFUSED_PER_SERVICE: usize = 20;
+/// The most of one service's tags that are told of as wrong, and of its routes as taken by others; more are counted.
+pub const TOLD_PER_SERVICE: usize = 8;
 
 /// A host and a path.
 type Place = (HostPattern, Prefix);
@@ -110,8 +110,8 @@ impl Reader<'_> {
 
     /// The tags that could not be taken.
     pub fn mistakes(self, service: &str) -> Vec<Mistake> {
-        let beyond = self.refused.len().saturating_sub(REFUSED_PER_SERVICE);
-        let told = self.refused.into_iter().take(REFUSED_PER_SERVICE);
+        let beyond = self.refused.len().saturating_sub(TOLD_PER_SERVICE);
+        let told = self.refused.into_iter().take(TOLD_PER_SERVICE);
         let mistake = |refused: Refused| {
             Mistake::new(
                 format!("consul:{service} tag {}", refused.tag),

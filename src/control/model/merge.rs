@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use super::Model;
 use crate::config::{Config, DomainName, RouteEntry, ServiceEntry};
 use crate::control::acme::{KvNames, can_prove};
+use crate::control::claims::TOLD_PER_SERVICE;
 use crate::control::documents::{Documents, Domain};
 use crate::control::mistake::{IGNORED, Mistake, UNAVAILABLE};
 use crate::control::service_state::ServiceState;
@@ -119,8 +120,16 @@ impl Model {
             .collect();
         let mut taken = HashMap::with_capacity(ordered.len());
         let mut routes = Vec::with_capacity(ordered.len());
+        let mut lost: BTreeMap<&str, usize> = BTreeMap::new();
         for (key, entry) in &ordered {
             if let Some(winner) = taken.get(&(&entry.host, &entry.path)) {
+                if let Key::Tags(service) = key {
+                    let count = lost.entry(service).or_default();
+                    *count += 1;
+                    if *count > TOLD_PER_SERVICE {
+                        continue;
+                    }
+                }
                 let message = format!("{}{} is taken by {winner}", entry.host, entry.path);
                 self.claims
                     .push(Mistake::new(key.to_string(), message, IGNORED));
@@ -133,6 +142,13 @@ impl Model {
                     .push(Mistake::new(key.to_string(), message, UNAVAILABLE));
             }
             routes.push((*entry).clone());
+        }
+        for (service, count) in lost {
+            if let Some(more @ 1..) = count.checked_sub(TOLD_PER_SERVICE) {
+                let message = format!("{more} more of the routes in its tags are taken by others");
+                let entry = format!("consul:{service} tags");
+                self.claims.push(Mistake::new(entry, message, IGNORED));
+            }
         }
         if routes != self.routes {
             self.routes = routes;

@@ -234,6 +234,31 @@ fn the_catalogue_is_read_before_this_load_balancer_is_ready() {
 }
 
 #[test]
+fn a_service_that_claims_what_others_have_is_told_of_a_few_times_and_counted() {
+    let mut world = world("");
+    world.catalogue(&["shop", "thief"]);
+    let hosts: Vec<String> = (0..30).map(|at| format!("rota.host=h{at}.test")).collect();
+    let mut tags: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    world.says("shop", vec![tagged("10.0.0.1:80", 1, &tags)]);
+    let wrong: Vec<String> = (0..30).map(|at| format!("rota.host=h{at}:80")).collect();
+    tags.extend(wrong.iter().map(String::as_str));
+    world.says("thief", vec![tagged("10.0.0.2:80", 2, &tags)]);
+    assert!(world.routes().iter().all(|route| route.ends_with(" shop")));
+    let told = world.build().mistakes;
+    let told: Vec<String> = told
+        .iter()
+        .map(|one| format!("{}: {}", one.entry, one.message))
+        .collect();
+    assert_eq!(told.len(), 18, "{told:?}");
+    for counted in [
+        "22 more of its tags could not be taken",
+        "22 more of the routes in its tags are taken",
+    ] {
+        assert!(told.iter().any(|one| one.contains(counted)), "{told:?}");
+    }
+}
+
+#[test]
 fn a_rehearsal_knows_what_tags_ask_for() {
     let mut world = world("");
     world.catalogue(&["shop"]);

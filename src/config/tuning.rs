@@ -23,6 +23,7 @@ pub(super) const LIMITS: &[&str] = &[
     "waiting_handshakes",
     "handshakes",
     "handshakes_per_client",
+    "stalled_answers",
     "loop_lag",
 ];
 
@@ -109,6 +110,9 @@ fn read_limits(from: &Section<'_>, base: &Limits) -> Limits {
         handshakes_per_client: from
             .number("handshakes_per_client", 0..=1_000_000)
             .unwrap_or(base.handshakes_per_client),
+        stalled_answers: from
+            .number("stalled_answers", 0..=10_000_000)
+            .unwrap_or(base.stalled_answers),
         loop_lag: from
             .duration("loop_lag", Duration::ZERO..=LONGEST_LAG)
             .unwrap_or(base.loop_lag),

@@ -29,7 +29,7 @@ use super::seen::Seen;
 use super::story;
 use super::timer::Timer;
 use super::under_way::UnderWay;
-use super::worker::Worker;
+use super::worker::{Watched, Worker};
 use crate::dial::Stream;
 use crate::drain::Phase;
 use crate::routing::Limits;
@@ -179,11 +179,12 @@ async fn serve_stream(
     respond: SendResponse<Bytes>,
     working: Working,
 ) {
+    let _watched = Watched::begin(&worker);
     let began = Instant::now();
     let mut scratch = worker.scratches.take();
     let (parts, body) = request.into_parts();
     let is_head = parts.method == http::Method::HEAD;
-    let mut sink = StreamSink::new(respond, worker.table.load().timeouts.body);
+    let mut sink = StreamSink::new(&worker, respond, worker.table.load().timeouts.body);
     let prepared = prepare(&worker, &peer, &parts, body.is_end_stream(), &mut scratch);
     // What the server gets is written down: a stream that stalls holds no fields.
     drop(parts);
@@ -371,6 +372,11 @@ fn check_limits(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refusal> 
     }
     if head.fields.len() > limits.head_fields {
         return Err(Refusal::TooManyFields);
+    }
+    if head.path_and_query == "*" && head.method != "OPTIONS" {
+        return Err(Refusal::Malformed(
+            "an asterisk is no target of this method",
+        ));
     }
     let is_plain = |b: u8| b > b' ' && b < 0x7f && b != b'#';
     if !head.path_and_query.bytes().all(is_plain) {

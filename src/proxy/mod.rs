@@ -22,6 +22,7 @@ pub mod rarely;
 pub mod refusal;
 pub mod scratch;
 pub mod seen;
+pub mod stalls;
 pub mod story;
 pub mod timer;
 pub mod tls_facts;

@@ -24,6 +24,7 @@ use super::linger::Lingering;
 use super::listener;
 use super::pool::Pool;
 use super::scratch::Scratches;
+use super::stalls::Stalls;
 use crate::certs::{CertStore, Wants};
 use crate::drain::{Gate, Phase};
 use crate::routing::swap::Reader;
@@ -91,6 +92,7 @@ pub struct Worker {
     pub handshakes: Handshakes,
     pub lag: Lag,
     pub lingering: Lingering,
+    pub stalls: Stalls,
     /// The drain phase as of the worker's own last look: read on each request.
     pub phase: Cell<Phase>,
     /// When it began to drain.
@@ -134,6 +136,7 @@ impl Drop for Place {
 pub struct Open {
     place: Place,
     sleeper: u64,
+    _watched: Watched,
 }
 
 impl Open {
@@ -144,7 +147,31 @@ impl Open {
         worker.next_sleeper.set(sleeper + 1);
         let waker = std::future::poll_fn(|cx| std::task::Poll::Ready(cx.waker().clone())).await;
         worker.sleepers.borrow_mut().insert(sleeper, waker);
-        Open { place, sleeper }
+        let _watched = Watched::begin(worker);
+        Open {
+            place,
+            sleeper,
+            _watched,
+        }
+    }
+}
+
+/// Held by whatever serves a client by itself: a panic costs that alone, and is counted.
+#[must_use]
+pub struct Watched(Rc<Worker>);
+
+impl Watched {
+    pub fn begin(worker: &Rc<Worker>) -> Watched {
+        Watched(worker.clone())
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let Watched(worker) = self;
+        if std::thread::panicking() {
+            worker.vitals.workers[worker.id.0].panics.add(1);
+        }
     }
 }
 
@@ -152,9 +179,6 @@ impl Drop for Open {
     fn drop(&mut self) {
         let worker = &self.place.0;
         worker.sleepers.borrow_mut().remove(&self.sleeper);
-        if std::thread::panicking() {
-            worker.vitals.workers[worker.id.0].panics.add(1);
-        }
     }
 }
 
@@ -180,6 +204,7 @@ impl Worker {
             handshakes: Handshakes::default(),
             lag: Lag::default(),
             lingering: Lingering::default(),
+            stalls: Stalls::default(),
             phase: Cell::new(Phase::Serving),
             leaving_since: Cell::new(None),
             head_bytes: Cell::new(limits.head_bytes),
@@ -204,6 +229,8 @@ impl Worker {
             .set(snapshot.limits.connections.min(fitting));
         let idle = snapshot.limits.pool.min(self.descriptors.for_idle());
         self.pool_total.set(idle.div_ceil(self.workers));
+        let stalled = snapshot.limits.stalled_answers;
+        self.stalls.allow(stalled.div_ceil(self.workers));
     }
 
     /// Records a request's end: the one place that feeds access log and metrics.
@@ -241,6 +268,8 @@ impl Worker {
         }
         let idle = self.pool.borrow().len() + self.lanes.borrow().idle();
         vitals.pool_idle.store(idle as i64, Relaxed);
+        let stalled = self.stalls.waiting() as i64;
+        vitals.stalled.store(stalled, Relaxed);
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.flush_if_due(now.into_std());
         }
@@ -377,5 +406,67 @@ fn obey(
             }
             *slot = log;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certs::wants;
+    use crate::drain;
+    use crate::routing::swap;
+
+    fn worker() -> Rc<Worker> {
+        let (publisher, table) = swap::channel(Snapshot::default());
+        let (certificates, store) = swap::channel(CertStore::default());
+        let (_, orders) = mpsc::channel(1);
+        let start = Start {
+            id: WorkerId(0),
+            workers: 1,
+            table,
+            certificates: store,
+            wants: wants::channel().0,
+            vitals: Arc::new(Vitals::new(1)),
+            gate: drain::channel().1,
+            passive: mpsc::channel(1).0,
+            log: None,
+            orders,
+            open: Arc::default(),
+            clients: Arc::default(),
+            descriptors: Descriptors::of_process(),
+        };
+        drop((publisher, certificates));
+        Worker::new(start).0
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_connection_or_stream_is_counted_and_the_worker_lives_on() {
+        let tasks = LocalSet::new();
+        let worker = worker();
+        let serve = |worker: Rc<Worker>| async move {
+            let open = Open::serve_at(Place::take(&worker).expect("a place")).await;
+            tokio::task::yield_now().await;
+            drop(open);
+        };
+        let other = tasks.spawn_local(serve(worker.clone()));
+        let held = worker.clone();
+        let panicked = tasks.spawn_local(async move {
+            let _open = Open::serve_at(Place::take(&held).expect("a place")).await;
+            panic!("as a fault of ours would");
+        });
+        let held = worker.clone();
+        let stream = tasks.spawn_local(async move {
+            let _watched = Watched::begin(&held);
+            panic!("as a fault of ours would");
+        });
+        let later = tasks.spawn_local(serve(worker.clone()));
+        let ends = tasks
+            .run_until(async { (panicked.await, stream.await, other.await, later.await) })
+            .await;
+        assert!(ends.0.is_err() && ends.1.is_err());
+        assert!(ends.2.is_ok() && ends.3.is_ok());
+        assert_eq!(worker.vitals.workers[0].panics.value(), 2);
+        assert_eq!((worker.own.get(), worker.open.load(Relaxed)), (0, 0));
+        assert!(worker.sleepers.borrow().is_empty());
     }
 }

@@ -33,6 +33,8 @@ pub struct Limits {
     pub handshakes: usize,
     /// Those of one client, as in `connections_per_client`.
     pub handshakes_per_client: usize,
+    /// Answers that wait for HTTP/2 clients to take more; beyond it those are cut that have waited for a second.
+    pub stalled_answers: usize,
     /// How late a worker's loop may be, thrice in a row, before it refuses new connections; zero: as late as it likes.
     pub loop_lag: Duration,
 }
@@ -56,6 +58,7 @@ impl Default for Limits {
             // A third of a second of a core's work.
             handshakes: 1000,
             handshakes_per_client: 500,
+            stalled_answers: 4096,
             loop_lag: Duration::from_millis(500),
         }
     }

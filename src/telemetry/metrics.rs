@@ -267,6 +267,8 @@ fn worker_samples(page: &mut Page, vitals: &Vitals) {
     }
     let idle: i64 = workers.iter().map(|w| w.pool_idle.load(Relaxed)).sum();
     page.add(families::POOL_IDLE, &[], idle as f64);
+    let stalled: i64 = workers.iter().map(|w| w.stalled.load(Relaxed)).sum();
+    page.add(families::STALLED, &[], stalled as f64);
     let sums = [
         (
             families::PROXY_REFUSED,
@@ -287,6 +289,10 @@ fn worker_samples(page: &mut Page, vitals: &Vitals) {
         (
             families::ACCEPT_PAUSED,
             workers.iter().map(|w| w.accept_paused.value()).sum(),
+        ),
+        (
+            families::STALLED_CUT,
+            workers.iter().map(|w| w.stalled_cut.value()).sum(),
         ),
         (families::SHED, workers.iter().map(|w| w.shed.value()).sum()),
         (

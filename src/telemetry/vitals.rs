@@ -170,6 +170,9 @@ pub struct WorkerVitals {
     pub proxy_refused: Counter,
     /// Connections closed at once at their end, since too many others were read from at theirs.
     pub linger_skipped: Counter,
+    /// Answers that wait for HTTP/2 clients, and those cut since too many did.
+    pub stalled: AtomicI64,
+    pub stalled_cut: Counter,
     pub pool_idle: AtomicI64,
     /// Connections to servers taken from the pool, and those found closed in it.
     pub pool_reused: Counter,

@@ -10,6 +10,7 @@ use crate::attack::{
     secure,
 };
 use crate::support::client;
+use crate::support::http2::Http2;
 use crate::support::load::{Load, Tally};
 use crate::support::{Authority, Origin, Rota, eventually};
 
@@ -359,6 +360,28 @@ fn streams_whose_windows_stay_shut_hold_bounded_memory_and_end_at_a_deadline() {
 
 /// As the file of that test says it: how long a window may stay shut.
 const BODY: Duration = Duration::from_secs(5);
+
+#[test]
+fn beyond_limits_stalled_answers_the_slow_are_cut_and_who_reads_is_served() {
+    let authority = Authority::new();
+    let origin = large_origin();
+    let settings = "[node]\nworkers = 1\n[limits]\nstalled_answers = 64\n";
+    let rota = secure(&authority, &origin, settings);
+    let before = rota.memory_kib("VmRSS");
+    let clients = stall_four(&rota, &authority, &origin, (300_000, Reads::All));
+    // Long before timeouts.body: 30 s.
+    eventually("no more than the limit wait", || {
+        rota.metric("rota_http2_stalled_cut_total", &[]) >= 448.0
+            && rota.metric("rota_http2_stalled_answers", &[]) <= 64.0
+    });
+    let tls = authority.client_with("shop.test", &["h2"], rustls::DEFAULT_VERSIONS);
+    let good = Http2::connect(rota.https(), &tls);
+    let answer = good.get("shop.test", "/").unwrap();
+    assert_eq!(answer.body.len(), 4 << 20);
+    let growth = rota.memory_kib("VmHWM").saturating_sub(before);
+    assert!(growth < GROWTH_KIB, "{growth} KiB");
+    drop(clients);
+}
 
 /// What a flood did: memory at most, CPU time, and how others fared.
 struct Harm {

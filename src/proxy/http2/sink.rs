@@ -12,19 +12,21 @@ use h2::{Reason, SendStream};
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use httparse::Header;
-use tokio::time::Instant;
 
 use super::refusal_text;
 use crate::proxy::answer::{BodyOut, Then, is_passed_on};
 use crate::proxy::exchange::{ClientGone, Sink};
 use crate::proxy::http1::head::{self, AnswerHead, field_space};
 use crate::proxy::refusal::Refusal;
+use crate::proxy::stalls::Stall;
 use crate::proxy::timer::Timer;
+use crate::proxy::worker::Worker;
 
 /// What is gathered of a body before it is given to h2.
 const GATHERED: usize = 16 * 1024;
 
 pub struct StreamSink {
+    worker: Rc<Worker>,
     respond: SendResponse<Bytes>,
     head: Option<Response<()>>,
     stream: Option<SendStream<Bytes>>,
@@ -37,8 +39,13 @@ pub struct StreamSink {
 
 impl StreamSink {
     /// `patience`: how long a client may keep its window shut.
-    pub fn new(respond: SendResponse<Bytes>, patience: Duration) -> StreamSink {
+    pub fn new(
+        worker: &Rc<Worker>,
+        respond: SendResponse<Bytes>,
+        patience: Duration,
+    ) -> StreamSink {
         StreamSink {
+            worker: worker.clone(),
             respond,
             head: None,
             stream: None,
@@ -95,6 +102,7 @@ impl StreamSink {
     /// Gives bytes to h2 as the client's window allows; `is_end`: they are the last.
     async fn send(&mut self, mut bytes: Bytes, is_end: bool) -> Result<(), ClientGone> {
         let StreamSink {
+            worker,
             stream: Some(stream),
             timer,
             patience,
@@ -103,13 +111,15 @@ impl StreamSink {
         else {
             return Err(ClientGone);
         };
+        let mut stall = None;
         while !bytes.is_empty() {
             stream.reserve_capacity(bytes.len());
             if stream.capacity() == 0 {
                 let capacity = poll_fn(|cx| stream.poll_capacity(cx));
-                match timer.within(Instant::now() + *patience, capacity).await {
-                    Ok(Some(Ok(_))) => continue,
-                    Ok(Some(Err(_)) | None) | Err(_) => return Err(ClientGone),
+                let stall = stall.get_or_insert_with(|| Stall::begin(worker));
+                match stall.wait(timer, *patience, capacity).await {
+                    Some(Some(Ok(_))) => continue,
+                    Some(Some(Err(_)) | None) | None => return Err(ClientGone),
                 }
             }
             let piece = bytes.split_to(bytes.len().min(stream.capacity()));

@@ -87,6 +87,10 @@ families! {
         "TLS handshakes with clients; version is empty where none was agreed on.";
     HTTP2_CALMED = Counter "rota_http2_calmed_total" ["frame"]
         "HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the kind of frame that came last.";
+    STALLED = Gauge "rota_http2_stalled_answers" []
+        "Answers that wait for HTTP/2 clients to take more of them.";
+    STALLED_CUT = Counter "rota_http2_stalled_cut_total" []
+        "Answers cut since limits.stalled_answers waited and they had waited for a second.";
     PROXY_REFUSED = Counter "rota_proxy_protocol_refused_total" []
         "Connections closed since they began with no PROXY header from a trusted address.";
     POOL_IDLE = Gauge "rota_pool_idle_connections" []

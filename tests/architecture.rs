@@ -348,6 +348,21 @@ fn routing_has_no_io_no_clock_and_no_randomness() {
     assert_none("not pure", faults);
 }
 
+/// Its deadlines are on a clock that never jumps; logs and tickets are others'.
+#[test]
+fn the_data_plane_knows_no_time_of_day() {
+    let mut faults = Vec::new();
+    let rooms = ["proxy", "dial", "drain"];
+    for source in built().iter().filter(|s| rooms.contains(&s.room())) {
+        for (number, line) in source.production() {
+            if line.contains("SystemTime") {
+                faults.push(format!("src/{}:{number}", source.path));
+            }
+        }
+    }
+    assert_none("the time of day", faults);
+}
+
 #[test]
 fn what_the_fleet_decides_has_no_io_no_clock_and_no_randomness() {
     let sources = built();

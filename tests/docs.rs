@@ -267,6 +267,38 @@ fn every_figure_and_test_that_is_named_exists() {
     assert_none("no such test", missing.collect());
 }
 
+/// All code in one text.
+fn code_below(directory: &Path) -> String {
+    let mut code = String::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            code += &code_below(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            code += &fs::read_to_string(&path).unwrap();
+        }
+    }
+    code
+}
+
+/// What SECURITY.md says is shown by a test.
+#[test]
+fn every_test_that_security_md_names_exists() {
+    let code = code_below(&root().join("src")) + &code_below(&root().join("tests"));
+    let functions = code.split("fn ").skip(1);
+    let functions: BTreeSet<&str> = functions
+        .filter_map(|rest| rest.split('(').next())
+        .collect();
+    let rows = text("SECURITY.md");
+    let rows = rows.lines().filter(|line| line.starts_with("| "));
+    let shown = rows.filter_map(|row| row.rsplit(" | ").next());
+    let missing: Vec<String> = shown
+        .flat_map(code_spans)
+        .filter(|name| !functions.contains(name.as_str()))
+        .collect();
+    assert_none("no such test", missing);
+}
+
 /// A line of `config/full.toml`: the key's whole path, its value, its comment; the value is an example where it is commented out.
 struct Reference {
     key: String,

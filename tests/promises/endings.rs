@@ -1,9 +1,12 @@
-//! How connections end that rota ends: its last word is read, and nobody holds the rest open.
+//! How connections begin and end in time: who does not come to the point is closed, and rota's last word is read.
 
-use std::time::Duration;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use crate::attack::{Frames, GOAWAY, frame, secure};
-use crate::support::{Authority, Origin, Rota, eventually};
+use crate::support::client::Client;
+use crate::support::{Authority, Origin, PATIENCE, Rota, eventually};
 
 const PING: u8 = 6;
 const DATA: u8 = 0;
@@ -55,4 +58,51 @@ fn an_http_2_client_that_floods_on_behind_the_end_of_its_connection_is_cut() {
     // Far more than what its window would let any client have on its way.
     let sent = (0..1024).take_while(|_| client.0.try_send(&piece).is_ok());
     assert!(sent.count() < 1024, "16 MiB were taken");
+}
+
+#[test]
+fn a_handshake_or_preface_that_does_not_come_is_closed_in_time() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let rota = secure(&authority, &origin, "[timeouts]\nhead = \"1s\"\n");
+    let silent = TcpStream::connect(rota.https()).unwrap();
+    let mut slow = TcpStream::connect(rota.https()).unwrap();
+    let tls = authority.client_with("shop.test", &["h2"], rustls::DEFAULT_VERSIONS);
+    let agreed = Client::connect_tls(rota.https(), &tls).unwrap();
+    // The head of a record of 512 bytes, and some of them: each keeps the connection from being idle.
+    let _ = slow.write_all(&[22, 3, 1, 2, 0]);
+    let begun = Instant::now();
+    while open(&rota) > 0.0 {
+        assert!(begun.elapsed() < PATIENCE, "{} are open", open(&rota));
+        let _ = slow.write_all(&[0]);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let timed_out = [("outcome", "timeout")];
+    assert_eq!(rota.metric("rota_tls_handshakes_total", &timed_out), 2.0);
+    drop((silent, agreed));
+}
+
+#[test]
+fn a_large_client_hello_in_small_pieces_is_understood() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let rota = secure(&authority, &origin, "");
+    let names: Vec<String> = (0..60).map(|n| format!("{n:0>200}")).collect();
+    let mut protocols: Vec<&str> = names.iter().map(String::as_str).collect();
+    protocols.push("http/1.1");
+    let tls = authority.client_with("shop.test", &protocols, rustls::DEFAULT_VERSIONS);
+    let name = rustls_pki_types::ServerName::try_from(tls.name.clone()).unwrap();
+    let mut client = rustls::ClientConnection::new(tls.config.clone(), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    assert!(hello.len() > 12_000, "{}", hello.len());
+    let mut tcp = TcpStream::connect(rota.https()).unwrap();
+    tcp.set_nodelay(true).unwrap();
+    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    for piece in hello.chunks(1000) {
+        tcp.write_all(piece).unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    while client.is_handshaking() {
+        client.complete_io(&mut tcp).unwrap();
+    }
+    assert_eq!(client.alpn_protocol(), Some(&b"http/1.1"[..]));
 }

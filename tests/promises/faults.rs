@@ -197,3 +197,63 @@ fn a_certificate_file_that_is_gone_changes_nothing_and_is_named_at_hup() {
     let failed = [("outcome", "failed")];
     assert_eq!(rota.metric("rota_reloads_total", &failed), 1.0);
 }
+
+/// 50 MiB of a service's instances, more of them than a service may have.
+fn fifty_mib() -> Vec<u8> {
+    let padding = "x".repeat(400);
+    let mut text = String::from("[");
+    for number in 0.. {
+        let (high, low) = (number / 250, number % 250 + 1);
+        text += &format!(
+            r#"{{"Node":{{"Node":"n","Address":"10.1.0.1"}},"Service":{{"ID":"i{number}","Address":"10.{}.{}.{low}","Port":80,"Meta":{{"m":"{padding}"}}}},"Checks":[]}}"#,
+            high / 250,
+            high % 250,
+        );
+        if text.len() > 50 << 20 {
+            break;
+        }
+        text.push(',');
+    }
+    (text + "]").into_bytes()
+}
+
+#[test]
+fn an_answer_of_consul_s_of_fifty_mib_costs_no_request() {
+    let (answer, app) = (fifty_mib(), Origin::fixed("ok"));
+    let agent = Origin::start(move |exchange| {
+        let index = [("X-Consul-Index", "7"), ("X-Consul-KnownLeader", "true")];
+        let target = exchange.request.target.clone();
+        match &*target {
+            large if large.contains("/health/service/large") && !large.contains("index=7") => {
+                exchange.answer(200, &index, &answer)
+            }
+            leader if leader.contains("/status/leader") => {
+                exchange.answer(200, &index, b"\"127.0.0.1:8300\"")
+            }
+            hangs if hangs.contains("index=7") => {
+                exchange.is_left_within(Duration::from_secs(60));
+                Ok(())
+            }
+            _ => exchange.answer(404, &index, b""),
+        }
+    });
+    agent.stop_recording();
+    let large = "\n[[service]]\nname = \"large\"\nconsul = { service = \"large\" }\n[[route]]\nhost = \"large\"\nservice = \"large\"\n";
+    let consul = format!("[consul]\naddress = \"http://{}\"\n", agent.address());
+    let rota = Place::new().start_unready(&(consul + &edge(&[app.address()]) + large));
+    let labels = [("service", "large")];
+    let begun = Instant::now();
+    let mut slowest = Duration::ZERO;
+    while rota.metric("rota_upstream_weight", &labels) == 0.0 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", rota.log());
+        let asked = Instant::now();
+        assert_eq!(rota.get("a", "/").status, 200);
+        slowest = slowest.max(asked.elapsed());
+    }
+    println!(
+        "read after {:?}, slowest request {slowest:?}",
+        begun.elapsed()
+    );
+    rota.assert_running();
+    assert!(rota.memory_kib("VmHWM") < 1 << 20, "less than 1 GiB");
+}

@@ -53,7 +53,7 @@ impl Stall {
         }
     }
 
-    /// What `future` gives; None: it did not within `patience`, or its piece has waited for [`SPAN`] and too many wait.
+    /// What `future` gives; None: it did not within `patience`, or its piece has waited for a second and too many wait.
     pub async fn wait<T>(
         &self,
         timer: &Timer,

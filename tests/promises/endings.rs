@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::attack::{Frames, GOAWAY, frame, secure};
+use crate::attack::{END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, frame, request, secure};
 use crate::support::client::Client;
-use crate::support::{Authority, Origin, PATIENCE, Rota, eventually};
+use crate::support::{Authority, Origin, PATIENCE, Rota, Signal, eventually};
 
 const PING: u8 = 6;
 const DATA: u8 = 0;
@@ -105,4 +105,41 @@ fn a_large_client_hello_in_small_pieces_is_understood() {
         client.complete_io(&mut tcp).unwrap();
     }
     assert_eq!(client.alpn_protocol(), Some(&b"http/1.1"[..]));
+}
+
+#[test]
+fn an_http_2_client_is_told_twice_that_its_connection_drains_and_a_request_on_its_way_is_answered()
+{
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let rota = secure(&authority, &origin, "");
+    let mut client = Frames::open(&rota, &authority);
+    let get = |stream| {
+        let head = request("GET", "https", &[]);
+        frame(HEADERS, END_STREAM | END_HEADERS, stream, &head)
+    };
+    client.0.send(get(1));
+    rota.signal(Signal::TERM);
+    let (mut last_streams, mut answered) = (Vec::new(), Vec::new());
+    while let Ok(head) = client.0.try_read_exactly(9) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let payload = client.0.read_exactly(length);
+        match (head[3], head[4]) {
+            // On its way before the client can know that the first word was not the last.
+            (GOAWAY, _) if last_streams.is_empty() => {
+                client.0.send(get(3));
+                last_streams.push(payload[..4].to_vec());
+            }
+            (GOAWAY, _) => last_streams.push(payload[..4].to_vec()),
+            (HEADERS, _) => answered.push(head[8]),
+            // Bit 0: it is the answer to one of ours.
+            (PING, flags) if flags & 1 == 0 => {
+                client.0.send(frame(PING, 1, 0, &payload));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(answered, [1, 3]);
+    assert_eq!(last_streams, [[0x7f, 0xff, 0xff, 0xff], [0, 0, 0, 3]]);
+    drop(client);
+    assert!(rota.wait().success());
 }

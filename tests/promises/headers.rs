@@ -1,9 +1,11 @@
 //! Which fields reach the server, which are rota's own word, and which end at the connection.
 
+use crate::attack::secure;
 use crate::support::client::Client;
+use crate::support::http2::Http2;
 use crate::support::origin::Request;
 use crate::support::rota::{PLAIN, edge};
-use crate::support::{Origin, Rota};
+use crate::support::{Authority, Origin, Rota};
 
 /// What the server gets when the client sends these fields (each ended by CRLF).
 fn forwarded(rota: &Rota, origin: &Origin, fields: &str) -> Request {
@@ -188,4 +190,45 @@ fn repeated_fields_stay_apart_and_in_order() {
         ["a=1", "b=2"]
     );
     assert_eq!(origin.only_request().fields("x-many"), ["1", "2"]);
+}
+
+/// What servers and frameworks take for something that only an edge may say, or for a field with another name.
+const ALIASES: [&str; 9] = [
+    "Proxy",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Port",
+    "X_Forwarded_For",
+    "X-Forwarded_For",
+    "Content_Length",
+    "X_Client_Certificate_Subject",
+];
+
+#[test]
+fn what_a_server_may_take_for_an_edges_word_is_dropped_over_both_protocols() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let rota = secure(&authority, &origin, "");
+    let claims: String = ALIASES
+        .iter()
+        .map(|name| format!("{name}: 6\r\n"))
+        .collect();
+    let first = forwarded(&rota, &origin, &claims);
+    let tls = authority.client_with("shop.test", &["h2"], rustls::DEFAULT_VERSIONS);
+    let head = http::Request::get("https://shop.test/");
+    let head = ALIASES
+        .iter()
+        .fold(head, |head, name| head.header(*name, "6"));
+    let client = Http2::connect(rota.https(), &tls);
+    client
+        .ask(head.body(()).unwrap(), Vec::new(), None)
+        .unwrap();
+    let second = origin.requests().pop().unwrap();
+    for name in ALIASES {
+        assert_eq!(
+            (first.field(name), second.field(name)),
+            (None, None),
+            "{name}"
+        );
+    }
 }

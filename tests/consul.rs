@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 use consul_agent::{ACL_DENY, Agent, MASTER_TOKEN};
 use rota::config::ConsulToken;
 use rota::control::consul::{
-    CheckStatus, Client, Consistency, ConsulError, Instance, Observation, Subtree,
+    CheckStatus, Client, Consistency, ConsulError, Finding, Instance, LAST_CONTACT, Observation,
+    Subtree,
 };
 use scripted::{Scripted, hang, reply};
 use watching::{Watching, eventually, settings};
@@ -284,15 +285,15 @@ fn a_dead_agent_is_said_once_by_each_watch_empties_nothing_and_is_found_again_wi
     let failing = watching.during(Duration::from_secs(3));
     assert_eq!(
         failing.len(),
-        7,
-        "six subtrees and a service, once each: {failing:#?}"
+        Subtree::ALL.len() + 1,
+        "the subtrees and a service, once each: {failing:#?}"
     );
     assert!(
         failing
             .iter()
             .all(|one| matches!(one, Observation::Failing { .. }))
     );
-    assert_eq!(watching.failing_watches(), 7);
+    assert_eq!(watching.failing_watches(), Subtree::ALL.len() as i64 + 1);
     let contact = watching.last_contact_ms();
 
     agent.spawn_again();
@@ -318,6 +319,7 @@ fn a_dead_agent_is_said_once_by_each_watch_empties_nothing_and_is_found_again_wi
             Observation::Instances { instances, .. } => assert_eq!(instances.len(), 1),
             Observation::Documents { .. }
             | Observation::Tagged { .. }
+            | Observation::Reread { .. }
             | Observation::Failing { .. } => {
                 panic!("{observation:?}")
             }
@@ -544,7 +546,7 @@ fn what_stays_wanted_is_not_said_again_whichever_way_it_is_watched() {
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut four_services = settings(&agent.http_address());
-    four_services.connections = 14;
+    four_services.connections = 17;
     let mut watching = Watching::start(four_services);
     watching.wait_for_subtrees();
     for wanted in [
@@ -679,6 +681,71 @@ fn what_servers_without_a_leader_answer_replaces_nothing() {
         matches!(said[1], Observation::Failing { error, .. } if error == "the servers have no leader")
     );
     assert_eq!(said.len(), 3, "{said:?}");
+}
+
+/// What is said of `app` when the second to fourth answer are empty and carry `fields`.
+fn said_while_answers_carry(fields: &'static str) -> Vec<Observation> {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let server = Scripted::start(move |target, stream| {
+        if !target.contains("health/service/app") {
+            return hang(stream);
+        }
+        match count.fetch_add(1, Relaxed) {
+            0 => reply(stream, 200, "90", APP),
+            1..=3 => reply(stream, 200, &format!("91\r\n{fields}"), "[]"),
+            4 => reply(stream, 200, "91", APP),
+            _ => hang(stream),
+        }
+    });
+    let mut watching = Watching::start(settings(&format!("http://{}", server.address)));
+    watching.want(&["app"]);
+    watching.wait_for("recovery", |one| {
+        matches!(one, Observation::Recovered { .. })
+    });
+    watching.seen.iter().map(|(_, one)| one.clone()).collect()
+}
+
+#[test]
+fn a_server_far_behind_its_leader_is_named_and_takes_nobody_away() {
+    let said = said_while_answers_carry("X-Consul-LastContact: 60000");
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert!(
+        matches!(&said[1], Observation::Failing { error, .. } if error.contains("60000 ms ago"))
+    );
+    // Up to the limit a follower's word is as good as any.
+    assert!(LAST_CONTACT > Duration::from_secs(1));
+}
+
+#[test]
+fn an_answer_that_access_control_emptied_is_named_and_takes_nobody_away() {
+    let said = said_while_answers_carry("X-Consul-Results-Filtered-By-ACLs: true");
+    assert_eq!(said.len(), 3, "{said:?}");
+    let is_named = |error: &str| error.starts_with("refused by acl: the answer is empty");
+    assert!(matches!(&said[1], Observation::Failing { error, .. } if is_named(error)));
+}
+
+#[test]
+fn a_re_read_is_the_leaders_and_says_what_the_token_may_not_read() {
+    let agent = Agent::start_with(ACL_DENY);
+    agent.register_passing("app", "app-1", 8001);
+    let token = agent.new_token(
+        r#"service_prefix \"\" { policy = \"read\" } node_prefix \"\" { policy = \"read\" }"#,
+    );
+    let mut settings = settings(&agent.http_address());
+    settings.token = Some(ConsulToken::Value(token.secret.clone()));
+    let mut watching = Watching::start(settings);
+    watching.want(&["app"]);
+    watching.wait_for_instances("app", is_passing);
+    let is_found = |wanted: Finding| move |one: &Observation| matches!(one, Observation::Reread { finding, .. } if *finding == wanted);
+    watching.reread("app");
+    watching.wait_for("it is as it is", is_found(Finding::AsItIs));
+    agent.take_rights(&token);
+    // A question that hangs is not woken by that; the next one is answered with nothing.
+    agent.set_check("app-1", "warn");
+    watching.wait_for_instances("app", |instances| instances.is_empty());
+    watching.reread("app");
+    watching.wait_for("the token may not", is_found(Finding::Hidden));
 }
 
 #[test]

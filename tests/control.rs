@@ -153,7 +153,7 @@ fn an_agent_that_comes_back_empty_takes_no_server_that_is_well() {
     agent.restart_empty();
     control.until("it is doubted", |table| {
         let members = &table.services["app"].members;
-        members.iter().all(|member| member.standing.doubted) && !table.mistakes.is_empty()
+        members.iter().all(|member| member.standing.doubt.is_some()) && !table.mistakes.is_empty()
     });
     control.throughout(Duration::from_secs(3), "consul is empty", |table| {
         fit(table) == 2 && has_route(table)

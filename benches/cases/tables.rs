@@ -100,7 +100,7 @@ fn standing() -> Standing {
         operator: signal(),
         source: "file",
         group: None,
-        doubted: false,
+        doubt: None,
         history: Arc::new([]),
     }
 }

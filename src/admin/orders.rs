@@ -9,11 +9,16 @@ use serde::{Deserialize, Serialize};
 use super::access::Refusal;
 use super::views::span;
 use crate::routing::ServiceName;
-use crate::routing::operator::{CertificateOrder, Order, OrderError, Reach, ShiftOrder, Target};
+use crate::routing::operator::{
+    CertificateOrder, Matter, Order, OrderError, Reach, ShiftOrder, Target,
+};
+use crate::routing::operator::{MAX_ACCEPT, USUAL_ACCEPT};
 use crate::routing::staged::{Staging, StagingAnswer, StagingError};
 
 /// The target that means the LB itself; no service can be called so.
 pub const SELF: &str = "@self";
+/// What is accepted where the pod's documents are meant.
+pub const DOCUMENTS: &str = "documents";
 /// The longest name an operator may go by, in bytes.
 pub const MAX_BY_LEN: usize = 128;
 /// The longest a drain with an end may last.
@@ -96,16 +101,16 @@ pub(super) fn checked_by(by: &str) -> Result<String, String> {
     }
 }
 
-/// The body of `POST /v1/drain` and `/v1/undrain`.
+/// The body of `POST /v1/drain`, `/v1/undrain` and `/v1/accept`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// `SERVICE`, `SERVICE/SERVER` or `@self`.
+    /// `SERVICE`, `SERVICE/SERVER`; for a drain also `@self`, to accept also `documents`.
     pub target: String,
     pub reach: RequestReach,
     /// Who wants it, for log and explanations.
     pub by: String,
-    /// For a drain, how long: `90s`, `10m`, `2h`, `1d`; absent: until undrained.
+    /// How long: `90s`, `10m`, `2h`, `1d`; absent: a drain until undrained, an acceptance for a minute.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub for_span: Option<String>,
 }
@@ -122,12 +127,12 @@ pub enum RequestReach {
 pub enum Verb {
     Drain,
     Undrain,
+    Accept,
 }
 
 impl Request {
     /// The order, with every part checked but whether its target exists. The error is a message.
     pub fn into_order(self, verb: Verb) -> Result<Order, String> {
-        let target = parse_target(&self.target)?;
         let by = checked_by(&self.by)?;
         let span = self.for_span.as_deref().map(parse_span).transpose()?;
         let reach = match self.reach {
@@ -135,14 +140,24 @@ impl Request {
             RequestReach::Here => Reach::Here,
         };
         match (verb, span) {
-            (Verb::Drain, span) => Ok(Order::Drain {
-                target,
+            (Verb::Drain, lasting) => Ok(Order::Drain {
+                target: parse_target(&self.target)?,
                 reach,
                 by,
-                lasting: span,
+                lasting,
             }),
-            (Verb::Undrain, None) => Ok(Order::Undrain { target, reach, by }),
+            (Verb::Undrain, None) => Ok(Order::Undrain {
+                target: parse_target(&self.target)?,
+                reach,
+                by,
+            }),
             (Verb::Undrain, Some(_)) => Err("\"for\" is a drain's".into()),
+            (Verb::Accept, span) => Ok(Order::Accept {
+                matter: parse_matter(&self.target)?,
+                reach,
+                by,
+                lasting: acceptance(span)?,
+            }),
         }
     }
 }
@@ -169,6 +184,30 @@ pub fn parse_target(text: &str) -> Result<Target, String> {
     }
 }
 
+/// Takes `SERVICE`, `SERVICE/SERVER` or `documents`, which are the pod's: of a service called so each server can be named. The
+/// error is a message.
+pub fn parse_matter(text: &str) -> Result<Matter, String> {
+    if text == DOCUMENTS {
+        return Ok(Matter::Documents);
+    }
+    match parse_target(text)? {
+        Target::Service(service) => Ok(Matter::Service(service)),
+        Target::Server(service, server) => Ok(Matter::Server(service, server)),
+        Target::Node => Err(format!("{SELF} is nothing that consul speaks of")),
+    }
+}
+
+/// How long an acceptance holds; what is absent is [`USUAL_ACCEPT`]. The error is a message.
+fn acceptance(span: Option<Duration>) -> Result<Duration, String> {
+    match span {
+        None => Ok(USUAL_ACCEPT),
+        Some(span) if span <= MAX_ACCEPT => Ok(span),
+        Some(_) => {
+            Err("an acceptance holds for an hour at most: meanwhile nothing is doubted".into())
+        }
+    }
+}
+
 /// Takes a whole number and its unit: `90s`, `10m`, `2h`, `1d`; 1 s to [`MAX_DRAIN`]. The error is a message.
 pub fn parse_span(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no span: it is like 90s, 10m, 2h or 1d, at most 30d");
@@ -191,18 +230,19 @@ pub fn parse_span(text: &str) -> Result<Duration, String> {
 /// An order as the log tells it: `drain shop/10.0.0.7:8080 here by ops@lb for 10m00s`. Letters that a log should not hold are escaped.
 pub fn described(order: &Order) -> String {
     let (verb, target, reach, by, lasting) = match order {
+        Order::Accept {
+            matter,
+            reach,
+            by,
+            lasting,
+        } => ("accept", of_matter(matter), reach, by, Some(*lasting)),
         Order::Drain {
             target,
             reach,
             by,
             lasting,
-        } => ("drain", target, reach, by, *lasting),
-        Order::Undrain { target, reach, by } => ("undrain", target, reach, by, None),
-    };
-    let target = match target {
-        Target::Service(service) => service.to_string(),
-        Target::Server(service, server) => format!("{service}/{}", server.escape_debug()),
-        Target::Node => SELF.to_owned(),
+        } => ("drain", of_target(target), reach, by, *lasting),
+        Order::Undrain { target, reach, by } => ("undrain", of_target(target), reach, by, None),
     };
     let reach = match reach {
         Reach::Pod => "for the pod",
@@ -210,6 +250,22 @@ pub fn described(order: &Order) -> String {
     };
     let lasting = lasting.map_or_else(String::new, |time| format!(" for {}", span(time.as_secs())));
     format!("{verb} {target} {reach} by {}{lasting}", by.escape_debug())
+}
+
+fn of_target(target: &Target) -> String {
+    match target {
+        Target::Service(service) => service.to_string(),
+        Target::Server(service, server) => format!("{service}/{}", server.escape_debug()),
+        Target::Node => SELF.to_owned(),
+    }
+}
+
+fn of_matter(matter: &Matter) -> String {
+    match matter {
+        Matter::Service(service) => service.to_string(),
+        Matter::Server(service, server) => format!("{service}/{}", server.escape_debug()),
+        Matter::Documents => DOCUMENTS.to_owned(),
+    }
 }
 
 /// How an order that was not carried out is answered.
@@ -268,6 +324,21 @@ mod tests {
     }
 
     #[test]
+    fn an_acceptance_is_short_and_about_what_consul_speaks_of() {
+        let order = |target: &str, span| request(target, span).into_order(Verb::Accept);
+        let Ok(Order::Accept {
+            matter, lasting, ..
+        }) = order("documents", None)
+        else {
+            panic!("an acceptance");
+        };
+        assert_eq!((matter, lasting), (Matter::Documents, USUAL_ACCEPT));
+        assert!(order("shop/10.0.0.7:80", Some("1h")).is_ok());
+        assert!(order("shop", Some("2h")).is_err());
+        assert!(order("@self", None).is_err());
+    }
+
+    #[test]
     fn an_order_is_told_as_it_is_given() {
         let said = |target: &str, reach, verb, time| {
             let request = Request {
@@ -300,7 +371,7 @@ mod tests {
         let order = request("shop", Some("10m")).into_order(Verb::Drain);
         match order.unwrap() {
             Order::Drain { lasting, .. } => assert_eq!(lasting, Some(Duration::from_secs(600))),
-            Order::Undrain { .. } => panic!("a drain"),
+            Order::Undrain { .. } | Order::Accept { .. } => panic!("a drain"),
         }
         assert!(
             request("shop", Some("10m"))

@@ -164,6 +164,7 @@ async fn dispatch(
         "/v1/drain" => Some(Change::Rota(Verb::Drain)),
         "/v1/undrain" => Some(Change::Rota(Verb::Undrain)),
         "/v1/shift" => Some(Change::Shift),
+        "/v1/accept" => Some(Change::Rota(Verb::Accept)),
         "/v1/certificates/renew" => Some(Change::Certificates(CertificateVerb::Renew)),
         "/v1/certificates/revoke" => Some(Change::Certificates(CertificateVerb::Revoke)),
         "/v1/certificates/rekey" => Some(Change::Certificates(CertificateVerb::Rekey)),

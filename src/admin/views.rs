@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::state::{State, missing, phase_label};
-use crate::routing::standing::Transition;
+use crate::routing::standing::{Doubt, Transition};
 use crate::routing::upstream::Unfit;
 use crate::routing::{
     GroupShare, HostPattern, Member, Protocol, Route, Service, Signal, Snapshot, Verdict,
@@ -131,6 +131,9 @@ pub struct ServerView {
     #[serde(default)]
     pub group: Option<String>,
     pub doubted: bool,
+    /// Why and since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<DoubtView>,
     /// `file`, `kv` or `consul`.
     pub source: String,
     pub in_flight: u64,
@@ -139,6 +142,16 @@ pub struct ServerView {
     pub signals: Vec<SignalView>,
     /// Oldest first.
     pub history: Vec<TransitionView>,
+}
+
+/// Why a server that Consul does not name is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DoubtView {
+    /// A stable code: `many_lost`, `all_lost`, `many_lost_pod_wide`, `consul_state_lost`, `hidden_by_acl`.
+    pub reason: String,
+    pub evidence: String,
+    pub since: String,
+    pub since_s: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -227,7 +240,10 @@ pub fn summary(service: &Service) -> ServiceSummary {
         name: service.name.to_string(),
         up,
         total: members.len(),
-        doubted: members.iter().filter(|m| m.standing.doubted).count(),
+        doubted: members
+            .iter()
+            .filter(|m| m.standing.doubt.is_some())
+            .count(),
         panic: up == 0
             && members
                 .iter()
@@ -280,12 +296,22 @@ pub fn server(service: &Service, member: &Member, now: SystemTime) -> ServerView
         because: because(service, member, now),
         weight: member.weight,
         group: member.standing.group.as_ref().map(ToString::to_string),
-        doubted: member.standing.doubted,
+        doubted: member.standing.doubt.is_some(),
+        doubt: member.standing.doubt.as_ref().map(|it| doubt(it, now)),
         source: member.standing.source.to_owned(),
         in_flight: cells.map(|cell| u64::from(cell.in_flight())).sum(),
         failures: upstream.failures(),
         signals: signals(member, now),
         history: transitions(&member.standing.history, now),
+    }
+}
+
+fn doubt(doubt: &Doubt, now: SystemTime) -> DoubtView {
+    DoubtView {
+        reason: doubt.reason.to_owned(),
+        evidence: doubt.evidence.to_owned(),
+        since: rfc3339::text(doubt.since),
+        since_s: seconds(doubt.since, now),
     }
 }
 
@@ -335,8 +361,13 @@ fn because(service: &Service, member: &Member, now: SystemTime) -> String {
     if member.weight == 0 {
         return without_a_turn(service, member);
     }
-    if standing.doubted {
-        return "it vanished from consul's answers, but our own probe finds it well".to_owned();
+    if let Some(doubt) = &standing.doubt {
+        let found = match standing.probe.verdict {
+            Verdict::Fit => "but our own probe finds it well",
+            Verdict::Warning | Verdict::Unknown | Verdict::Unfit => "and our own probe is to tell",
+        };
+        let why = doubt.evidence;
+        return format!("it vanished from consul's answers, {found} ({why})");
     }
     let warning = standing
         .signals()

@@ -59,13 +59,32 @@ fn answered(ask: &Ask) -> Result<String, String> {
             })
         }
         Ask::Why { what, to } => explained(to, what),
-        Ask::Drain { whom, for_span, to } => change(to, "/v1/drain", whom, for_span.clone()),
         Ask::Shift {
             service,
             weights,
             to,
         } => shift(service, weights, to),
-        Ask::Undrain { whom, to } => change(to, "/v1/undrain", whom, None),
+        Ask::Drain { whom, for_span, to } => {
+            change(to, "/v1/drain", requested(whom, for_span.clone()))
+        }
+        Ask::Undrain { whom, to } => change(to, "/v1/undrain", requested(whom, None)),
+        Ask::Accept {
+            what,
+            here,
+            for_span,
+            to,
+        } => {
+            let request = Request {
+                target: what.clone(),
+                reach: match here {
+                    true => RequestReach::Here,
+                    false => RequestReach::Pod,
+                },
+                by: operator(),
+                for_span: for_span.clone(),
+            };
+            change(to, "/v1/accept", request)
+        }
     }
 }
 
@@ -100,13 +119,13 @@ fn explained(to: &Running, what: &str) -> Result<String, String> {
     }
 }
 
-fn change(
-    to: &Changing,
-    path: &str,
-    whom: &Whom,
-    for_span: Option<String>,
-) -> Result<String, String> {
-    let request = Request {
+fn change(to: &Changing, path: &str, request: Request) -> Result<String, String> {
+    let body = serde_json::to_string(&request).expect("a request has text keys alone");
+    post(to, path, body)
+}
+
+fn requested(whom: &Whom, for_span: Option<String>) -> Request {
+    Request {
         target: whom.target.clone().unwrap_or_else(|| SELF.to_owned()),
         // The LB itself is drained where it is asked: nobody else could do it.
         reach: if whom.here || whom.itself {
@@ -116,9 +135,7 @@ fn change(
         },
         by: operator(),
         for_span,
-    };
-    let body = serde_json::to_string(&request).expect("a request has text keys alone");
-    post(to, path, body)
+    }
 }
 
 fn shift(service: &str, weights: &str, to: &Changing) -> Result<String, String> {

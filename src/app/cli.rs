@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::Address;
-use crate::admin::orders::{parse_span, parse_target};
+use crate::admin::orders::{parse_matter, parse_span, parse_target};
 use crate::admin::shift::parse_weights;
 
 /// Where a running rota is asked if neither `--admin` nor [`ADMIN_VARIABLE`] says otherwise.
@@ -104,6 +104,20 @@ pub enum Ask {
         /// Each group's weight: green=100 (the others get nothing), or blue=90,green=10
         #[arg(value_name = "GROUP=WEIGHT,…", value_parser = checked_weights)]
         weights: String,
+        #[command(flatten)]
+        to: Changing,
+    },
+    /// Accept that servers which Consul does not name are gone, or that its documents are all there are
+    Accept {
+        /// SERVICE, SERVICE/SERVER, or documents
+        #[arg(value_name = "WHAT", value_parser = checked_matter)]
+        what: String,
+        /// On this LB alone, also when Consul is down; without it for the whole pod
+        #[arg(long)]
+        here: bool,
+        /// How long nothing of it is doubted: 90s, 10m, 1h at most; without it a minute
+        #[arg(long = "for", value_name = "SPAN", value_parser = checked_span)]
+        for_span: Option<String>,
         #[command(flatten)]
         to: Changing,
     },
@@ -238,6 +252,10 @@ fn checked_weights(text: &str) -> Result<String, String> {
     parse_weights(text).map(|_| text.to_owned())
 }
 
+fn checked_matter(text: &str) -> Result<String, String> {
+    parse_matter(text).map(|_| text.to_owned())
+}
+
 fn checked_span(text: &str) -> Result<String, String> {
     parse_span(text).map(|_| text.to_owned())
 }
@@ -302,6 +320,9 @@ mod tests {
             "rota undrain shop",
             "rota undrain --self --here",
             "rota shift shop green=100,blue=0 --token-file t",
+            "rota accept shop",
+            "rota accept shop/10.0.0.7:80 --here --for 5m",
+            "rota accept documents --token-file t",
             "rota certs",
             "rota certs --admin 127.0.0.1:1 --json",
             "rota certs renew shop.test --admin 127.0.0.1:1",
@@ -330,6 +351,8 @@ mod tests {
             "rota shift shop",
             "rota shift shop green",
             "rota shift shop green=100% --json",
+            "rota accept",
+            "rota accept @self",
             "rota certs renew",
             "rota plan",
             "rota certs rekey shop.test",

@@ -1,7 +1,8 @@
 //! KV documents: which are in force, which are wrong, and which subtree is doubted. Pure.
 //!
 //! A wrong document leaves its last good version in force. A subtree that becomes empty where documents were, or any subtree
-//! while the pod's id is missing where it was, is doubted as a whole: its documents stay in force until it is there again.
+//! while the pod's id is missing where it was, is doubted as a whole: its documents stay in force until it is there again, or an
+//! operator accepts that they are gone.
 
 use std::collections::BTreeMap;
 
@@ -83,6 +84,13 @@ impl<T> Tree<T> {
         }
     }
 
+    /// What made it doubted is taken as it is.
+    fn accept(&mut self) {
+        if std::mem::take(&mut self.is_doubted) {
+            self.entries.clear();
+        }
+    }
+
     /// Reads each document again: what it is read against has changed.
     fn read_again(&mut self, parse: impl Fn(&Document) -> Result<T, String>) {
         for entry in self.entries.values_mut() {
@@ -95,9 +103,9 @@ impl<T> Tree<T> {
 
     fn mistakes(&self, root: &str, is_pod_missing: bool, into: &mut Vec<Mistake>) {
         let reason = if is_pod_missing && !self.entries.is_empty() {
-            "the pod's id is missing where it was: consul may have lost its state"
+            "the pod's id is missing where it was: consul may have lost its state; rota accept documents takes it as it is"
         } else if self.is_doubted {
-            "it is empty where documents were"
+            "it is empty where documents were; rota accept documents takes it as it is"
         } else {
             ""
         };
@@ -222,6 +230,8 @@ impl Documents {
         let is_held = self.pod == Pod::Missing;
         match subtree {
             Subtree::Pod => return self.observe_pod(!documents.is_empty(), drains),
+            // An operator's way out of a doubt: read elsewhere, and never held back.
+            Subtree::OperatorAccept => {}
             Subtree::Services if is_held => self.services.held = Some(documents),
             Subtree::Routes if is_held => self.routes.held = Some(documents),
             Subtree::Domains if is_held => self.domains.held = Some(documents),
@@ -291,6 +301,49 @@ impl Documents {
         }
         if let Some(held) = self.held_drains.take() {
             self.observe(Subtree::OperatorDrain, held, drains);
+        }
+    }
+
+    pub fn is_pod_missing(&self) -> bool {
+        self.pod == Pod::Missing
+    }
+
+    /// Whether anything is in force that Consul does not have any more.
+    pub fn are_doubted(&self) -> bool {
+        self.is_pod_missing() || self.is_doubted()
+    }
+
+    /// How many subtrees are doubted.
+    pub fn doubted(&self) -> usize {
+        let all = [
+            self.services.is_doubted,
+            self.routes.is_doubted,
+            self.domains.is_doubted,
+            self.tuning.is_doubted,
+        ];
+        match self.pod {
+            Pod::Missing => all.len(),
+            Pod::Unasked | Pod::Absent | Pod::Known => {
+                all.into_iter().filter(|is_doubted| *is_doubted).count()
+            }
+        }
+    }
+
+    /// An operator says that what is there is all there is: what is doubted goes, and a pod without an id gets a new one.
+    pub fn accept(&mut self, drains: &mut Drains) -> Follow {
+        let was_missing = self.is_pod_missing();
+        if was_missing {
+            self.pod = Pod::Absent;
+            self.release(drains);
+        }
+        self.services.accept();
+        self.routes.accept();
+        self.domains.accept();
+        self.tuning.accept();
+        self.release_drains(drains);
+        match was_missing {
+            true => Follow::WritePodId,
+            false => Follow::Nothing,
         }
     }
 

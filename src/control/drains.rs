@@ -2,97 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use serde::{Deserialize, Serialize};
+use std::time::SystemTime;
 
 use super::consul::Document;
 use super::mistake::{IGNORED, Mistake};
+use super::word::Word;
 use crate::routing::ServiceName;
 use crate::routing::operator::Target;
 
-/// One operator's word.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drained {
-    pub by: String,
-    pub at: SystemTime,
-    pub until: Option<SystemTime>,
-}
-
-/// `<prefix>/operator/drain/…` as written: times in Unix seconds.
-#[derive(Debug, Serialize, Deserialize)]
-struct Written {
-    by: String,
-    at: u64,
-    #[serde(default)]
-    until: Option<u64>,
-}
-
-impl Drained {
-    /// From `now` on; an end beyond what time can be told is none.
-    pub fn begun(by: String, now: SystemTime, lasting: Option<Duration>) -> Drained {
-        Drained {
-            by,
-            at: now,
-            until: lasting.and_then(|span| now.checked_add(span)),
-        }
-    }
-
-    /// The document that says so for the whole pod.
-    pub fn to_json(&self) -> Vec<u8> {
-        let seconds = |time: SystemTime| {
-            time.duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs()
-        };
-        let written = Written {
-            by: self.by.clone(),
-            at: seconds(self.at),
-            until: self.until.map(seconds),
-        };
-        serde_json::to_vec(&written).expect("strings and numbers are always JSON")
-    }
-
-    fn from_json(bytes: &[u8]) -> Result<Drained, String> {
-        let written: Written = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        let time = |seconds: u64| {
-            UNIX_EPOCH
-                .checked_add(Duration::from_secs(seconds))
-                .ok_or_else(|| format!("{seconds} is no time"))
-        };
-        Ok(Drained {
-            by: written.by,
-            at: time(written.at)?,
-            until: written.until.map(time).transpose()?,
-        })
-    }
-
-    fn is_over(&self, now: SystemTime) -> bool {
-        self.until.is_some_and(|until| until <= now)
-    }
-
-    /// `by alice`, for people.
-    pub fn evidence(&self) -> String {
-        match self.until {
-            None => format!("by {}", self.by),
-            Some(until) => {
-                let seconds = until.duration_since(self.at).unwrap_or_default().as_secs();
-                format!("by {} for {seconds} s", self.by)
-            }
-        }
-    }
-}
-
 #[derive(Clone, Debug, Default)]
 pub struct Drains {
-    here: BTreeMap<Target, Drained>,
-    pod: BTreeMap<Target, Drained>,
+    here: BTreeMap<Target, Word>,
+    pod: BTreeMap<Target, Word>,
     mistakes: Vec<(String, String)>,
 }
 
 impl Drains {
     /// What an operator told this LB alone.
-    pub fn drain_here(&mut self, target: Target, word: Drained) {
+    pub fn drain_here(&mut self, target: Target, word: Word) {
         self.here.insert(target, word);
     }
 
@@ -107,7 +34,7 @@ impl Drains {
         for document in documents {
             let target = target_of(&document.name)
                 .ok_or_else(|| "its key names no service or server".to_owned());
-            match target.and_then(|target| Ok((target, Drained::from_json(&document.value)?))) {
+            match target.and_then(|target| Ok((target, Word::from_json(&document.value)?))) {
                 Ok((target, word)) => {
                     self.pod.insert(target, word);
                 }
@@ -123,7 +50,7 @@ impl Drains {
         address: SocketAddr,
         label: &str,
         now: SystemTime,
-    ) -> Option<&Drained> {
+    ) -> Option<&Word> {
         let named = |text: String| Target::Server(service.clone(), text);
         [
             Target::Service(service.clone()),
@@ -179,7 +106,7 @@ impl Drains {
         }
     }
 
-    fn word(&self, target: &Target, now: SystemTime) -> Option<&Drained> {
+    fn word(&self, target: &Target, now: SystemTime) -> Option<&Word> {
         [&self.here, &self.pod]
             .into_iter()
             .filter_map(|words| words.get(target))
@@ -209,12 +136,14 @@ pub fn key_of(target: &Target) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     #[test]
     fn a_drain_survives_its_way_through_a_document() {
         let at = UNIX_EPOCH + Duration::from_secs(1_000);
-        let word = Drained {
+        let word = Word {
             by: "alice".into(),
             at,
             until: Some(at + Duration::from_secs(60)),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::consul::Observation;
-use crate::config::Config;
+use crate::config::{Config, ConsulService};
 use crate::routing::operator::Order;
 use crate::routing::{PassiveFault, Unfit, UpstreamKey};
 
@@ -52,6 +52,8 @@ pub enum Effect {
     GiveBack { key: UpstreamKey, unfit: Unfit },
     /// Connect once, and say what came of it.
     TryConnect { key: UpstreamKey },
+    /// Read a service again from the leader, and say what that found.
+    Reread { watch: ConsulService },
     /// Write the pod's id, unless there is one.
     WritePodId,
 }

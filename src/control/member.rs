@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::candidate::{Candidate, MAINTENANCE, cut};
-use super::drains::Drained;
+use super::guard::Cause;
 use super::passive::{self, Bench};
+use super::word::Word;
 use crate::config::ActiveCheck;
-use crate::routing::standing::{HISTORY_LEN, Transition};
+use crate::routing::standing::{Doubt, HISTORY_LEN, Transition};
 use crate::routing::{PassiveFault, Signal, Standing, Unfit, Verdict};
 
 /// Whether anything that others see of a member changed.
@@ -77,7 +78,7 @@ impl Member {
             operator: signal(Verdict::Fit, "not_drained"),
             source,
             group: facts.group.clone(),
-            doubted: false,
+            doubt: None,
             history: [joined].into(),
         };
         Member {
@@ -116,30 +117,39 @@ impl Member {
 
     /// Whether it is kept although its source does not name it any more.
     pub fn is_doubted(&self) -> bool {
-        self.standing.doubted
+        self.standing.doubt.is_some()
     }
 
-    pub fn doubt(&mut self, doubted: bool, now: SystemTime) -> Change {
-        if self.standing.doubted == doubted {
+    /// Why its source's silence about it is doubted; None: it is named.
+    pub fn doubt(&mut self, cause: Option<Cause>, now: SystemTime) -> Change {
+        let before = self.standing.doubt.as_ref();
+        if before.map(|doubt| doubt.reason) == cause.map(Cause::reason) {
             return Change::None;
         }
+        let was_doubted = before.is_some();
+        let since = before.map_or(now, |doubt| doubt.since);
         let mut standing = (*self.standing).clone();
-        standing.doubted = doubted;
-        let (from, to) = if doubted {
-            ("present", "doubted")
-        } else {
-            ("doubted", "present")
-        };
-        let evidence = if doubted {
-            "it vanished from consul's answer"
-        } else {
-            ""
-        };
+        standing.doubt = cause.map(|cause| Doubt {
+            reason: cause.reason(),
+            evidence: cause.evidence(),
+            since,
+        });
+        let word = |is_doubted| if is_doubted { "doubted" } else { "present" };
+        let (from, to) = (word(was_doubted), word(cause.is_some()));
+        let evidence = cause.map_or("", Cause::evidence);
         remember(&mut standing, "table", from, to, evidence.into(), now);
         self.standing = Arc::new(standing);
-        // Whoever probes from now on begins anew.
-        (self.failed, self.succeeded) = (0, 0);
+        if from != to {
+            // Whoever probes from now on begins anew.
+            (self.failed, self.succeeded) = (0, 0);
+        }
         Change::Seen
+    }
+
+    /// Whether an operator told it to go, by maintenance in Consul or by a drain here: then nobody misses it.
+    pub fn is_asked_to_leave(&self) -> bool {
+        let standing = &self.standing;
+        standing.consul.reason == MAINTENANCE || standing.operator.verdict == Verdict::Unfit
     }
 
     /// Nobody probes it any more.
@@ -249,7 +259,7 @@ impl Member {
     }
 
     /// What the operator says of it now.
-    pub fn drained(&mut self, word: Option<&Drained>, now: SystemTime) -> Change {
+    pub fn drained(&mut self, word: Option<&Word>, now: SystemTime) -> Change {
         match word {
             Some(word) => self.says(
                 Which::Operator,

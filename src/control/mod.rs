@@ -2,6 +2,7 @@
 //!
 //! [`model`] decides and does no I/O; [`task`] feeds it, carries out what it asks for, and publishes what [`assembly`] builds.
 
+pub mod accepts;
 pub mod acme;
 pub mod assembly;
 pub mod candidate;
@@ -26,6 +27,7 @@ pub mod staged;
 pub mod store;
 pub mod target;
 pub mod task;
+pub mod word;
 
 #[cfg(test)]
 mod tests;

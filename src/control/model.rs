@@ -9,19 +9,23 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::tagged::TaggedServices;
+use super::accepts::Accepts;
 use super::acme::{KvNames, Loaded};
 use super::candidate::{Bounds, Resolution};
-use super::consul::{Instance, Observation};
+use super::consul::{Instance, Observation, Subtree};
 use super::documents::{Documents, Follow};
-use super::drains::{Drained, Drains};
+use super::drains::Drains;
 use super::event::{Effect, Event};
+use super::guard::Alarm;
 use super::member::Change;
 use super::mistake::{IGNORED, Mistake};
 use super::service_state::{ServiceState, World};
+use super::word::Word;
 use crate::config::{Config, ConsulService, RouteEntry, Tags, Tuning};
 use crate::routing::operator::Order;
 use crate::routing::{ServiceName, Unfit, UpstreamKey};
 
+mod alarm;
 mod merge;
 mod readiness;
 mod rehearsal;
@@ -46,6 +50,8 @@ pub struct Model {
     file: Arc<Config>,
     documents: Documents,
     drains: Drains,
+    accepts: Accepts,
+    alarm: Alarm,
     tuning: Tuning,
     answers: BTreeMap<ConsulService, Arc<[Instance]>>,
     names: BTreeMap<String, Resolution>,
@@ -69,6 +75,8 @@ impl Model {
             documents: Documents::new(&prefix),
             terms,
             drains: Drains::default(),
+            accepts: Accepts::default(),
+            alarm: Alarm::None,
             tuning: file.tuning.clone(),
             file,
             answers: BTreeMap::new(),
@@ -91,6 +99,8 @@ impl Model {
 
     /// Takes one event. What has to be published afterwards follows from [`Model::revision`].
     pub fn apply(&mut self, event: Event, now: SystemTime) {
+        // Not at each probe's: all services are looked at for it.
+        let bears_on_alarm = matches!(event, Event::Consul(_) | Event::Ordered(_) | Event::Tick);
         match event {
             Event::File(file) => self.take_file(file, now),
             Event::Consul(observation) => self.observe(observation, now),
@@ -122,6 +132,9 @@ impl Model {
         }
         self.wake(now);
         self.follow_tags(now);
+        if bears_on_alarm || self.alarm != Alarm::None {
+            self.look_at_alarm(now);
+        }
         if !self.was_ready && self.missing().is_empty() {
             self.was_ready = true;
             self.revision += 1;
@@ -200,8 +213,11 @@ impl Model {
         let mut found = self.claims.clone();
         self.documents.mistakes(&mut found);
         self.drains.mistakes(self.documents.prefix(), &mut found);
+        self.accepts.mistakes(self.documents.prefix(), &mut found);
+        found.extend(alarm::mistake(self.alarm));
         for service in self.services.values() {
             found.extend_from_slice(service.mistakes());
+            found.extend(service.doubt());
         }
         let names = self.names();
         for (name, known) in self.names.iter().filter(|(name, _)| names.contains(*name)) {
@@ -248,11 +264,24 @@ impl Model {
                 self.answers.insert(watch.clone(), instances.into());
                 self.settle_those(now, |service| service.watch() == Some(&watch));
             }
+            Observation::Reread {
+                watch,
+                instances,
+                finding,
+            } => self.reread(&watch, instances, finding, now),
+            Observation::Documents {
+                subtree: Subtree::OperatorAccept,
+                documents,
+            } => {
+                self.accepts.observe(&documents, now);
+                self.settle_accepts(now);
+            }
             Observation::Documents { subtree, documents } => {
                 let follow = self.documents.observe(subtree, documents, &mut self.drains);
                 if follow == Follow::WritePodId {
                     self.effects.push(Effect::WritePodId);
                 }
+                self.accept_documents(now);
                 self.revision += 1;
                 self.merge(now);
                 self.settle_drains(now);
@@ -312,8 +341,18 @@ impl Model {
                 ..
             } => self
                 .drains
-                .drain_here(target, Drained::begun(by, now, lasting)),
+                .drain_here(target, Word::begun(by, now, lasting)),
             Order::Undrain { target, .. } => self.drains.undrain_here(&target),
+            Order::Accept {
+                matter,
+                by,
+                lasting,
+                ..
+            } => {
+                let word = Word::begun(by, now, Some(lasting));
+                self.accepts.accept_here(matter, word, now);
+                return self.settle_accepts(now);
+            }
         }
         self.settle_drains(now);
     }
@@ -354,8 +393,10 @@ impl Model {
             names: &self.names,
             bounds: &self.terms.bounds,
             drains: &self.drains,
+            accepts: &self.accepts,
             guard: &self.tuning.guard,
             tags: &self.terms.tags,
+            alarm: self.alarm,
             effects: &mut self.effects,
             now,
         };

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::accepts::Accepts;
 use super::candidate::{Bounds, Candidate, Candidates, Origin, Resolution};
 use super::claims::ServiceClaims;
 use super::consul::Instance;
 use super::drains::Drains;
 use super::event::Effect;
-use super::guard::Guard;
+use super::guard::{Alarm, Guard, Terms};
 use super::member::{Change, Member};
 use super::mistake::{Mistake, UNAVAILABLE};
 use crate::config::{
@@ -18,16 +19,30 @@ use crate::config::{
 };
 use crate::routing::{PassiveFault, ServiceName, Unfit, UpstreamKey};
 
+mod doubt;
+
 /// What a service's state follows from besides itself.
 pub struct World<'a> {
     pub answers: &'a BTreeMap<ConsulService, Arc<[Instance]>>,
     pub names: &'a BTreeMap<String, Resolution>,
     pub bounds: &'a Bounds,
     pub drains: &'a Drains,
+    pub accepts: &'a Accepts,
     pub guard: &'a GuardPolicy,
     pub tags: &'a Tags,
+    pub alarm: Alarm,
     pub effects: &'a mut Vec<Effect>,
     pub now: SystemTime,
+}
+
+impl World<'_> {
+    fn terms(&self) -> Terms<'_> {
+        Terms {
+            policy: self.guard,
+            alarm: self.alarm,
+            now: self.now,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -200,31 +215,12 @@ impl ServiceState {
         if self.watch().is_none() {
             return self.place(&wanted, &BTreeMap::new(), world);
         }
-        self.guard.observe(wanted, world.guard, world.now);
+        let Self { guard, members, .. } = self;
+        let was_asked_to_leave = |address: &SocketAddr, _: &_| {
+            members.get(address).is_some_and(Member::is_asked_to_leave)
+        };
+        guard.observe(wanted, was_asked_to_leave, world.terms());
         self.settle_guard(world)
-    }
-
-    /// Members are those of the newest answer and those that the guard keeps.
-    fn settle_guard(&mut self, world: &mut World<'_>) -> Change {
-        // A server whose probe fails already is not doubted at all.
-        let sick: Vec<SocketAddr> = self
-            .guard
-            .doubted_keys()
-            .into_iter()
-            .filter(|address| {
-                self.members
-                    .get(address)
-                    .is_some_and(Member::is_probed_sick)
-            })
-            .collect();
-        sick.iter().for_each(|address| self.guard.settle(address));
-        let doubted: BTreeMap<SocketAddr, Candidate> = self
-            .guard
-            .doubted()
-            .map(|(address, candidate)| (*address, candidate.clone()))
-            .collect();
-        let present = self.guard.present().clone();
-        self.place(&present, &doubted, world)
     }
 
     fn place(
@@ -257,7 +253,8 @@ impl ServiceState {
                 if !is_doubted {
                     change = member.takes(candidate.clone(), world.now).or(change);
                 }
-                change = member.doubt(is_doubted, world.now).or(change);
+                let cause = self.guard.cause().filter(|_| is_doubted);
+                change = member.doubt(cause, world.now).or(change);
                 if !is_probed && !is_doubted {
                     change = member.forget_probes(world.now).or(change);
                 }
@@ -380,11 +377,8 @@ impl ServiceState {
                 change = is_back.or(change);
             }
         }
-        if self.watch().is_some() {
-            self.guard.expire(world.guard, world.now);
-            change = self.settle_guard(world).or(change);
-        }
-        change
+        self.guard.expire(world.guard, world.now);
+        self.settle_guard(world).or(change)
     }
 
     /// When [`ServiceState::wake`] has something to do next.

@@ -176,6 +176,7 @@ impl Task {
             Observation::Failing { watch, error } => tracing::warn!(%watch, %error, "consul fails"),
             Observation::Recovered { watch } => tracing::info!(%watch, "consul answers again"),
             Observation::Instances { .. }
+            | Observation::Reread { .. }
             | Observation::Documents { .. }
             | Observation::Tagged { .. }
             | Observation::Strays(_) => {}
@@ -317,6 +318,11 @@ impl Task {
                 }
                 Effect::TryConnect { key } => {
                     tokio::spawn(try_connect(key, self.sender.clone()));
+                }
+                Effect::Reread { watch } => {
+                    if let Some(link) = &self.link {
+                        link.watcher.reread(&watch);
+                    }
                 }
                 Effect::WritePodId => self.write_pod_id(),
             }

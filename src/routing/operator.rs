@@ -16,6 +16,22 @@ pub enum Target {
     Node,
 }
 
+/// How long an acceptance holds that does not say so.
+pub const USUAL_ACCEPT: Duration = Duration::from_secs(60);
+/// No longer than this, whatever it says: for so long nothing guards what it is about.
+pub const MAX_ACCEPT: Duration = Duration::from_secs(3600);
+
+/// What an operator accepts that Consul says of it, doubted or not.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Matter {
+    /// That servers of it are gone.
+    Service(ServiceName),
+    /// That this server is.
+    Server(ServiceName, String),
+    /// That the pod's documents are those that are there.
+    Documents,
+}
+
 /// How far a word reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -39,6 +55,13 @@ pub enum Order {
         target: Target,
         reach: Reach,
         by: String,
+    },
+    /// What Consul says of it is not doubted, now and for this long.
+    Accept {
+        matter: Matter,
+        reach: Reach,
+        by: String,
+        lasting: Duration,
     },
 }
 

@@ -44,6 +44,15 @@ impl Signal {
     }
 }
 
+/// Why Consul's silence about a server is doubted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// A stable code: `many_lost`, `all_lost`, `many_lost_pod_wide`, `consul_state_lost`, `hidden_by_acl`.
+    pub reason: &'static str,
+    pub evidence: &'static str,
+    pub since: SystemTime,
+}
+
 /// One step in a server's history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
@@ -69,8 +78,8 @@ pub struct Standing {
     pub source: &'static str,
     /// What its source says of its group; only a service that is divided asks.
     pub group: Option<GroupName>,
-    /// It vanished from Consul's answer but is kept since our own probe finds it well.
-    pub doubted: bool,
+    /// It vanished from Consul's answer but is kept while our own probe finds it well.
+    pub doubt: Option<Doubt>,
     /// Oldest first.
     pub history: Arc<[Transition]>,
 }

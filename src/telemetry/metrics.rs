@@ -137,7 +137,10 @@ fn service_samples(page: &mut Page, service: &Service) {
     page.count(families::RETRIES, &[name], retries);
     let denied = cells.iter().map(|cell| cell.retries_denied.value()).sum();
     page.count(families::RETRIES_DENIED, &[name], denied);
-    let guard = service.members.iter().any(|member| member.standing.doubted);
+    let guard = service
+        .members
+        .iter()
+        .any(|member| member.standing.doubt.is_some());
     page.count(families::DISCOVERY_GUARD, &[name], u64::from(guard));
     for group in service.group_shares() {
         let labels = [name, group.name.as_str()];
@@ -194,7 +197,7 @@ fn member_samples(page: &mut Page, service: &str, member: &Member) {
         page.count(families::UPSTREAM_REQUESTS, &labels, count);
     }
     page.count(families::UPSTREAM_UP, &both, u64::from(upstream.is_fit()));
-    let doubted = u64::from(member.standing.doubted);
+    let doubted = u64::from(member.standing.doubt.is_some());
     page.count(families::UPSTREAM_DOUBTED, &both, doubted);
     page.count(families::UPSTREAM_WEIGHT, &both, u64::from(member.weight));
     let in_flight = cells.iter().map(|cell| u64::from(cell.in_flight())).sum();

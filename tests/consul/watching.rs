@@ -91,6 +91,11 @@ impl Watching {
         self.watcher.want(services);
     }
 
+    pub fn reread(&self, name: &str) {
+        let _in_runtime = self.runtime.enter();
+        self.watcher.reread(&service(name));
+    }
+
     /// The first observation from now on that is meant, and when it came.
     pub fn wait_for(
         &mut self,

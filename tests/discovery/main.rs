@@ -9,6 +9,7 @@ mod consul_agent;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accept;
 mod compose;
 mod documents;
 mod domains;

@@ -38,6 +38,20 @@ struct Ports {
     serf: u16,
 }
 
+/// A token of one policy.
+pub struct Token {
+    pub secret: String,
+    policy: String,
+}
+
+/// The first value of a key in a text of JSON.
+fn word(json: &str, key: &str) -> String {
+    let rest = json.split(&format!("\"{key}\":\"")).nth(1);
+    let word = rest.and_then(|rest| rest.split('"').next());
+    word.unwrap_or_else(|| panic!("no {key} in {json}"))
+        .to_owned()
+}
+
 /// What one call of a helper was answered.
 #[derive(Debug)]
 pub struct Answer {
@@ -199,6 +213,26 @@ impl Agent {
             &format!("/v1/agent/check/{status}/service:{id}"),
             b"",
         );
+    }
+
+    /// A token with one policy of its own, whose rules are in HCL with each `"` escaped.
+    pub fn new_token(&self, rules: &str) -> Token {
+        let named = format!(r#"{{"Name": "p{}", "Rules": "{rules}"}}"#, self.ports.http);
+        let policy = self.must("PUT", "/v1/acl/policy", named.as_bytes()).body;
+        let policy = word(&policy, "ID");
+        let of_policy = format!(r#"{{"Policies": [{{"ID": "{policy}"}}]}}"#);
+        let token = self.must("PUT", "/v1/acl/token", of_policy.as_bytes());
+        Token {
+            secret: word(&token.body, "SecretID"),
+            policy,
+        }
+    }
+
+    /// From now on the token may do nothing; it is still there.
+    pub fn take_rights(&self, token: &Token) {
+        let path = format!("/v1/acl/policy/{}", token.policy);
+        let named = format!(r#"{{"Name": "p{}", "Rules": ""}}"#, self.ports.http);
+        self.must("PUT", &path, named.as_bytes());
     }
 
     pub fn put(&self, key: &str, value: &[u8]) {

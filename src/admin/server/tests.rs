@@ -6,7 +6,7 @@ use crate::admin::orders::{Answered, Carried, Control};
 use crate::admin::{CertificateRow, Token};
 use crate::drain::{self, Drain};
 use crate::routing::Snapshot;
-use crate::routing::operator::{CertificateOrder, Order, OrderError, ShiftOrder, Target};
+use crate::routing::operator::{CertificateOrder, Matter, Order, OrderError, ShiftOrder, Target};
 use crate::routing::staged::{Staging, StagingError};
 use crate::routing::swap::{self, Publisher};
 use crate::telemetry::Vitals;
@@ -25,10 +25,12 @@ struct Ordered(Mutex<Vec<Order>>);
 
 impl Control for Ordered {
     fn order(&self, order: Order) -> Carried {
-        let (Order::Drain { target, .. } | Order::Undrain { target, .. }) = &order;
-        let is_known = match target {
-            Target::Service(service) | Target::Server(service, _) => service.as_str() == "shop",
-            Target::Node => true,
+        let is_known = match &order {
+            Order::Drain { target, .. } | Order::Undrain { target, .. } => match target {
+                Target::Service(service) | Target::Server(service, _) => service.as_str() == "shop",
+                Target::Node => true,
+            },
+            Order::Accept { matter, .. } => *matter == Matter::Documents,
         };
         self.0.lock().unwrap().push(order);
         Box::pin(async move {

@@ -26,7 +26,7 @@ fn member(service: &ServiceName, port: u16, unfit: Option<Unfit>) -> Member {
         operator: fit,
         source: "consul",
         group: None,
-        doubted: false,
+        doubt: None,
         history: Arc::new([]),
     };
     if let Some(bit) = unfit {

@@ -93,6 +93,11 @@ fn about_server(out: &mut String, server: &ServerView) {
     }
     let _ = write!(head, ", {} in flight)", server.in_flight);
     line(out, 1, &head);
+    if let Some(doubt) = &server.doubt {
+        let (reason, since) = (&doubt.reason, span(doubt.since_s));
+        let text = format!("doubted  {reason} for {since}: {}", doubt.evidence);
+        line(out, 2, &text);
+    }
     for signal in &server.signals {
         let mut text = format!(
             "{:<9}{:<8} {} for {}",

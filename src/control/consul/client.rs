@@ -12,11 +12,13 @@ use http_02::{Response, StatusCode};
 use rustify::endpoint::Endpoint;
 use rustify::errors::ClientError;
 
+use super::endpoints::{AccessQuestion, AclAuthorize};
 use super::endpoints::{CatalogServices, HealthService, HealthState, StatusLeader};
 use super::error::{ConsulError, excerpt};
 use super::middleware::{Consistency, Envelope};
 use super::observation::{Document, Subtree};
 use super::parse;
+use super::reply::{RawReply, Reply, by_status, raw};
 use super::transport::{Missing, Terms, Transport};
 use crate::config::{Consul, ConsulService, ConsulToken};
 use crate::dial::tls;
@@ -31,8 +33,6 @@ const BODY_BYTES: usize = 64 * 1024 * 1024;
 const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// The most that Consul takes as a value; beyond it the connection would be cut without a word.
 pub const VALUE_BYTES: usize = 512 * 1024;
-/// A longer answer is read on a thread of its own, so that no other watch waits for it.
-const LONG_BODY_BYTES: usize = 128 * 1024;
 
 /// A way to ask one agent; cheap to clone.
 #[derive(Clone)]
@@ -41,44 +41,12 @@ pub struct Client {
     settings: Arc<Consul>,
 }
 
-/// A readable answer.
-#[derive(Debug)]
-pub(super) struct Reply<T> {
-    pub content: T,
-    /// To wait beyond; 0: none was given.
-    pub index: u64,
-    pub leader: Leader,
-}
-
-/// Whether the server that answered knew of a leader: without one nothing can have changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Leader {
-    Known,
-    Unknown,
-}
-
-impl<T> Reply<T> {
-    /// What to wait beyond; of servers without a leader there is nothing to wait for.
-    pub(super) fn index_of_leader(&self) -> Result<u64, ConsulError> {
-        match self.leader {
-            Leader::Known => Ok(self.index),
-            Leader::Unknown => Err(ConsulError::NoLeader),
-        }
-    }
-}
-
 /// Whether an answer is wanted at once, or once there is something new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum When {
     Now,
     /// As soon as the index goes beyond this one, or after the settings' `wait`.
     Beyond(u64),
-}
-
-pub(super) struct RawReply {
-    pub(super) body: Vec<u8>,
-    index: u64,
-    leader: Leader,
 }
 
 impl Client {
@@ -173,6 +141,50 @@ impl Client {
             .ask(endpoint, self.watching(when, Missing::IsAnError)?)
             .await?;
         reply.read(parse::instances).await
+    }
+
+    /// The instances of a service as the leader has them, after a majority confirmed that it still is one.
+    pub(super) async fn instances_consistently(
+        &self,
+        service: &ConsulService,
+    ) -> Result<Reply<parse::Instances>, ConsulError> {
+        let endpoint = HealthService {
+            service: service.service.clone(),
+            tag: service.tag.clone(),
+            dc: self.datacenter_of(service),
+        };
+        let mut envelope = self.watching(When::Now, Missing::IsAnError)?;
+        envelope.consistency = Consistency::Consistent;
+        self.ask(endpoint, envelope)
+            .await?
+            .read(parse::instances)
+            .await
+    }
+
+    /// Whether the token may read a service on a node. Consul leaves out what it may not, without a word before 1.11. An error
+    /// where nobody can say: access control is off, or this Consul does not know the question.
+    pub(super) async fn may_read(
+        &self,
+        service: &ConsulService,
+        node: &str,
+    ) -> Result<bool, ConsulError> {
+        let asked = |resource, segment| AccessQuestion {
+            resource,
+            access: "read",
+            segment,
+        };
+        let questions = [asked("service", &*service.service), asked("node", node)];
+        let endpoint = AclAuthorize {
+            dc: self.datacenter_of(service),
+            body: serde_json::to_vec(&questions).expect("strings are always JSON"),
+        };
+        let terms = Terms {
+            deadline: PROBE_DEADLINE,
+            body_limit: SMALL_BODY_BYTES,
+            missing: Missing::IsAnError,
+        };
+        let envelope = self.envelope(Consistency::Leader, terms)?;
+        parse::are_allowed(&self.ask(endpoint, envelope).await?.body)
     }
 
     /// The datacenter that is asked about a service; None: the agent's own.
@@ -417,49 +429,10 @@ impl Client {
     }
 }
 
-fn raw(answer: Response<Vec<u8>>) -> RawReply {
-    let header = |name: &str| answer.headers().get(name)?.to_str().ok();
-    RawReply {
-        index: header("x-consul-index")
-            .and_then(|index| index.parse().ok())
-            .unwrap_or(0),
-        leader: match header("x-consul-knownleader") {
-            Some("false") => Leader::Unknown,
-            _ => Leader::Known,
-        },
-        body: answer.into_body(),
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Depth {
     Key,
     Below,
-}
-
-impl RawReply {
-    pub(super) async fn read<T: Send + 'static>(
-        self,
-        parse: impl FnOnce(&[u8]) -> Result<T, ConsulError> + Send + 'static,
-    ) -> Result<Reply<T>, ConsulError> {
-        let RawReply {
-            body,
-            index,
-            leader,
-        } = self;
-        let content = if body.len() > LONG_BODY_BYTES {
-            tokio::task::spawn_blocking(move || parse(&body))
-                .await
-                .map_err(|error| ConsulError::Local(error.to_string()))??
-        } else {
-            parse(&body)?
-        };
-        Ok(Reply {
-            content,
-            index,
-            leader,
-        })
-    }
 }
 
 /// Both crates log each request at `info`, and each error at every level it passes: they build in silence, and nothing else of
@@ -484,12 +457,4 @@ fn while_building(error: ClientError, token: Option<&str>) -> ConsulError {
         error => error.to_string(),
     };
     ConsulError::Local(excerpt(text.as_bytes(), token))
-}
-
-fn by_status(answer: &Response<Vec<u8>>, token: Option<&str>) -> ConsulError {
-    let excerpt = excerpt(answer.body(), token);
-    match answer.status().as_u16() {
-        401 | 403 => ConsulError::Denied(excerpt),
-        status => ConsulError::Server { status, excerpt },
-    }
 }

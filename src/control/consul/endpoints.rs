@@ -1,6 +1,7 @@
 //! Endpoints that consulrs lacks or cannot read, declared the way it declares its own. Their answers are read by `parse`.
 
 use rustify_derive::Endpoint;
+use serde::Serialize;
 
 /// All instances of a service with all their checks, passing or not.
 #[derive(Debug, Endpoint)]
@@ -36,6 +37,25 @@ pub struct CatalogServices {
 pub struct StatusLeader {
     #[endpoint(query)]
     pub dc: Option<String>,
+}
+
+/// What the token may do, each question answered by itself. Consul's own interface asks so; there since 1.8.
+#[derive(Debug, Endpoint)]
+#[endpoint(path = "internal/acl/authorize", method = "POST")]
+pub struct AclAuthorize {
+    #[endpoint(query)]
+    pub dc: Option<String>,
+    #[endpoint(raw)]
+    pub body: Vec<u8>,
+}
+
+/// One question of [`AclAuthorize`].
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AccessQuestion<'a> {
+    pub resource: &'static str,
+    pub access: &'static str,
+    pub segment: &'a str,
 }
 
 /// A new session. consulrs' own request cannot say that there are to be no checks.

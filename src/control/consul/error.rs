@@ -1,6 +1,7 @@
 //! What went wrong with a question to Consul, sorted by whose fault it is.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Bytes of an answer that an error may quote.
 pub const EXCERPT_BYTES: usize = 200;
@@ -18,6 +19,8 @@ pub enum ConsulError {
     Denied(String),
     /// The servers: an answer of what they knew when they last had a leader.
     NoLeader,
+    /// The servers: the one that answered last heard of its leader so long ago.
+    Behind(Duration),
     /// Any other status but success: the servers have no leader, an unknown datacenter.
     Server { status: u16, excerpt: String },
     /// A success whose content is not what its endpoint promises.
@@ -40,7 +43,9 @@ impl ConsulError {
             ConsulError::Local(_) => Blame::Us,
             ConsulError::Unreachable(_) | ConsulError::TimedOut => Blame::Agent,
             ConsulError::Denied(_) => Blame::Token,
-            ConsulError::NoLeader | ConsulError::Server { .. } => Blame::Servers,
+            ConsulError::NoLeader | ConsulError::Behind(_) | ConsulError::Server { .. } => {
+                Blame::Servers
+            }
             ConsulError::Unreadable(_) => Blame::Content,
         }
     }
@@ -54,6 +59,11 @@ impl fmt::Display for ConsulError {
             ConsulError::TimedOut => f.write_str("agent unreachable: no answer in time"),
             ConsulError::Denied(what) => write!(f, "refused by acl: {what}"),
             ConsulError::NoLeader => f.write_str("the servers have no leader"),
+            ConsulError::Behind(since) => write!(
+                f,
+                "the server that answered last heard of its leader {} ms ago: it is far behind",
+                since.as_millis()
+            ),
             ConsulError::Server { status, excerpt } => write!(f, "answered {status}: {excerpt}"),
             ConsulError::Unreadable(what) => write!(f, "unreadable answer: {what}"),
         }

@@ -74,7 +74,7 @@ impl Watched for Following {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let reply = self.client.key(&self.key, when).await?;
         // A server without a leader may have read only a part of its state yet: its answer says nothing.
-        let index = reply.index_of_leader()?;
+        let index = reply.sound_index()?;
         self.say(match reply.content.into_iter().next() {
             Some(document) => KeyState::Is(document),
             None => KeyState::Missing,

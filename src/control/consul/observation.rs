@@ -12,6 +12,12 @@ pub enum Observation {
         watch: ConsulService,
         instances: Vec<Instance>,
     },
+    /// What the leader, confirmed by a majority, has of a service whose losses are doubted. Sent for each time that it was asked for.
+    Reread {
+        watch: ConsulService,
+        instances: Vec<Instance>,
+        finding: Finding,
+    },
     /// All documents of one subtree. A missing prefix is an empty list.
     Documents {
         subtree: Subtree,
@@ -30,6 +36,17 @@ pub enum Observation {
     Recovered { watch: String },
 }
 
+/// What a consistent re-read says about why somebody is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Nothing: that is how it is.
+    AsItIs,
+    /// Consul's index is lower than it was: it lost its state, or an older one was restored.
+    WentBack,
+    /// The token may not read it: its silence says nothing.
+    Hidden,
+}
+
 /// The subtrees of `<prefix>` that are watched, each by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subtree {
@@ -43,17 +60,20 @@ pub enum Subtree {
     Tuning,
     /// `operator/drain/`
     OperatorDrain,
+    /// `operator/accept/`
+    OperatorAccept,
     /// `pod`: the pod's id, at most one document, its name empty. Missing where it was = Consul lost its state.
     Pod,
 }
 
 impl Subtree {
-    pub const ALL: [Subtree; 6] = [
+    pub const ALL: [Subtree; 7] = [
         Subtree::Services,
         Subtree::Routes,
         Subtree::Domains,
         Subtree::Tuning,
         Subtree::OperatorDrain,
+        Subtree::OperatorAccept,
         Subtree::Pod,
     ];
 
@@ -65,6 +85,7 @@ impl Subtree {
             Subtree::Domains => "config/domains/",
             Subtree::Tuning => "config/tuning",
             Subtree::OperatorDrain => "operator/drain/",
+            Subtree::OperatorAccept => "operator/accept/",
             Subtree::Pod => "pod",
         }
     }

@@ -278,6 +278,18 @@ pub fn services(body: &[u8]) -> Result<HashMap<String, Vec<String>>, ConsulError
     Ok(services)
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AccessAnswer {
+    allow: bool,
+}
+
+/// Reads an answer of `/v1/internal/acl/authorize`: whether all that was asked about is allowed.
+pub fn are_allowed(body: &[u8]) -> Result<bool, ConsulError> {
+    let answers: Vec<AccessAnswer> = whole(body)?;
+    Ok(answers.iter().all(|answer| answer.allow))
+}
+
 /// Reads a whole answer. serde's message may quote it, so it is cut.
 pub fn whole<T: DeserializeOwned>(body: &[u8]) -> Result<T, ConsulError> {
     serde_json::from_slice(body)

@@ -35,7 +35,7 @@ impl<F: FnMut(Vec<Document>) + Send> Watched for Following<F> {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let reply = self.client.below(&self.prefix, when).await?;
         // A server without a leader may have read only a part of its state yet: its answer says nothing.
-        let index = reply.index_of_leader()?;
+        let index = reply.sound_index()?;
         (self.tell)(reply.content);
         Ok(index)
     }

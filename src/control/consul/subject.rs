@@ -7,10 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
-use super::client::Leader;
 use super::error::{Blame, ConsulError};
-use super::observation::{Document, Instance, Observation, Subtree};
+use super::observation::{Document, Finding, Instance, Observation, Subtree};
 use super::parse::Instances;
+use super::reply::Reply;
 use crate::config::ConsulService;
 use crate::telemetry::Vitals;
 
@@ -85,9 +85,22 @@ pub(super) struct Subject {
 struct Record {
     instances: Option<Vec<Instance>>,
     documents: Option<Vec<Document>>,
+    /// A node that the last instance was on which there was.
+    last_node: Option<String>,
+    /// Of the last answer that was taken.
+    index: u64,
     skipped: Vec<String>,
     /// Whose fault it is that there is no answer.
     failing: Option<Blame>,
+}
+
+impl Record {
+    fn keep(&mut self, instances: &[Instance]) {
+        if let Some(first) = instances.first() {
+            self.last_node = Some(first.node.clone());
+        }
+        self.instances = Some(instances.to_vec());
+    }
 }
 
 impl Subject {
@@ -104,10 +117,22 @@ impl Subject {
     }
 
     /// Whether an answer's content may replace what is known. Without a leader nothing can have changed, but a server that has
-    /// just started answers with what little it has read so far; so only who knows nothing yet takes such an answer.
-    pub(super) fn believes(&self, leader: Leader) -> bool {
+    /// just started answers with what little it has read so far, one far behind with what was, and who may not read with nothing;
+    /// so only who knows nothing yet takes such an answer.
+    pub(super) fn believes<T>(&self, reply: &Reply<T>) -> bool {
         let record = self.record.lock().expect("no panic while held");
-        leader == Leader::Known || (record.instances.is_none() && record.documents.is_none())
+        reply.flaw.is_none() || (record.instances.is_none() && record.documents.is_none())
+    }
+
+    /// The index of the last answer that was taken.
+    pub(super) fn index(&self) -> u64 {
+        self.record.lock().expect("no panic while held").index
+    }
+
+    /// A node that one of the last instances was on.
+    pub(super) fn some_node(&self) -> Option<String> {
+        let record = self.record.lock().expect("no panic while held");
+        record.last_node.clone()
     }
 
     /// Whether an instance was last seen on this node.
@@ -118,9 +143,15 @@ impl Subject {
     }
 
     /// An answer about a service.
-    pub(super) async fn learned_instances(&self, service: &ConsulService, read: Instances) -> News {
-        let Instances { instances, skipped } = read;
+    pub(super) async fn learned_instances(
+        &self,
+        service: &ConsulService,
+        reply: Reply<Instances>,
+    ) -> News {
+        let index = reply.index;
+        let Instances { instances, skipped } = reply.content;
         self.report(|record| {
+            record.index = index;
             if record.skipped != skipped {
                 if !skipped.is_empty() {
                     let first: Vec<&str> = skipped.iter().take(8).map(String::as_str).collect();
@@ -129,11 +160,39 @@ impl Subject {
                 record.skipped = skipped;
             }
             (record.instances.as_ref() != Some(&instances)).then(|| {
-                record.instances = Some(instances.clone());
+                record.keep(&instances);
                 Observation::Instances { watch: service.clone(), instances }
             })
         })
         .await
+    }
+
+    /// What a consistent re-read found. False: an answer that is newer came meanwhile, so it is to be read again.
+    pub(super) async fn learned_again(
+        &self,
+        service: &ConsulService,
+        reply: Reply<Instances>,
+        since: u64,
+        finding: Finding,
+    ) -> bool {
+        let Ok(permit) = self.outlet.observations.reserve().await else {
+            return true;
+        };
+        let mut record = self.record.lock().expect("no panic while held");
+        if record.index != since && reply.index < record.index {
+            return false;
+        }
+        let instances = reply.content.instances;
+        if finding != Finding::Hidden {
+            record.index = reply.index;
+            record.keep(&instances);
+        }
+        permit.send(Observation::Reread {
+            watch: service.clone(),
+            instances,
+            finding,
+        });
+        true
     }
 
     /// An answer about a subtree.

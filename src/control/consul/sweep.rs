@@ -184,10 +184,10 @@ async fn read_service(
 ) -> Result<(), ConsulError> {
     let read = async || {
         let reply = client.instances(service, When::Now).await?;
-        if !subject.believes(reply.leader) {
-            return Err(ConsulError::NoLeader);
+        if !subject.believes(&reply) {
+            return reply.sound_index().map(|_| News::None);
         }
-        Ok(subject.learned_instances(service, reply.content).await)
+        Ok(subject.learned_instances(service, reply).await)
     };
     if read().await? == News::None && urgency == Urgency::Urgent {
         sleep(LAGGARD).await;
@@ -209,7 +209,7 @@ impl Watched for ChecksWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let asked = self.client.check_states(self.datacenter.clone(), when);
         let reply = asked.await?;
-        let index = reply.index_of_leader()?;
+        let index = reply.sound_index()?;
         self.subject.answered().await;
         self.subject.outlet().contact();
         let Some(known) = &self.known else {
@@ -248,7 +248,7 @@ impl Watched for CatalogWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let asked = self.client.services(self.datacenter.clone(), when);
         let reply = asked.await?;
-        let index = reply.index_of_leader()?;
+        let index = reply.sound_index()?;
         self.subject.answered().await;
         self.subject.outlet().contact();
         if let Some((last, known)) = &self.known {

@@ -25,7 +25,7 @@ impl Watched for TagWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let asked = self.client.services(self.datacenter.clone(), when);
         let reply = asked.await?;
-        let index = reply.index_of_leader()?;
+        let index = reply.sound_index()?;
         self.subject.answered().await;
         self.subject.outlet().contact();
         let asks = |tags: &[String]| tags.iter().any(|tag| asks_for_routes(tag, self.grammar));

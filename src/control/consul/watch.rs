@@ -30,11 +30,9 @@ pub(super) struct ServiceWatch {
 impl Watched for ServiceWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let reply = self.client.instances(&self.service, when).await?;
-        let index = reply.index_of_leader();
-        if self.subject.believes(reply.leader) {
-            self.subject
-                .learned_instances(&self.service, reply.content)
-                .await;
+        let index = reply.sound_index();
+        if self.subject.believes(&reply) {
+            self.subject.learned_instances(&self.service, reply).await;
         }
         let index = index?;
         self.subject.outlet().contact();
@@ -56,8 +54,8 @@ pub(super) struct SubtreeWatch {
 impl Watched for SubtreeWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let reply = self.client.documents(self.subtree, when).await?;
-        let index = reply.index_of_leader();
-        if self.subject.believes(reply.leader) {
+        let index = reply.sound_index();
+        if self.subject.believes(&reply) {
             self.subject
                 .learned_documents(self.subtree, reply.content)
                 .await;
@@ -86,7 +84,7 @@ impl Watched for StrayWatch {
             sleep(STRAYS_EACH).await;
         }
         let reply = self.client.keys(CONFIG, when).await?;
-        let index = reply.index_of_leader()?;
+        let index = reply.sound_index()?;
         let mut strays: Vec<String> = reply.content.into_iter().filter_map(stray).collect();
         strays.truncate(STRAYS);
         if strays != self.known {

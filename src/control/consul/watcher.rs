@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::client::Client;
 use super::follow::follow;
 use super::observation::{Observation, Subtree};
+use super::reread;
 use super::subject::{Outlet, Subject, Topic};
 use super::sweep::{READERS, Sweep};
 use super::tag_watch::TagWatch;
@@ -22,8 +23,9 @@ use crate::telemetry::Vitals;
 
 /// Observations that wait for the control plane; beyond it the watches wait.
 const OBSERVATIONS: usize = 256;
-/// Connections that no service gets: the subtrees, what lies beside them, the fleet's ticket keys, the probe, one for questions between.
-const RESERVED: usize = Subtree::ALL.len() + 4;
+/// Connections that no service gets: the subtrees, what lies beside them, the fleet's ticket keys, the probe, one for questions between,
+/// re-reads.
+const RESERVED: usize = Subtree::ALL.len() + 4 + reread::AT_ONCE;
 /// How often an agent is asked whether it is there at all.
 const PROBE_EACH: Duration = Duration::from_secs(2);
 
@@ -33,6 +35,7 @@ pub struct Watcher {
     outlet: Outlet,
     connections: usize,
     services: Mutex<Services>,
+    rereads: Arc<Semaphore>,
     _always: Vec<Task>,
 }
 
@@ -43,6 +46,8 @@ struct Services {
     watches: BTreeMap<ConsulService, Task>,
     /// … by datacenter.
     sweeps: BTreeMap<Option<String>, Sweep>,
+    /// The last re-read of each, ended or not.
+    rereads: BTreeMap<ConsulService, Task>,
 }
 
 /// A task that ends with its owner.
@@ -107,6 +112,7 @@ impl Watcher {
             outlet,
             connections,
             services: Mutex::default(),
+            rereads: Arc::new(Semaphore::new(reread::AT_ONCE)),
             _always: always,
         };
         (watcher, receiver)
@@ -118,6 +124,9 @@ impl Watcher {
         let services = &mut *services;
         services
             .subjects
+            .retain(|service, _| wanted.contains(service));
+        services
+            .rereads
             .retain(|service, _| wanted.contains(service));
         for service in wanted {
             services
@@ -135,6 +144,21 @@ impl Watcher {
             services.watches.clear();
             self.sweep_all(services);
         }
+    }
+
+    /// Asks the leader how it stands with a service: once, however long that takes. One that is asked for already begins anew, since
+    /// it may have been answered before what is doubted now.
+    pub fn reread(&self, service: &ConsulService) {
+        let mut services = self.services.lock().expect("no panic while held");
+        let Services {
+            subjects, rereads, ..
+        } = &mut *services;
+        let Some(subject) = subjects.get(service) else {
+            return;
+        };
+        let (client, places) = (self.client.clone(), self.rereads.clone());
+        let work = reread::reread(client, service.clone(), subject.clone(), places);
+        rereads.insert(service.clone(), Task::spawn(work));
     }
 
     fn watch_each(&self, services: &mut Services) {

@@ -455,6 +455,7 @@ pub(super) fn refusal(error: ConsulError, prefix: &str) -> StoreError {
         error @ (ConsulError::Unreachable(_)
         | ConsulError::TimedOut
         | ConsulError::NoLeader
+        | ConsulError::Behind(_)
         | ConsulError::Server { .. }
         | ConsulError::Unreadable(_)) => StoreError::Away(error.to_string()),
     }

@@ -308,7 +308,11 @@ fn a_service_of_which_consul_never_named_an_instance_is_a_mistake_until_it_does(
     world.answer(passing(&["10.0.0.1:80"]));
     assert!(world.mistakes().is_empty());
     world.answer(vec![]);
-    assert!(world.mistakes().is_empty(), "the guard's, no mistake");
+    let doubt = &world.mistakes()["consul:app"];
+    assert!(
+        doubt.ends_with("rota accept app lets them go (last good version)"),
+        "the guard's: {doubt}"
+    );
 }
 
 #[test]

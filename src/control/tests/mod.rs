@@ -3,6 +3,7 @@
 mod documents;
 mod domains;
 mod groups;
+mod guard;
 mod health;
 mod histories;
 mod live;

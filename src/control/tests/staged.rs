@@ -181,7 +181,7 @@ fn the_last_document_of_a_kind_is_said_to_stay_in_force() {
     assert!(plan.routes.is_empty(), "it is doubted");
     assert_eq!(
         plan.warnings,
-        ["kv:rota/p/config/routes: it is empty where documents were (in force: last good version)"
+        ["kv:rota/p/config/routes: it is empty where documents were; rota accept documents takes it as it is (in force: last good version)"
             .replace("kv:rota/p/config/", "")]
     );
 }

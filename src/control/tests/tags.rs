@@ -103,7 +103,7 @@ fn a_route_stays_while_its_vanished_servers_are_well_and_goes_with_the_last_of_t
     world.wait(seconds(3600));
     assert_eq!(world.routes(), ["a.test/ shop"]);
     let doubted = world.service("shop").members[0].standing.clone();
-    assert!(doubted.doubted && doubted.consul.verdict == Verdict::Fit);
+    assert!(doubted.doubt.is_some() && doubted.consul.verdict == Verdict::Fit);
     let key = UpstreamKey {
         service: "shop".into(),
         address: "10.0.0.1:80".parse().unwrap(),

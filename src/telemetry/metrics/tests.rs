@@ -23,7 +23,11 @@ fn member(service: &str, port: u16) -> Member {
         operator: signal(Verdict::Fit, "none"),
         source: "file",
         group: None,
-        doubted: port == 2,
+        doubt: (port == 2).then_some(crate::routing::standing::Doubt {
+            reason: "all_lost",
+            evidence: "",
+            since: SystemTime::UNIX_EPOCH,
+        }),
         history: Arc::new([]),
     };
     Member {

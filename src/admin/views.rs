@@ -222,7 +222,7 @@ fn listener(policy: &crate::routing::ListenerPolicy) -> ListenerView {
     }
 }
 
-fn mistakes(snapshot: &Snapshot, now: SystemTime) -> Vec<MistakeView> {
+pub fn mistakes(snapshot: &Snapshot, now: SystemTime) -> Vec<MistakeView> {
     let mistake = |mistake: &crate::routing::snapshot::EntryMistake| MistakeView {
         entry: mistake.entry.clone(),
         message: mistake.message.clone(),

@@ -2,7 +2,7 @@
 
 mod client;
 mod folder;
-mod print;
+pub mod print;
 mod staged;
 
 use std::process::ExitCode;

@@ -1,12 +1,14 @@
 //! The command line: what can be asked of the binary, and nothing of how it is done.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::Address;
 use crate::admin::orders::{parse_matter, parse_span, parse_target};
 use crate::admin::shift::parse_weights;
+use crate::telemetry::rfc3339;
 
 /// Where a running rota is asked if neither `--admin` nor [`ADMIN_VARIABLE`] says otherwise.
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
@@ -41,6 +43,20 @@ pub enum Command {
         /// The configuration file
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Rebuild the table, and its reasons, from a journal
+    Replay {
+        /// The journal: `STATE_DIR/journal`, a copy of it, or one of its files
+        #[arg(value_name = "JOURNAL")]
+        journal: PathBuf,
+        /// The moment to go to, 2026-11-20T20:59:04Z [default: the journal's end]
+        #[arg(long, value_name = "TIME", value_parser = checked_moment)]
+        at: Option<SystemTime>,
+        /// Explain this alone: a service, a server, a host or a URL
+        #[arg(long, value_name = "WHAT")]
+        why: Option<String>,
         #[command(flatten)]
         form: Form,
     },
@@ -256,6 +272,11 @@ fn checked_matter(text: &str) -> Result<String, String> {
     parse_matter(text).map(|_| text.to_owned())
 }
 
+fn checked_moment(text: &str) -> Result<SystemTime, String> {
+    let expected = "expected a moment in UTC, such as 2026-11-20T20:59:04Z";
+    rfc3339::parse(text).ok_or_else(|| expected.to_owned())
+}
+
 fn checked_span(text: &str) -> Result<String, String> {
     parse_span(text).map(|_| text.to_owned())
 }
@@ -311,6 +332,7 @@ mod tests {
             "rota check rota.toml",
             "rota check rota.toml --json",
             "rota demo",
+            "rota replay state/journal --at 2026-11-20T20:59:04.5Z --json",
             "rota version --json",
             "rota status --admin 127.0.0.1:1 --json",
             "rota status --admin http://127.0.0.1:1/",
@@ -343,6 +365,8 @@ mod tests {
             "rota run",
             "rota frobnicate",
             "rota why",
+            "rota replay",
+            "rota replay j --at noon",
             "rota drain",
             "rota drain shop --self",
             "rota drain a@b",

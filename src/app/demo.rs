@@ -182,6 +182,7 @@ fn config(ports: &ChosenPorts, servers: &[SocketAddr], workers: NonZeroUsize) ->
             pod: None,
             workers,
             state_dir: None,
+            journal: 0,
         },
         admin: Admin {
             address: AdminAddress::Tcp(ports.admin),
@@ -203,6 +204,7 @@ fn config(ports: &ChosenPorts, servers: &[SocketAddr], workers: NonZeroUsize) ->
         }],
         domains: Vec::new(),
         tuning: Tuning::default(),
+        source: Arc::default(),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod checked;
 pub mod cli;
 pub mod demo;
 pub mod own_certificates;
+pub mod replay;
 pub mod run;
 pub mod secrets;
 pub mod signals;
@@ -41,6 +42,18 @@ pub fn main() -> ExitCode {
             }
         }
         Command::Check { file, form } => check(&file, &form),
+        Command::Replay {
+            journal,
+            at,
+            why,
+            form,
+        } => match replay::replayed(&journal, at, why.as_deref(), &form) {
+            Ok(text) => ask::print::to_stdout(&text),
+            Err(message) => {
+                ask::print::to_stderr(&format!("rota: {message}"));
+                ExitCode::FAILURE
+            }
+        },
         Command::Demo => demonstrate(),
         Command::Version { form } => {
             let version = env!("CARGO_PKG_VERSION");

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::environment::Environment;
 use super::model::{AccessLog, Admin, AdminAddress, Config, Node, RouteEntry, Tuning};
@@ -26,7 +27,7 @@ pub(super) const KEYS: &[&str] = &[
     "acme",
 ];
 
-pub(super) const NODE: &[&str] = &["name", "pod", "workers", "state_dir"];
+pub(super) const NODE: &[&str] = &["name", "pod", "workers", "state_dir", "journal"];
 
 pub(super) const ADMIN: &[&str] = &["address", "token_file"];
 
@@ -39,6 +40,9 @@ const DEFAULT_ADMIN: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(
     std::net::Ipv4Addr::LOCALHOST,
     9900,
 ));
+
+const DEFAULT_JOURNAL: u64 = 64 << 20;
+const MOST_JOURNAL: u64 = 64 << 30;
 
 /// What a Unix socket's path may have at most (`sun_path`, less its end).
 const MAX_SOCKET_PATH: usize = 107;
@@ -67,6 +71,7 @@ pub(super) fn read(root: &Section<'_>, environment: &Environment) -> Option<Conf
         routes,
         domains,
         tuning: tuning::read(root, &Tuning::default()),
+        source: Arc::default(),
     };
     relations::check(root, &config);
     Some(config)
@@ -105,6 +110,9 @@ fn read_node(root: &Section<'_>, environment: &Environment) -> Node {
             .and_then(NonZeroUsize::new)
             .unwrap_or_else(|| environment.cores.min(most_workers())),
         state_dir: node.and_then(|node| node.file("state_dir")),
+        journal: node
+            .and_then(|node| node.size("journal", 0..=MOST_JOURNAL))
+            .unwrap_or(DEFAULT_JOURNAL),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod rewrite;
 mod route;
 mod section;
 mod service;
+mod source;
 mod syntax;
 pub mod tags;
 mod tuning;
@@ -44,6 +45,7 @@ pub use file::MAX_WORKERS;
 pub use mistake::{MAX_MISTAKES, MAX_SHOWN, Mistake, Mistakes};
 pub use model::*;
 pub use service::MAX_SERVERS;
+pub use source::{Source, hushed_document};
 
 use mistake::Report;
 use section::{Author, Reading, Section};
@@ -99,6 +101,14 @@ fn read(
             author: Author::File { directory },
         };
         file::read(&Section::root(&table, file::KEYS, &reading), environment)
+    });
+    let config = config.map(|config| Config {
+        source: Source {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        }
+        .into(),
+        ..config
     });
     report.finish(config)
 }

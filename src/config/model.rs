@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
+use super::source::Source;
 use crate::routing::{
     GroupName, Groups, HostPattern, InFlightLimit, Limits, ListenerPolicy, Prefix, RetryPolicy,
     ServiceName, Timeouts,
@@ -27,6 +29,8 @@ pub struct Config {
     pub routes: Vec<RouteEntry>,
     pub domains: Vec<DomainEntry>,
     pub tuning: Tuning,
+    /// Empty where there was no file.
+    pub source: Arc<Source>,
 }
 
 /// `[node]`.
@@ -36,6 +40,8 @@ pub struct Node {
     pub pod: Option<String>,
     pub workers: NonZeroUsize,
     pub state_dir: Option<PathBuf>,
+    /// What all files of the journal may come to, in bytes; 0: there is none.
+    pub journal: u64,
 }
 
 /// `[admin]`.
@@ -301,7 +307,7 @@ pub enum TagGrammar {
 }
 
 /// `consul = { service = "app", tag = "v2", datacenter = "dc1" }`: also the key of a watch.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConsulService {
     pub service: String,
     pub tag: Option<String>,

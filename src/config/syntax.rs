@@ -56,6 +56,37 @@ pub(super) fn places_in_table(text: &str, key: &str) -> Option<TablePlaces> {
     Some(found)
 }
 
+/// Where the values at a path of keys stand, in bytes: `*` is any key, and lists are looked through. None: the text is no TOML.
+pub(super) fn places_below(text: &str, path: &[&str]) -> Option<Vec<Range<usize>>> {
+    let root = DeTable::parse(text).ok()?;
+    let mut places = Vec::new();
+    collect_places(root.get_ref(), path, &mut places);
+    Some(places)
+}
+
+fn collect_places(table: &DeTable<'_>, path: &[&str], into: &mut Vec<Range<usize>>) {
+    let Some((step, rest)) = path.split_first() else {
+        return;
+    };
+    for (name, value) in table {
+        if *step != "*" && name.get_ref() != step {
+            continue;
+        }
+        match (value.get_ref(), rest) {
+            (_, []) => into.push(value.span()),
+            (DeValue::Table(below), _) => collect_places(below, rest, into),
+            (DeValue::Array(parts), _) => {
+                for part in parts.iter() {
+                    if let DeValue::Table(below) = part.get_ref() {
+                        collect_places(below, rest, into);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 fn table(from: DeTable<'_>, lines: &Lines) -> Table {
     from.into_iter()
         .map(|(key, value)| {

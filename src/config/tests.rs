@@ -418,7 +418,7 @@ fn wrong_numbers_are_told_with_their_range() {
         ),
         (
             "[node]\nstarted = 2026-01-01",
-            "rota.toml:4: node.started: no such key; known: name, pod, workers, state_dir",
+            "rota.toml:4: node.started: no such key; known: name, pod, workers, state_dir, journal",
         ),
         (
             "[node]\nname = 2026-01-01",

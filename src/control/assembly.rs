@@ -22,6 +22,7 @@ use crate::routing::{
 
 /// Everything that outlives a snapshot.
 pub struct Assembly {
+    files: Files,
     workers: usize,
     node: String,
     generation: u64,
@@ -37,6 +38,14 @@ pub struct Assembly {
     /// What was read anew for the table that is being built: once, however many services look again.
     tls_read: HashSet<TlsKey>,
     ledger: Ledger,
+}
+
+/// Whether files that services name are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    Read,
+    /// What is built is looked at, never served.
+    Ignored,
 }
 
 struct Built {
@@ -77,6 +86,7 @@ impl Assembly {
     /// `node` is the LB's own name: it begins each turn order at a place of its own.
     pub fn new(node: &str, workers: usize) -> Assembly {
         Assembly {
+            files: Files::Read,
             workers,
             node: node.to_owned(),
             generation: 0,
@@ -90,6 +100,14 @@ impl Assembly {
             tls: HashMap::new(),
             tls_read: HashSet::new(),
             ledger: Ledger::default(),
+        }
+    }
+
+    /// For tables of another machine, whose files are not here.
+    pub fn on_paper(node: &str) -> Assembly {
+        Assembly {
+            files: Files::Ignored,
+            ..Assembly::new(node, 1)
         }
     }
 
@@ -318,7 +336,11 @@ impl Assembly {
             ServiceProtocol::H2 => Alpn::H2,
             ServiceProtocol::Http | ServiceProtocol::Https | ServiceProtocol::H2c => Alpn::Http1,
         };
-        let key = (entry.tls.ca.clone(), alpn);
+        let ca = match self.files {
+            Files::Read => entry.tls.ca.clone(),
+            Files::Ignored => None,
+        };
+        let key = (ca, alpn);
         let looks_again = before.is_some_and(|built| built.tls_revision != state.tls_revision());
         let is_read = !looks_again || !self.tls_read.insert(key.clone());
         let config = match self.tls.get(&key) {

@@ -4,16 +4,19 @@ use super::acme::Loaded;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::consul::Observation;
 use crate::config::{Config, ConsulService};
 use crate::routing::operator::Order;
 use crate::routing::{PassiveFault, Unfit, UpstreamKey};
 
-/// Something happened.
-#[derive(Clone, Debug)]
+/// Something happened. The journal holds it in this form.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// The file as it stands now, already checked.
-    File(Arc<Config>),
+    File(#[serde(with = "super::journal::form::file")] Arc<Config>),
     Consul(Observation),
     /// A host name's addresses, or why there are none now.
     Resolved {

@@ -187,6 +187,19 @@ impl Member {
         }
     }
 
+    /// Whether [`Member::probed`] would do anything that is ever seen. What counts successes begins anew with each failure,
+    /// ejection and doubt; what counts failures, with each success.
+    pub fn learns_from(&self, check: &ActiveCheck, result: &Result<(), String>) -> bool {
+        let verdict = self.standing.probe.verdict;
+        match result {
+            Ok(()) => verdict != Verdict::Fit || self.failed > 0 || self.is_ejected(),
+            Err(_) => {
+                let is_known = verdict == Verdict::Unfit && self.failed >= check.fall;
+                !is_known || self.succeeded > 0 || self.is_doubted()
+            }
+        }
+    }
+
     pub fn is_probed_sick(&self) -> bool {
         self.standing.probe.verdict == Verdict::Unfit
     }

@@ -13,6 +13,7 @@ pub mod drains;
 pub mod event;
 pub mod fleet;
 pub mod guard;
+pub mod journal;
 pub mod member;
 pub mod mistake;
 pub mod model;
@@ -153,7 +154,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         kv_names,
     };
     terms.certificates = loaded.borrow().clone();
-    let task = Task::new(terms, inputs.config, outlets, workers, link);
+    let task = Task::new(terms, inputs.config, outlets, workers, link, &inputs.vitals);
     tokio::spawn(task.run(requests, inputs.passive, loaded));
     let (of_certificates, asked) = mpsc::channel(REQUESTS);
     tokio::spawn(certificates.run(asked));

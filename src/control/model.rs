@@ -437,6 +437,24 @@ impl Model {
         }
     }
 
+    /// Whether an event may change anything but what time changes: most probes say what is known.
+    pub fn learns_from(&self, event: &Event) -> bool {
+        match event {
+            Event::Tick => false,
+            Event::Probed { key, result } => {
+                let service = self.services.get(&key.service);
+                service.is_some_and(|service| service.learns_from(key.address, result))
+            }
+            Event::File(_)
+            | Event::Consul(_)
+            | Event::Resolved { .. }
+            | Event::Ejected { .. }
+            | Event::Tried { .. }
+            | Event::Ordered(_)
+            | Event::Certificates(_) => true,
+        }
+    }
+
     /// Whether a worker's ejection is known; one that got lost on its way has to be told again.
     pub fn knows_ejection(&self, key: &UpstreamKey, unfit: Unfit) -> bool {
         self.services

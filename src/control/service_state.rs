@@ -290,6 +290,15 @@ impl ServiceState {
             })
     }
 
+    /// Whether a probe's result says something new about a server.
+    pub fn learns_from(&self, address: SocketAddr, result: &Result<(), String>) -> bool {
+        let Some(member) = self.members.get(&address) else {
+            return false;
+        };
+        let check = self.check_for(member);
+        check.is_some_and(|check| member.learns_from(&check, result))
+    }
+
     /// One probe of one server ended.
     pub fn probed(
         &mut self,

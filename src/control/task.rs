@@ -11,6 +11,7 @@ use super::acme::{KvNames, Loaded};
 use super::assembly::Assembly;
 use super::consul::{Client, Observation, Watcher};
 use super::event::{Effect, Event};
+use super::journal::Journal;
 use super::mistake::News;
 use super::model::{Model, Rehearsal, Terms};
 use super::order::{self, Plan};
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::routing::operator::{Order, OrderError, ShiftOrder};
 use crate::routing::swap::Publisher;
 use crate::routing::{PassiveFault, PassiveReport, ServiceName, Snapshot, Unfit};
+use crate::telemetry::Vitals;
 
 /// Findings of probes and of the resolver that wait for their turn; more make probes wait.
 const EVENTS: usize = 1024;
@@ -90,6 +92,8 @@ pub struct Task {
     names: Names,
     /// What the log has said of who is on the rota.
     rota: Rota,
+    /// None: there is no state directory, or none is wanted.
+    journal: Option<Journal>,
     link: Option<Link>,
     sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
@@ -107,12 +111,15 @@ impl Task {
         outlets: Outlets,
         workers: usize,
         link: Option<Link>,
+        vitals: &Arc<Vitals>,
     ) -> Task {
         let clock = Clock::new();
+        let now = clock.now();
+        let journal = Journal::wanted(&terms, &config, now, vitals);
         let (sender, events) = mpsc::channel(EVENTS);
         let assembly = Assembly::new(&config.node.name, workers);
-        let mut model = Model::new(terms, config, clock.now());
-        model.apply(Event::Tick, clock.now());
+        let mut model = Model::new(terms, config, now);
+        model.apply(Event::Tick, now);
         let mut task = Task {
             model,
             assembly,
@@ -121,6 +128,7 @@ impl Task {
             probes: Probes::new(sender.clone()),
             names: Names::new(sender.clone()),
             rota: Rota::default(),
+            journal,
             link,
             sender,
             events,
@@ -168,7 +176,11 @@ impl Task {
     }
 
     fn apply(&mut self, event: Event) {
-        self.model.apply(event, self.clock.now());
+        let now = self.clock.now();
+        if let Some(journal) = &mut self.journal {
+            journal.note(&self.model, &event, now);
+        }
+        self.model.apply(event, now);
     }
 
     fn hear(&mut self, observation: Observation) {
@@ -341,7 +353,11 @@ impl Task {
     fn publish(&mut self) {
         if self.model.revision() != self.published {
             self.published = self.model.revision();
-            let (snapshot, news) = self.assembly.build(&self.model, self.clock.now());
+            let now = self.clock.now();
+            let (snapshot, news) = self.assembly.build(&self.model, now);
+            if let Some(journal) = &mut self.journal {
+                journal.published(&self.model, snapshot.generation, now);
+            }
             tracing::debug!(generation = snapshot.generation, "a new table");
             self.outlets.table.publish(snapshot);
             tell(&news);

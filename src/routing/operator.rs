@@ -7,7 +7,10 @@ use super::group::GroupName;
 use super::service::ServiceName;
 
 /// Whom an operator's word is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Target {
     Service(ServiceName),
     /// `SERVICE/SERVER`, the server as its label: `address:port`.
@@ -22,7 +25,10 @@ pub const USUAL_ACCEPT: Duration = Duration::from_secs(60);
 pub const MAX_ACCEPT: Duration = Duration::from_secs(3600);
 
 /// What an operator accepts that Consul says of it, doubted or not.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Matter {
     /// That servers of it are gone.
     Service(ServiceName),
@@ -33,7 +39,8 @@ pub enum Matter {
 }
 
 /// How far a word reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reach {
     /// The whole pod, through Consul's KV.
     Pod,
@@ -42,7 +49,8 @@ pub enum Reach {
 }
 
 /// One order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Order {
     Drain {
         target: Target,

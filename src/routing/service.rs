@@ -12,8 +12,24 @@ use super::turn::Turn;
 use super::upstream::{Unfit, Upstream};
 
 /// A service's name: 1 to 128 characters of `a-z A-Z 0-9 . _ -`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(try_from = "String", into = "String")]
 pub struct ServiceName(Arc<str>);
+
+impl TryFrom<String> for ServiceName {
+    type Error = String;
+    fn try_from(text: String) -> Result<ServiceName, String> {
+        ServiceName::parse(&text).ok_or_else(|| format!("{text:?} names no service"))
+    }
+}
+
+impl From<ServiceName> for String {
+    fn from(name: ServiceName) -> String {
+        name.0.to_string()
+    }
+}
 
 impl ServiceName {
     /// None if the text is no name.

@@ -9,14 +9,17 @@ use super::measured::{Moment, UpstreamCell, WorkerId};
 use super::service::ServiceName;
 
 /// What makes two upstreams the same one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct UpstreamKey {
     pub service: ServiceName,
     pub address: SocketAddr,
 }
 
 /// The reasons for being off the rota, one bit each; none overwrites another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Unfit {
     /// Consul's checks say critical.
@@ -34,7 +37,8 @@ pub enum Unfit {
 }
 
 /// What a worker saw of an upstream that passive health has to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PassiveFault {
     /// A connection was refused or unreachable.
     Refused,

@@ -377,6 +377,7 @@ fn process_samples(page: &mut Page, vitals: &Vitals) {
         &vitals.access_log_dropped,
     );
     count(page, families::ACCESS_LOG_FAILED, &vitals.access_log_failed);
+    count(page, families::JOURNAL_LOST, &vitals.journal_lost);
     let (ok, failed) = (&vitals.reloads, &vitals.reloads_failed);
     page.count(families::RELOADS, &["ok"], ok.load(Relaxed));
     page.count(families::RELOADS, &["failed"], failed.load(Relaxed));

@@ -51,6 +51,49 @@ pub fn text(at: SystemTime) -> String {
     format!("{}Z", &writer.write(at)[..19])
 }
 
+/// A moment in UTC with or without a fraction of the second: what [`Writer`] writes. None: anything else.
+pub fn parse(text: &str) -> Option<SystemTime> {
+    let (whole, fraction) = match text.strip_suffix('Z')?.split_once('.') {
+        None => (text.strip_suffix('Z')?, ""),
+        Some((whole, fraction)) => (whole, fraction),
+    };
+    let is_shaped = whole.len() == 19
+        && whole.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            10 => byte == b'T',
+            13 | 16 => byte == b':',
+            _ => byte.is_ascii_digit(),
+        });
+    if !is_shaped || fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let number = |at: std::ops::Range<usize>| whole[at].parse::<u64>().ok();
+    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
+    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
+    let days = days_from_civil(year, month, day)?;
+    // A day that its month does not have comes back as another one.
+    if civil_from_days(days) != (year, month, day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let nanos = format!("{fraction:0<9}").parse().ok()?;
+    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
+    UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
+}
+
+/// The other way round (Howard Hinnant's `days_from_civil`); None before 1970.
+fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
+    let year = if month <= 2 {
+        year.checked_sub(1)?
+    } else {
+        year
+    };
+    let era = year / 400;
+    let of_era = year % 400;
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day.checked_sub(1)?;
+    let day_of_era = of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+    (era * 146_097 + day_of_era).checked_sub(719_468)
+}
+
 fn digits(to: &mut [u8], mut value: u64) {
     for place in to.iter_mut().rev() {
         *place = b'0' + (value % 10) as u8;
@@ -93,6 +136,30 @@ mod tests {
         assert_eq!(written(1_795_208_344_123), "2026-11-20T20:59:04.123Z");
         assert_eq!(written(4_107_542_399_999), "2100-02-28T23:59:59.999Z");
         assert_eq!(written(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_else() {
+        for unix_ms in [0, 951_782_400_007, 1_795_208_344_123, 4_107_542_400_000] {
+            let at = UNIX_EPOCH + Duration::from_millis(unix_ms);
+            assert_eq!(parse(&written(unix_ms)), Some(at));
+        }
+        assert_eq!(
+            parse("2026-11-20T20:59:04Z"),
+            parse("2026-11-20T20:59:04.000Z")
+        );
+        for text in [
+            "2026-11-20",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-11-20T24:00:00Z",
+            "2026-11-20T20:59:04",
+            "2026-11-20T20:59:04.Z1",
+            "1969-12-31T23:59:59Z",
+            "2026-11-20T20:59:\u{e9}Z",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
     }
 
     #[test]

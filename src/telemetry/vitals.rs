@@ -222,6 +222,8 @@ pub struct Vitals {
     /// Watches that are failing now.
     pub discovery_failing: AtomicI64,
     pub access_log_dropped: AtomicU64,
+    /// Records that did not come into the journal.
+    pub journal_lost: AtomicU64,
     pub access_log_failed: AtomicU64,
     /// Certificates that a CA issued, and orders that came to nothing.
     pub acme_issued: AtomicU64,
@@ -240,6 +242,7 @@ impl Vitals {
             discovery_configured: AtomicBool::new(false),
             discovery_failing: AtomicI64::new(0),
             access_log_dropped: AtomicU64::new(0),
+            journal_lost: AtomicU64::new(0),
             access_log_failed: AtomicU64::new(0),
             acme_issued: AtomicU64::new(0),
             acme_failed: AtomicU64::new(0),

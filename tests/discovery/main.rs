@@ -14,6 +14,7 @@ mod compose;
 mod documents;
 mod domains;
 mod groups;
+mod journal;
 mod loss;
 mod servers;
 mod staged;

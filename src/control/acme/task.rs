@@ -63,12 +63,13 @@ pub struct Inputs {
 }
 
 /// Whether the certificates that were there at the start are served.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Loaded {
     #[default]
     NotYet,
     /// The account's key cannot be opened, for this reason, nor most of the certificates: it is the key file that is wrong here.
-    Unusable(Arc<str>),
+    Unusable(#[serde(with = "crate::control::journal::form::text")] Arc<str>),
     Done,
 }
 

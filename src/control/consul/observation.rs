@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::ConsulService;
 
 /// One answer, or the lack of one. Sent only when the content differs from the last one of the same watch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Observation {
     /// The instances of one service, whatever their checks say.
     Instances {
@@ -37,7 +40,8 @@ pub enum Observation {
 }
 
 /// What a consistent re-read says about why somebody is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Finding {
     /// Nothing: that is how it is.
     AsItIs,
@@ -48,7 +52,8 @@ pub enum Finding {
 }
 
 /// The subtrees of `<prefix>` that are watched, each by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Subtree {
     /// `config/services/`
     Services,
@@ -92,10 +97,11 @@ impl Subtree {
 }
 
 /// One KV entry below a subtree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     /// What follows the subtree's key: `shop`, `shop/10.0.0.1:80`.
     pub name: String,
+    #[serde(with = "crate::control::journal::form::document")]
     pub value: Arc<[u8]>,
     pub create_index: u64,
     pub modify_index: u64,
@@ -103,7 +109,8 @@ pub struct Document {
     pub is_locked: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CheckStatus {
     Passing,
     Warning,
@@ -112,7 +119,7 @@ pub enum CheckStatus {
     Maintenance,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// `serfHealth`, `service:app-1`, `_node_maintenance`, ….
     pub id: String,
@@ -123,7 +130,7 @@ pub struct Check {
 }
 
 /// One instance of a service as `/v1/health/service/:name` gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     pub node: String,
     pub id: String,

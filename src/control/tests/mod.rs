@@ -39,6 +39,8 @@ pub fn file(text: &str) -> Arc<Config> {
 
 /// A model with its assembly and a clock.
 pub struct World {
+    /// What the model was made with.
+    pub terms: Terms,
     pub model: Model,
     pub assembly: Assembly,
     pub now: SystemTime,
@@ -63,7 +65,8 @@ impl World {
                 .map_or_else(Default::default, |consul| consul.tags.clone()),
         };
         let mut world = World {
-            model: Model::new(terms, config, now),
+            model: Model::new(terms.clone(), config, now),
+            terms,
             assembly: Assembly::new("lb-1", 2),
             now,
             effects: Vec::new(),

@@ -129,6 +129,8 @@ families! {
         "Lines of the access log lost since its queue was full.";
     ACCESS_LOG_FAILED = Counter "rota_access_log_failed_total" []
         "Lines of the access log lost since they could not be written.";
+    JOURNAL_LOST = Counter "rota_journal_lost_total" []
+        "Records that did not come into the journal below `node.state_dir`: its disk was slow, full or refused them.";
     BUILD_INFO = Gauge "rota_build_info" ["version"]
         "Always 1.";
     PROCESS_CPU = Counter "process_cpu_seconds_total" []

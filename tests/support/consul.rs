@@ -27,6 +27,8 @@ pub struct Agent {
     child: Option<Child>,
     directory: PathBuf,
     ports: Ports,
+    /// Who it is, and whom it joins.
+    role: Vec<String>,
     /// Sent with every call of the helpers.
     pub token: Option<String>,
 }
@@ -75,6 +77,9 @@ impl Agent {
                 child: None,
                 directory: directory.clone(),
                 ports: Ports::free(),
+                role: ["-bootstrap-expect=1", "-node=agent"]
+                    .map(String::from)
+                    .into(),
                 token: Option::clone(&token),
             };
             if agent.launch() {
@@ -86,6 +91,66 @@ impl Agent {
             "consul did not start; its log is in {}",
             directory.display()
         );
+    }
+
+    /// Three servers that elect a leader; each is an agent, too. Configured as [`Agent::start_with`] does it.
+    pub fn start_three(config: &str) -> [Agent; 3] {
+        let token = config.contains(MASTER_TOKEN).then(|| MASTER_TOKEN.into());
+        for _ in 0..5 {
+            let ports = [(); 3].map(|()| Ports::free());
+            let joins = ports.map(|ports| format!("-retry-join=127.0.0.1:{}", ports.serf));
+            let mut agents = [0, 1, 2].map(|number| {
+                let directory = new_directory();
+                std::fs::write(directory.join("config.json"), config).unwrap();
+                let own = [
+                    "-bootstrap-expect=3".to_owned(),
+                    format!("-node=server-{number}"),
+                ];
+                let interval = "-retry-interval=1s".to_owned();
+                Agent {
+                    child: None,
+                    directory,
+                    ports: ports[number],
+                    role: own
+                        .into_iter()
+                        .chain(joins.clone())
+                        .chain([interval])
+                        .collect(),
+                    token: Option::clone(&token),
+                }
+            });
+            agents.iter_mut().for_each(Agent::spawn);
+            if agents.iter_mut().all(Agent::wait_until_ready) {
+                return agents;
+            }
+        }
+        panic!("three servers of consul did not start");
+    }
+
+    /// Whether it leads.
+    pub fn is_leader(&self) -> bool {
+        let own = format!("\"127.0.0.1:{}\"", self.ports.server);
+        let said = self.try_call("GET", "/v1/status/leader", b"");
+        said.is_ok_and(|answer| answer.body.trim() == own)
+    }
+
+    /// Forgets all that it knew; for one that does not run.
+    pub fn forget(&self) {
+        let _ = std::fs::remove_dir_all(self.directory.join("data"));
+    }
+
+    /// An instance of a service in the catalogue, on a node that no agent answers for; `status`: `passing`, `critical`, ….
+    pub fn put_instance(&self, name: &str, id: &str, port: u16, status: &str) {
+        let entry = format!(
+            r#"{{"Node": "apps", "Address": "127.0.0.1", "Service": {{"ID": "{id}", "Service": "{name}", "Address": "127.0.0.1", "Port": {port}}},
+                "Check": {{"Node": "apps", "CheckID": "service:{id}", "Name": "alive", "ServiceID": "{id}", "Status": "{status}"}}}}"#
+        );
+        self.must("PUT", "/v1/catalog/register", entry.as_bytes());
+    }
+
+    pub fn remove_instance(&self, id: &str) {
+        let entry = format!(r#"{{"Node": "apps", "ServiceID": "{id}"}}"#);
+        self.must("PUT", "/v1/catalog/deregister", entry.as_bytes());
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -163,7 +228,8 @@ impl Agent {
             .unwrap();
         let Ports { http, server, serf } = self.ports;
         let child = Command::new(binary())
-            .args(["agent", "-server", "-bootstrap-expect=1", "-node=agent"])
+            .args(["agent", "-server"])
+            .args(&self.role)
             .args(["-bind=127.0.0.1", "-client=127.0.0.1"])
             .args(["-serf-wan-port=-1", "-dns-port=-1", "-grpc-port=-1"])
             .arg(format!("-http-port={http}"))
@@ -218,8 +284,16 @@ impl Agent {
     /// A token with one policy of its own, whose rules are in HCL with each `"` escaped.
     pub fn new_token(&self, rules: &str) -> Token {
         let named = format!(r#"{{"Name": "p{}", "Rules": "{rules}"}}"#, self.ports.http);
-        let policy = self.must("PUT", "/v1/acl/policy", named.as_bytes()).body;
-        let policy = word(&policy, "ID");
+        // Several servers agree on how access is controlled a moment after they have a leader.
+        let deadline = Instant::now() + START_DEADLINE;
+        let put = || self.try_call("PUT", "/v1/acl/policy", named.as_bytes());
+        let policy = loop {
+            match put() {
+                Ok(answer) if answer.status == 200 => break word(&answer.body, "ID"),
+                said => assert!(Instant::now() < deadline, "no policy: {said:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
         let of_policy = format!(r#"{{"Policies": [{{"ID": "{policy}"}}]}}"#);
         let token = self.must("PUT", "/v1/acl/token", of_policy.as_bytes());
         Token {

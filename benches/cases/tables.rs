@@ -101,6 +101,7 @@ fn standing() -> Standing {
         source: "file",
         group: None,
         doubt: None,
+        remembered: None,
         history: Arc::new([]),
     }
 }

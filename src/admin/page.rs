@@ -45,7 +45,17 @@ fn overview(out: &mut String, status: &StatusView) {
         None => "not configured".to_owned(),
         Some(view) => match view.age_s {
             None => "no answer yet".to_owned(),
-            Some(age) => format!("{} old, {} failing", span(age as u64), view.failing),
+            Some(age) => {
+                let remembered = match &view.remembered {
+                    Some(of) => format!(", from the state of {of}, Consul not reached yet"),
+                    None => String::new(),
+                };
+                format!(
+                    "{} old{remembered}, {} failing",
+                    span(age as u64),
+                    view.failing
+                )
+            }
         },
     };
     let _ = write!(

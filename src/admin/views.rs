@@ -70,6 +70,9 @@ pub struct DiscoveryView {
     pub age_s: Option<f64>,
     /// Watches that fail now.
     pub failing: i64,
+    /// The moment that the table is of, as it was kept before the start: Consul was not reached since; null: it was.
+    #[serde(default)]
+    pub remembered: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -134,6 +137,9 @@ pub struct ServerView {
     /// Why and since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<DoubtView>,
+    /// Known from what was kept at this moment, before the start; Consul was not heard of it since.
+    #[serde(default)]
+    pub remembered: Option<String>,
     /// `file`, `kv` or `consul`.
     pub source: String,
     pub in_flight: u64,
@@ -194,6 +200,7 @@ pub fn status(state: &State, snapshot: &Snapshot, now: SystemTime) -> StatusView
         .then(|| DiscoveryView {
             age_s: discovery_age_seconds(vitals, now),
             failing: vitals.discovery_failing.load(Relaxed).max(0),
+            remembered: vitals.discovery_remembered_ms().map(moment),
         });
     StatusView {
         node: state.node.clone(),
@@ -212,6 +219,11 @@ pub fn status(state: &State, snapshot: &Snapshot, now: SystemTime) -> StatusView
         services: snapshot.services.values().map(|s| summary(s)).collect(),
         mistakes: mistakes(snapshot, now),
     }
+}
+
+fn moment(unix_ms: i64) -> String {
+    let since = std::time::Duration::from_millis(unix_ms.unsigned_abs());
+    rfc3339::text(SystemTime::UNIX_EPOCH + since)
 }
 
 fn listener(policy: &crate::routing::ListenerPolicy) -> ListenerView {
@@ -298,6 +310,7 @@ pub fn server(service: &Service, member: &Member, now: SystemTime) -> ServerView
         group: member.standing.group.as_ref().map(ToString::to_string),
         doubted: member.standing.doubt.is_some(),
         doubt: member.standing.doubt.as_ref().map(|it| doubt(it, now)),
+        remembered: member.standing.remembered.map(rfc3339::text),
         source: member.standing.source.to_owned(),
         in_flight: cells.map(|cell| u64::from(cell.in_flight())).sum(),
         failures: upstream.failures(),
@@ -320,11 +333,23 @@ fn signals(member: &Member, now: SystemTime) -> Vec<SignalView> {
         signal: name.to_owned(),
         verdict: verdict_label(signal.verdict).to_owned(),
         reason: signal.reason.to_owned(),
-        evidence: signal.evidence.to_string(),
+        evidence: evidence(name, signal, member),
         since: rfc3339::text(signal.since),
         since_s: seconds(signal.since, now),
     };
     member.standing.signals().into_iter().map(view).collect()
+}
+
+/// What Consul said before the start is told as such.
+fn evidence(name: &str, signal: &Signal, member: &Member) -> String {
+    match member.standing.remembered.filter(|_| name == "consul") {
+        None => signal.evidence.to_string(),
+        Some(of) => {
+            let remembered = format!("remembered from {}", rfc3339::text(of));
+            let said = [remembered.as_str(), &signal.evidence];
+            said.join(": ").trim_end_matches(": ").to_owned()
+        }
+    }
 }
 
 fn transitions(history: &[Transition], now: SystemTime) -> Vec<TransitionView> {
@@ -368,6 +393,10 @@ fn because(service: &Service, member: &Member, now: SystemTime) -> String {
         };
         let why = doubt.evidence;
         return format!("it vanished from consul's answers, {found} ({why})");
+    }
+    if let Some(of) = standing.remembered {
+        let of = rfc3339::text(of);
+        return format!("remembered from {of}: consul was not heard of it since the start");
     }
     let warning = standing
         .signals()

@@ -3,8 +3,11 @@
 //! A wrong document leaves its last good version in force. A subtree that becomes empty where documents were, or any subtree
 //! while the pod's id is missing where it was, is doubted as a whole: its documents stay in force until it is there again, or an
 //! operator accepts that they are gone.
+//!
+//! Long because the subtrees, the pod's id and the drains are doubted, held back and kept together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::consul::{Document, Subtree};
 use super::drains::Drains;
@@ -29,6 +32,8 @@ pub struct Tree<T> {
 struct Entry<T> {
     document: Document,
     good: Option<T>,
+    /// What the good version was read from.
+    good_text: Arc<[u8]>,
     mistake: Option<String>,
 }
 
@@ -91,11 +96,36 @@ impl<T> Tree<T> {
         }
     }
 
+    /// Takes what was kept: in force, and answered by nobody.
+    fn remember(
+        &mut self,
+        documents: Vec<Document>,
+        parse: impl Fn(&Document) -> Result<T, String>,
+    ) {
+        for document in documents {
+            let entry = Entry::read(None, document, &parse);
+            self.entries.insert(entry.document.name.clone(), entry);
+        }
+    }
+
+    /// Good versions, as they were written.
+    fn kept(&self) -> Vec<Document> {
+        let good = self.entries.values().filter(|entry| entry.good.is_some());
+        let good = good.map(|entry| Document {
+            value: entry.good_text.clone(),
+            ..entry.document.clone()
+        });
+        good.collect()
+    }
+
     /// Reads each document again: what it is read against has changed.
     fn read_again(&mut self, parse: impl Fn(&Document) -> Result<T, String>) {
         for entry in self.entries.values_mut() {
             match parse(&entry.document) {
-                Ok(good) => (entry.good, entry.mistake) = (Some(good), None),
+                Ok(good) => {
+                    (entry.good, entry.mistake) = (Some(good), None);
+                    entry.good_text = entry.document.value.clone();
+                }
                 Err(message) => entry.mistake = Some(message),
             }
         }
@@ -145,15 +175,21 @@ impl<T> Entry<T> {
         };
         match parse(&document) {
             Ok(good) => Entry {
+                good_text: document.value.clone(),
                 document,
                 good: Some(good),
                 mistake: None,
             },
-            Err(message) => Entry {
-                document,
-                good: known.and_then(|entry| entry.good),
-                mistake: Some(message),
-            },
+            Err(message) => {
+                let known = known.map(|entry| (entry.good, entry.good_text));
+                let (good, good_text) = known.unwrap_or((None, Arc::default()));
+                Entry {
+                    document,
+                    good,
+                    good_text,
+                    mistake: Some(message),
+                }
+            }
         }
     }
 }
@@ -177,13 +213,18 @@ pub struct Documents {
     strays: Vec<String>,
     drains_answered: bool,
     held_drains: Option<Vec<Document>>,
+    /// Those in force, as they were written.
+    drains: Vec<Document>,
     pod: Pod,
+    pod_id: Option<Document>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Pod {
     #[default]
     Unasked,
+    /// It was known before the start, and nobody has said anything since.
+    Remembered,
     /// There was none when it was first asked for.
     Absent,
     Known,
@@ -229,7 +270,11 @@ impl Documents {
     ) -> Follow {
         let is_held = self.pod == Pod::Missing;
         match subtree {
-            Subtree::Pod => return self.observe_pod(!documents.is_empty(), drains),
+            Subtree::Pod => {
+                let is_there = !documents.is_empty();
+                self.pod_id = documents.into_iter().next().or(self.pod_id.take());
+                return self.observe_pod(is_there, drains);
+            }
             // An operator's way out of a doubt: read elsewhere, and never held back.
             Subtree::OperatorAccept => {}
             Subtree::Services if is_held => self.services.held = Some(documents),
@@ -251,10 +296,49 @@ impl Documents {
                 self.drains_answered = true;
                 self.held_drains = None;
                 drains.observe(&documents);
+                self.drains = documents;
             }
         }
         self.release_drains(drains);
         Follow::Nothing
+    }
+
+    /// Takes a subtree as it was kept. It is in force until Consul says what it has, which is then taken as if it had said this before.
+    pub fn remember(&mut self, subtree: Subtree, documents: Vec<Document>, drains: &mut Drains) {
+        match subtree {
+            Subtree::Pod => {
+                if let Some(id) = documents.into_iter().next() {
+                    (self.pod, self.pod_id) = (Pod::Remembered, Some(id));
+                }
+            }
+            Subtree::Services => self.services.remember(documents, service_of),
+            Subtree::Routes => self.routes.remember(documents, route_of),
+            Subtree::Domains => self.domains.remember(documents, domain_of),
+            Subtree::Tuning => {
+                let base = self.base.clone();
+                self.tuning
+                    .remember(documents, |document| tuning_of(document, &base));
+            }
+            Subtree::OperatorDrain => {
+                drains.observe(&documents);
+                self.drains = documents;
+            }
+            // Never kept: it ends within the hour, and the more is doubted without it.
+            Subtree::OperatorAccept => {}
+        }
+    }
+
+    /// What is in force, by subtree, and the pod's id as it was last known.
+    pub fn kept(&self) -> Vec<(Subtree, Vec<Document>)> {
+        let pod = self.pod_id.iter().cloned().collect();
+        vec![
+            (Subtree::Services, self.services.kept()),
+            (Subtree::Routes, self.routes.kept()),
+            (Subtree::Domains, self.domains.kept()),
+            (Subtree::Tuning, self.tuning.kept()),
+            (Subtree::OperatorDrain, self.drains.clone()),
+            (Subtree::Pod, pod),
+        ]
     }
 
     /// What lies beside the subtrees and is read by nobody, all of it.
@@ -267,7 +351,7 @@ impl Documents {
         self.pod = match (&was, is_there) {
             (_, true) => Pod::Known,
             (Pod::Unasked | Pod::Absent, false) => Pod::Absent,
-            (Pod::Known | Pod::Missing, false) => Pod::Missing,
+            (Pod::Remembered | Pod::Known | Pod::Missing, false) => Pod::Missing,
         };
         if was == Pod::Missing && is_there {
             self.release(drains);
@@ -323,7 +407,7 @@ impl Documents {
         ];
         match self.pod {
             Pod::Missing => all.len(),
-            Pod::Unasked | Pod::Absent | Pod::Known => {
+            Pod::Unasked | Pod::Remembered | Pod::Absent | Pod::Known => {
                 all.into_iter().filter(|is_doubted| *is_doubted).count()
             }
         }
@@ -363,7 +447,7 @@ impl Documents {
             (self.domains.is_answered, "config/domains"),
             (self.tuning.is_answered, "config/tuning"),
             (self.drains_answered, "operator/drain"),
-            (self.pod != Pod::Unasked, "pod"),
+            (!matches!(self.pod, Pod::Unasked | Pod::Remembered), "pod"),
         ]
         .into_iter()
         .filter(|(is_answered, _)| !is_answered)

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::consul::Observation;
+use super::kept::table::Table;
+use super::mistake::Mistake;
 use crate::config::{Config, ConsulService};
 use crate::routing::operator::Order;
 use crate::routing::{PassiveFault, Unfit, UpstreamKey};
@@ -44,6 +46,10 @@ pub enum Event {
     Ordered(Order),
     /// How it stands with the certificates that were ordered before.
     Certificates(Loaded),
+    /// What was kept before the start: the first event, if there is one.
+    Remembered(#[serde(with = "super::journal::form::table")] Box<Table>),
+    /// What is wrong with files that are kept, all of it.
+    Troubles(#[serde(with = "super::journal::form::mistakes")] Vec<Mistake>),
     /// Time has passed.
     Tick,
 }

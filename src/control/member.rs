@@ -10,6 +10,7 @@ use super::word::Word;
 use crate::config::ActiveCheck;
 use crate::routing::standing::{Doubt, HISTORY_LEN, Transition};
 use crate::routing::{PassiveFault, Signal, Standing, Unfit, Verdict};
+use crate::telemetry::rfc3339;
 
 /// Whether anything that others see of a member changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,7 @@ impl Member {
             source,
             group: facts.group.clone(),
             doubt: None,
+            remembered: None,
             history: [joined].into(),
         };
         Member {
@@ -150,6 +152,26 @@ impl Member {
     pub fn is_asked_to_leave(&self) -> bool {
         let standing = &self.standing;
         standing.consul.reason == MAINTENANCE || standing.operator.verdict == Verdict::Unfit
+    }
+
+    /// Known from what was kept at `of`, and from nobody since; None: its source has spoken.
+    pub fn remembered(&mut self, of: Option<SystemTime>, now: SystemTime) -> Change {
+        if self.standing.remembered == of {
+            return Change::None;
+        }
+        let mut standing = (*self.standing).clone();
+        standing.remembered = of;
+        let (from, to, evidence) = match of {
+            Some(of) => {
+                standing.consul.since = of;
+                let evidence = format!("known from {}", rfc3339::text(of));
+                ("present", "remembered", evidence)
+            }
+            None => ("remembered", "present", String::new()),
+        };
+        remember(&mut standing, "table", from, to, evidence.into(), now);
+        self.standing = Arc::new(standing);
+        Change::Seen
     }
 
     /// Nobody probes it any more.

@@ -10,10 +10,12 @@ pub mod claims;
 pub mod consul;
 pub mod documents;
 pub mod drains;
+mod durable;
 pub mod event;
 pub mod fleet;
 pub mod guard;
 pub mod journal;
+pub mod kept;
 pub mod member;
 pub mod mistake;
 pub mod model;
@@ -51,6 +53,9 @@ use crate::telemetry::Vitals;
 use self::candidate::Bounds;
 use self::consul::{Client, Watcher};
 use self::fleet::TicketTask;
+use self::kept::keeping::Keeping;
+use self::kept::table::Table;
+use self::kept::{Keeper, Owner};
 use self::model::Terms;
 use self::staged::Desk;
 use self::store::Store;
@@ -100,18 +105,27 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
     };
     let mut link = None;
     let mut store = None;
+    let mut memory = acme::Memory::default();
     let (keyring, keyrings) = watch::channel(inputs.keyring.clone());
     if let Some(settings) = &config.consul {
         terms.bounds.allow = settings.allow_upstreams.clone();
         terms.consul_prefix = Some(settings.prefix.clone());
         terms.tags = settings.tags.clone();
         let client = Client::new(settings)?;
+        let keeper = keeper_of(config, &settings.prefix, &keyrings, &inputs.vitals);
+        let keeping = keeper
+            .clone()
+            .map(|keeper| Keeping::begin(keeper, inputs.vitals.clone()));
+        let recalled = keeping.as_ref().and_then(|one| one.recalled.as_ref());
+        memory.pod_id = recalled.and_then(Table::pod_id);
         let tickets = TicketTask::new(
             client.clone(),
             &settings.prefix,
             keyrings,
             inputs.ticket_keys,
+            keeper.clone(),
         );
+        memory.keeper = keeper;
         tokio::spawn(tickets.run());
         store = Some(Store::in_consul(
             client.clone(),
@@ -126,6 +140,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             client,
             watcher,
             observations,
+            keeping,
         });
     }
     let served = inputs.certificates.reader();
@@ -142,6 +157,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         loaded: loading,
         vitals: inputs.vitals.clone(),
         store,
+        memory,
     })?;
     let (sender, requests) = mpsc::channel(REQUESTS);
     let desk = link
@@ -164,6 +180,26 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         keyring,
         desk,
     })
+}
+
+/// Without Consul nothing is learnt that is not in the file, or that the store does not keep by itself.
+fn keeper_of(
+    config: &Config,
+    prefix: &str,
+    keyrings: &watch::Receiver<Option<Arc<Keyring>>>,
+    vitals: &Arc<Vitals>,
+) -> Option<Keeper> {
+    let state_dir = config.node.state_dir.as_deref()?;
+    let owner = Owner {
+        node: config.node.name.clone(),
+        prefix: prefix.to_owned(),
+    };
+    Some(Keeper::start(
+        state_dir,
+        owner,
+        keyrings.clone(),
+        vitals.clone(),
+    ))
 }
 
 /// Asks the control plane for something, from any thread.

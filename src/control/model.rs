@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use self::memory::Memory;
 use self::tagged::TaggedServices;
 use super::accepts::Accepts;
 use super::acme::{KvNames, Loaded};
@@ -26,6 +27,7 @@ use crate::routing::operator::Order;
 use crate::routing::{ServiceName, Unfit, UpstreamKey};
 
 mod alarm;
+pub mod memory;
 mod merge;
 mod readiness;
 mod rehearsal;
@@ -64,6 +66,9 @@ pub struct Model {
     timers: BTreeSet<(SystemTime, Option<ServiceName>)>,
     failing: BTreeMap<String, String>,
     effects: Vec<Effect>,
+    memory: Memory,
+    /// What is wrong with files that are kept.
+    troubles: Vec<Mistake>,
     revision: u64,
     was_ready: bool,
 }
@@ -89,6 +94,8 @@ impl Model {
             timers: BTreeSet::new(),
             failing: BTreeMap::new(),
             effects: Vec::new(),
+            memory: Memory::default(),
+            troubles: Vec::new(),
             revision: 1,
             was_ready: false,
         };
@@ -128,6 +135,11 @@ impl Model {
                 self.terms.certificates = loaded;
                 self.revision += u64::from(!self.was_ready);
             }
+            Event::Remembered(table) => self.remember(*table, now),
+            Event::Troubles(troubles) => {
+                self.troubles = troubles;
+                self.revision += 1;
+            }
             Event::Tick => {}
         }
         self.wake(now);
@@ -135,6 +147,7 @@ impl Model {
         if bears_on_alarm || self.alarm != Alarm::None {
             self.look_at_alarm(now);
         }
+        self.revision += u64::from(self.memory.loses_patience(now));
         if !self.was_ready && self.missing().is_empty() {
             self.was_ready = true;
             self.revision += 1;
@@ -204,6 +217,7 @@ impl Model {
     pub fn forget_unwanted(&mut self) {
         let watches = self.watches();
         self.answers.retain(|watch, _| watches.contains(watch));
+        self.memory.forget_unwanted(&watches);
         let names = self.names();
         self.names.retain(|name, _| names.contains(name));
     }
@@ -211,6 +225,7 @@ impl Model {
     /// Everything that could not be taken, not yet dated.
     pub fn mistakes(&self) -> Vec<Mistake> {
         let mut found = self.claims.clone();
+        found.extend_from_slice(&self.troubles);
         self.documents.mistakes(&mut found);
         self.drains.mistakes(self.documents.prefix(), &mut found);
         self.accepts.mistakes(self.documents.prefix(), &mut found);
@@ -261,7 +276,14 @@ impl Model {
     fn observe(&mut self, observation: Observation, now: SystemTime) {
         match observation {
             Observation::Instances { watch, instances } => {
-                self.answers.insert(watch.clone(), instances.into());
+                let doubted = self.doubted_of(&watch);
+                let before = self.answers.insert(watch.clone(), instances.into());
+                let both = (
+                    before.as_deref().unwrap_or_default(),
+                    &*self.answers[&watch],
+                );
+                let window = self.tuning.guard.window;
+                self.memory.hear(&watch, both, &doubted, window, now);
                 self.settle_those(now, |service| service.watch() == Some(&watch));
             }
             Observation::Reread {
@@ -391,6 +413,7 @@ impl Model {
         let mut world = World {
             answers: &self.answers,
             names: &self.names,
+            memory: &self.memory,
             bounds: &self.terms.bounds,
             drains: &self.drains,
             accepts: &self.accepts,
@@ -451,7 +474,9 @@ impl Model {
             | Event::Ejected { .. }
             | Event::Tried { .. }
             | Event::Ordered(_)
-            | Event::Certificates(_) => true,
+            | Event::Certificates(_)
+            | Event::Remembered(_)
+            | Event::Troubles(_) => true,
         }
     }
 

@@ -14,6 +14,7 @@ use super::event::Effect;
 use super::guard::{Alarm, Guard, Terms};
 use super::member::{Change, Member};
 use super::mistake::{Mistake, UNAVAILABLE};
+use super::model::memory::Memory;
 use crate::config::{
     ActiveCheck, ConsulService, Guard as GuardPolicy, ServerSource, ServiceEntry, Tags,
 };
@@ -25,6 +26,7 @@ mod doubt;
 pub struct World<'a> {
     pub answers: &'a BTreeMap<ConsulService, Arc<[Instance]>>,
     pub names: &'a BTreeMap<String, Resolution>,
+    pub memory: &'a Memory,
     pub bounds: &'a Bounds,
     pub drains: &'a Drains,
     pub accepts: &'a Accepts,
@@ -243,6 +245,7 @@ impl ServiceState {
             Change::Seen
         };
         let is_probed = self.entry.active.is_some();
+        let remembered = self.watch().and_then(|watch| world.memory.since(watch));
         for (candidates, is_doubted) in [(present, false), (doubted, true)] {
             for (address, candidate) in candidates {
                 let place = self.members.entry(*address);
@@ -255,6 +258,7 @@ impl ServiceState {
                 }
                 let cause = self.guard.cause().filter(|_| is_doubted);
                 change = member.doubt(cause, world.now).or(change);
+                change = member.remembered(remembered, world.now).or(change);
                 if !is_probed && !is_doubted {
                     change = member.forget_probes(world.now).or(change);
                 }

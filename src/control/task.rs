@@ -1,4 +1,6 @@
 //! The one task that does the control plane's I/O and owns the publisher: events in, the model, effects and tables out.
+//!
+//! Long because whatever comes in and goes out meets in its one loop.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use super::assembly::Assembly;
 use super::consul::{Client, Observation, Watcher};
 use super::event::{Effect, Event};
 use super::journal::Journal;
+use super::kept::keeping::{Due, Keeping};
 use super::mistake::News;
 use super::model::{Model, Rehearsal, Terms};
 use super::order::{self, Plan};
@@ -42,6 +45,8 @@ pub struct Link {
     pub client: Client,
     pub watcher: Watcher,
     pub observations: mpsc::Receiver<Observation>,
+    /// None: there is no state directory.
+    pub keeping: Option<Keeping>,
 }
 
 /// What a [`super::Handle`] asks for.
@@ -95,6 +100,7 @@ pub struct Task {
     /// None: there is no state directory, or none is wanted.
     journal: Option<Journal>,
     link: Option<Link>,
+    keeping: Option<Keeping>,
     sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     /// The revision of each service for which probes were last looked at.
@@ -110,16 +116,24 @@ impl Task {
         config: Arc<Config>,
         outlets: Outlets,
         workers: usize,
-        link: Option<Link>,
+        mut link: Option<Link>,
         vitals: &Arc<Vitals>,
     ) -> Task {
         let clock = Clock::new();
         let now = clock.now();
-        let journal = Journal::wanted(&terms, &config, now, vitals);
+        let mut journal = Journal::wanted(&terms, &config, now, vitals);
         let (sender, events) = mpsc::channel(EVENTS);
         let assembly = Assembly::new(&config.node.name, workers);
         let mut model = Model::new(terms, config, now);
         model.apply(Event::Tick, now);
+        let mut keeping = link.as_mut().and_then(|link| link.keeping.take());
+        if let Some(table) = keeping.as_mut().and_then(|keeping| keeping.recalled.take()) {
+            let event = Event::Remembered(Box::new(table));
+            if let Some(journal) = &mut journal {
+                journal.note(&model, &event, now);
+            }
+            model.apply(event, now);
+        }
         let mut task = Task {
             model,
             assembly,
@@ -130,6 +144,7 @@ impl Task {
             rota: Rota::default(),
             journal,
             link,
+            keeping,
             sender,
             events,
             probed: BTreeMap::new(),
@@ -163,6 +178,10 @@ impl Task {
                     let loaded = certificates.borrow_and_update().clone();
                     self.apply(Event::Certificates(loaded));
                 }
+                due = due(&mut self.keeping) => match due {
+                    Due::Keep => self.keep(),
+                    Due::Tell(troubles) => self.apply(Event::Troubles(troubles)),
+                },
                 () = until(next) => self.apply(Event::Tick),
                 _ = look.tick() => {
                     self.look_for_lost_reports();
@@ -172,6 +191,15 @@ impl Task {
             self.drain_queues(&mut passive);
             self.carry_out();
             self.publish();
+            if let Some(keeping) = &mut self.keeping {
+                keeping.see(&self.model);
+            }
+        }
+    }
+
+    fn keep(&mut self) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.keep(&self.model);
         }
     }
 
@@ -434,6 +462,13 @@ impl Task {
 async fn heard(link: &mut Option<Link>) -> Option<Observation> {
     match link {
         Some(link) => link.observations.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn due(keeping: &mut Option<Keeping>) -> Due {
+    match keeping {
+        Some(keeping) => keeping.next().await,
         None => std::future::pending().await,
     }
 }

@@ -80,6 +80,8 @@ pub struct Standing {
     pub group: Option<GroupName>,
     /// It vanished from Consul's answer but is kept while our own probe finds it well.
     pub doubt: Option<Doubt>,
+    /// It is known from what was kept before the start, as of this moment; Consul was not heard of it since.
+    pub remembered: Option<SystemTime>,
     /// Oldest first.
     pub history: Arc<[Transition]>,
 }

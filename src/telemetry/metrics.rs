@@ -356,6 +356,8 @@ fn discovery_samples(page: &mut Page, vitals: &Vitals, now: SystemTime) {
     page.add(families::DISCOVERY_AGE, &[], age);
     let failing = vitals.discovery_failing.load(Relaxed).max(0);
     page.add(families::DISCOVERY_FAILING, &[], failing as f64);
+    let remembered = vitals.discovery_remembered_ms().is_some();
+    page.count(families::DISCOVERY_REMEMBERED, &[], u64::from(remembered));
 }
 
 /// Seconds since Consul's last good answer; None: there was none yet.
@@ -384,6 +386,7 @@ fn process_samples(page: &mut Page, vitals: &Vitals) {
     let (ok, failed) = (&vitals.acme_issued, &vitals.acme_failed);
     page.count(families::ACME_ORDERS, &["ok"], ok.load(Relaxed));
     page.count(families::ACME_ORDERS, &["failed"], failed.load(Relaxed));
+    count(page, families::STATE_FAILED, &vitals.state_failed);
     page.count(families::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
     let reading = process::read();
     page.add(families::PROCESS_CPU, &[], reading.cpu_seconds);

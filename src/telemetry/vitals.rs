@@ -218,6 +218,8 @@ pub struct Vitals {
     pub workers: Box<[WorkerVitals]>,
     /// Unix milliseconds of the last good answer from Consul; 0: never, or no Consul configured.
     pub discovery_contact_ms: AtomicI64,
+    /// The same of what was kept before the start; 0: nothing was.
+    discovery_remembered_ms: AtomicI64,
     pub discovery_configured: AtomicBool,
     /// Watches that are failing now.
     pub discovery_failing: AtomicI64,
@@ -230,6 +232,8 @@ pub struct Vitals {
     pub acme_failed: AtomicU64,
     pub reloads: AtomicU64,
     pub reloads_failed: AtomicU64,
+    /// Files of the state directory that could not be written.
+    pub state_failed: AtomicU64,
 }
 
 impl Vitals {
@@ -239,6 +243,7 @@ impl Vitals {
             started_at: std::time::SystemTime::now(),
             workers: (0..workers).map(|_| WorkerVitals::default()).collect(),
             discovery_contact_ms: AtomicI64::new(0),
+            discovery_remembered_ms: AtomicI64::new(0),
             discovery_configured: AtomicBool::new(false),
             discovery_failing: AtomicI64::new(0),
             access_log_dropped: AtomicU64::new(0),
@@ -248,6 +253,7 @@ impl Vitals {
             acme_failed: AtomicU64::new(0),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
+            state_failed: AtomicU64::new(0),
         }
     }
 
@@ -259,5 +265,18 @@ impl Vitals {
 
     pub fn set_discovery_contact(&self, unix_ms: i64) {
         self.discovery_contact_ms.store(unix_ms, Relaxed);
+    }
+
+    /// What is known is of this moment, until Consul answers.
+    pub fn remember_discovery(&self, unix_ms: i64) {
+        self.discovery_remembered_ms.store(unix_ms, Relaxed);
+        self.set_discovery_contact(unix_ms);
+    }
+
+    /// Unix milliseconds of what is remembered, while Consul has not answered since the start.
+    pub fn discovery_remembered_ms(&self) -> Option<i64> {
+        let remembered = self.discovery_remembered_ms.load(Relaxed);
+        let is_all = remembered == self.discovery_contact_ms.load(Relaxed);
+        (remembered > 0 && is_all).then_some(remembered)
     }
 }

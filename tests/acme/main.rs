@@ -15,6 +15,7 @@ mod orders;
 mod faults;
 mod fleet;
 mod healing;
+mod kept;
 mod lost;
 mod own;
 mod pebble;

@@ -43,7 +43,7 @@ fn left_alone(value: &str, is_over: impl Fn(&str) -> bool) -> (String, String) {
         let client = Client::new(&settings(&agent.http_address())).unwrap();
         let (_keyrings, given) = watch::channel(Some(Arc::new(keyring(1))));
         let (publisher, _reader) = swap::channel(TicketKeys::default());
-        tokio::spawn(TicketTask::new(client, "rota", given, publisher).run());
+        tokio::spawn(TicketTask::new(client, "rota", given, publisher, None).run());
         pass(Duration::from_secs(50)).await;
         let early = stored(&agent);
         let start = Instant::now();

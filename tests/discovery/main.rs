@@ -15,6 +15,7 @@ mod documents;
 mod domains;
 mod groups;
 mod journal;
+mod kept;
 mod loss;
 mod servers;
 mod staged;

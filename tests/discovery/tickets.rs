@@ -200,3 +200,45 @@ fn a_ticket_says_nothing_to_a_load_balancer_without_the_fleets_key() {
     assert!(!carries(&authority, &stranger, &member));
     assert!(carries(&authority, &stranger, &stranger));
 }
+
+#[test]
+fn a_load_balancer_that_starts_while_consul_is_down_resumes_sessions_with_the_keys_it_kept() {
+    let (mut agent, authority) = (Agent::start(), Authority::new());
+    agent.put(&key(), running_fleet(1).as_bytes());
+    let one = start(&agent, &authority, &[1]);
+    let keeps = format!("[node]\nstate_dir = \"state\"\n{}", file(&agent));
+    let place = |keys: &[u8]| {
+        let place = Place::new();
+        authority.leaf(&[NAME]).write(place.path(), "shop");
+        write_key_file(place.path(), keys);
+        place
+    };
+    let other = place(&[1]).start(&keeps);
+    eventually("both have the fleet's keys", || {
+        carries(&authority, &one, &other)
+    });
+    let kept = "state/kept/keys/tickets";
+    eventually("they are kept", || other.directory().join(kept).exists());
+    agent.kill();
+    let again = |keys: &[u8]| {
+        let place = place(keys);
+        fs::create_dir_all(place.path().join("state/kept/keys")).unwrap();
+        fs::copy(other.directory().join(kept), place.path().join(kept)).unwrap();
+        place.start_unready(&keeps)
+    };
+    let member = again(&[2, 1]);
+    eventually("it listens", || {
+        handshake(member.https(), &authority.client(NAME)).is_ok()
+    });
+    assert!(carries(&authority, &one, &member), "{}", member.log());
+    let stranger = again(&[7]);
+    eventually("it listens", || {
+        handshake(stranger.https(), &authority.client(NAME)).is_ok()
+    });
+    assert!(!carries(&authority, &one, &stranger));
+    let log = stranger.log();
+    assert!(
+        log.contains("keys/tickets") && log.contains("which the key file does not have"),
+        "{log}"
+    );
+}

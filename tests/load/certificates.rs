@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use rota::seal::{Digest, Keyring, Secret};
@@ -15,8 +16,8 @@ use crate::support::client::handshake;
 use crate::support::rota::Place;
 use crate::support::{Authority, Rota};
 
-const PREFIX: &str = "rota/many";
-const MANY: usize = 5_000;
+pub const PREFIX: &str = "rota/many";
+pub const MANY: usize = 5_000;
 const BAR: Duration = Duration::from_secs(2);
 /// At sixteen a quarter of a second from each of two it takes 40 s.
 const MANY_BACK: Duration = Duration::from_secs(160);
@@ -26,7 +27,7 @@ fn secret() -> Secret {
 }
 
 /// Fills the store as an order does: certificates sealed, each in the shard of its name.
-fn fill(agent: &Agent, authority: &Authority) {
+pub fn fill(agent: &Agent, authority: &Authority) {
     let keyring = Keyring::of(&[secret()]);
     let mut shards: BTreeMap<String, serde_json::Map<String, serde_json::Value>> = BTreeMap::new();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -52,11 +53,16 @@ fn fill(agent: &Agent, authority: &Authority) {
     }
 }
 
-fn start(agent: &Agent) -> (Rota, Duration) {
-    let place = Place::new();
-    let key = place.path().join("fleet.key");
+/// `fleet.key`.
+pub fn write_key_file(folder: &Path) {
+    let key = folder.join("fleet.key");
     fs::write(&key, secret().to_base64().as_bytes()).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn start(agent: &Agent) -> (Rota, Duration) {
+    let place = Place::new();
+    write_key_file(place.path());
     let domains: String = (0..MANY)
         .map(|number| format!("[[domain]]\nname = \"n{number}.many.test\"\n"))
         .collect();

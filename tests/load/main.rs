@@ -14,6 +14,7 @@ mod support;
 mod certificates;
 mod domains;
 mod figures;
+mod kept;
 mod peers;
 mod promises;
 

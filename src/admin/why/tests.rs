@@ -27,6 +27,7 @@ fn member(service: &ServiceName, port: u16, unfit: Option<Unfit>) -> Member {
         source: "consul",
         group: None,
         doubt: None,
+        remembered: None,
         history: Arc::new([]),
     };
     if let Some(bit) = unfit {

@@ -91,6 +91,9 @@ fn about_server(out: &mut String, server: &ServerView) {
     if server.doubted {
         head.push_str(", doubted");
     }
+    if server.remembered.is_some() {
+        head.push_str(", remembered");
+    }
     let _ = write!(head, ", {} in flight)", server.in_flight);
     line(out, 1, &head);
     if let Some(doubt) = &server.doubt {

@@ -113,9 +113,13 @@ fn discovery(view: Option<&DiscoveryView>) -> String {
     let Some(view) = view else {
         return "not configured".to_owned();
     };
-    let age = match view.age_s {
-        Some(age) => format!("{} old", span(age as u64)),
-        None => "no answer yet".to_owned(),
+    let age = match (view.age_s, &view.remembered) {
+        (Some(age), Some(of)) => format!(
+            "{} old, from the state of {of}, Consul not reached yet",
+            span(age as u64)
+        ),
+        (Some(age), None) => format!("{} old", span(age as u64)),
+        (None, _) => "no answer yet".to_owned(),
     };
     match view.failing {
         0 => age,

@@ -194,6 +194,7 @@ fn sick_status() -> StatusView {
         discovery: Some(DiscoveryView {
             age_s: Some(61.5),
             failing: 1,
+            remembered: None,
         }),
         services: vec![ServiceSummary {
             name: "shop".into(),

@@ -22,8 +22,16 @@ const DOMAIN_BUDGETS: &str = "acme/budget/domain/";
 /// Hex digits of a directory's name.
 const DIRECTORY_DIGITS: usize = 16;
 
+/// Certificates, by name.
+pub(super) const CERTIFICATES: &str = "acme/certs/";
+
 pub(super) fn certificate(name: &DomainName) -> String {
-    format!("acme/certs/{}", name.key_part())
+    format!("{CERTIFICATES}{}", name.key_part())
+}
+
+/// The name that [`certificate`] made this of.
+pub(super) fn name_of_certificate(key: &str) -> Option<DomainName> {
+    DomainName::from_key_part(key.strip_prefix(CERTIFICATES)?)
 }
 
 /// The index shard that has a name.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::index::Hash;
 use super::own::Imported;
 use super::proofs::Pending;
 use super::records::NodeRecord;
@@ -48,6 +49,13 @@ pub(super) enum Serve {
 }
 
 impl Shelf {
+    /// Of what is held, by name.
+    pub(super) fn hashes(&self) -> BTreeMap<DomainName, Hash> {
+        let held = self.held.iter();
+        held.map(|(name, held)| (name.clone(), held.hash.clone()))
+            .collect()
+    }
+
     /// The store of this moment. Some milliseconds with thousands.
     pub(super) fn store(&self, wanted: &BTreeSet<DomainName>, serve: Serve) -> CertStore {
         // A name whose zone has been taken on since keeps its own certificate until the zone has one.

@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use self::kept::{Kept, Known};
+
 use self::pod::{Pod, Whole};
 use super::give_back::KeyPem;
 use super::index::{self, Hash, Shard};
@@ -23,6 +25,7 @@ use crate::config::DomainName;
 use crate::control::store::{Change, Entry, Raw, Seen, Store, StoreError, Written};
 use crate::seal::Plain;
 
+pub(super) mod kept;
 mod pod;
 #[cfg(test)]
 mod tests;
@@ -78,16 +81,17 @@ pub(super) struct Sync {
 }
 
 impl Sync {
-    /// Begins on the current tokio runtime.
-    pub(super) fn follow(store: &Store) -> Sync {
+    /// Begins on the current tokio runtime, knowing this already; what comes is kept.
+    pub(super) fn follow(store: &Store, known: Known) -> Sync {
         let (sender, found) = mpsc::channel(FOUND);
         let following = Following {
             store: store.clone(),
-            known: BTreeMap::new(),
+            kept: known.kept,
+            known: known.certificates,
             refused: BTreeMap::new(),
             shards: BTreeMap::new(),
             raw: BTreeMap::new(),
-            pod: Pod::default(),
+            pod: known.pod_id.map_or(Pod::Unknown, Pod::Is),
             told_lost: None,
             sender,
         };
@@ -114,11 +118,14 @@ struct Gone;
 /// Why a batch was not read.
 type Away = String;
 
+type Batch = Vec<(DomainName, Hash)>;
+
 /// A name, what the index says of it, and what was read.
 type Looked = (DomainName, Hash, Result<Held, String>);
 
 struct Following {
     store: Store,
+    kept: Kept,
     known: BTreeMap<DomainName, Hash>,
     /// What is not looked at again before a moment, unless the index says another hash.
     refused: BTreeMap<DomainName, (Hash, Instant)>,
@@ -226,15 +233,15 @@ impl Following {
 
     /// Some batches at once, each told as it comes. One that cannot be read ends it all.
     async fn fetch(&mut self, wanted: Vec<(DomainName, Hash)>) -> Result<Result<(), Away>, Gone> {
-        let batches: Vec<Vec<(DomainName, Hash)>> =
-            wanted.chunks(BATCH).map(<[_]>::to_vec).collect();
+        let batches: Vec<Batch> = wanted.chunks(BATCH).map(<[_]>::to_vec).collect();
         let mut batches = batches.into_iter();
         let mut under_way: JoinSet<Result<Vec<Looked>, Away>> = JoinSet::new();
         loop {
             while under_way.len() < AT_ONCE
                 && let Some(batch) = batches.next()
             {
-                under_way.spawn(fetch_batch(self.store.clone(), batch));
+                let kept = self.kept.clone();
+                under_way.spawn(fetch_batch(self.store.clone(), batch, kept));
             }
             match under_way.join_next().await {
                 None => return Ok(Ok(())),
@@ -332,6 +339,7 @@ impl Following {
         for name in &gone {
             self.known.remove(name);
             self.refused.remove(name);
+            self.kept.forget(name);
         }
         self.tell(Found {
             gone,
@@ -419,7 +427,7 @@ async fn look_at(
     .map_err(|panicked| panicked.to_string())
 }
 
-async fn fetch_batch(store: Store, batch: Vec<(DomainName, Hash)>) -> Result<Vec<Looked>, Away> {
+async fn fetch_batch(store: Store, batch: Batch, kept: Kept) -> Result<Vec<Looked>, Away> {
     let keys: Vec<String> = batch
         .iter()
         .map(|(name, _)| keys::certificate(name))
@@ -431,7 +439,9 @@ async fn fetch_batch(store: Store, batch: Vec<(DomainName, Hash)>) -> Result<Vec
     tokio::task::spawn_blocking(move || {
         let both = batch.into_iter().zip(values);
         both.map(|((name, hash), value)| {
+            let text = Kept::text_of(&value);
             let read = checked(&name, &hash, value);
+            kept.keep(&name, text.filter(|_| read.is_ok()));
             (name, hash, read)
         })
         .collect()

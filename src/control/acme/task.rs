@@ -5,6 +5,7 @@
 
 mod begun;
 mod link;
+mod memory;
 mod requests;
 mod undertakings;
 
@@ -16,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::link::Link;
+pub use self::memory::Memory;
 use self::undertakings::Undertakings;
 use super::account::KeyStanding;
 use super::give_back::GivingBack;
@@ -60,6 +62,7 @@ pub struct Inputs {
     pub vitals: Arc<Vitals>,
     /// In Consul; None: below the state directory.
     pub store: Option<Store>,
+    pub memory: Memory,
 }
 
 /// Whether the certificates that were there at the start are served.
@@ -68,6 +71,8 @@ pub struct Inputs {
 pub enum Loaded {
     #[default]
     NotYet,
+    /// Those are that were kept here; what the store has is not known yet.
+    Remembered,
     /// The account's key cannot be opened, for this reason, nor most of the certificates: it is the key file that is wrong here.
     Unusable(#[serde(with = "crate::control::journal::form::text")] Arc<str>),
     Done,
@@ -121,6 +126,7 @@ pub struct Task {
     hurried: mpsc::Receiver<Arc<str>>,
     /// In Consul, or below the state directory once that is in use.
     store: Option<Store>,
+    memory: Memory,
     link: Option<Link>,
     wanted: BTreeSet<DomainName>,
     shelf: Shelf,
@@ -165,6 +171,7 @@ impl Task {
             kv_names: inputs.kv_names,
             hurried: inputs.hurried,
             store: inputs.store,
+            memory: inputs.memory,
             link: None,
             wanted: BTreeSet::new(),
             shelf: Shelf::default(),
@@ -188,6 +195,7 @@ impl Task {
             sweeps_at: Instant::now() + sweep::FIRST,
         };
         task.shelf.own = inputs.own;
+        task.remember();
         task.link()?;
         task.want();
         task.publish();
@@ -292,7 +300,7 @@ impl Task {
         };
         // Nothing is missing before it is known what there is.
         let wanted = match *self.loading.borrow_and_update() {
-            Loaded::NotYet | Loaded::Unusable(_) => BTreeMap::new(),
+            Loaded::NotYet | Loaded::Remembered | Loaded::Unusable(_) => BTreeMap::new(),
             Loaded::Done => self.wanted.iter().map(held).collect(),
         };
         self.apply(Event::Wanted(wanted));

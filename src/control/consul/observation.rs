@@ -129,7 +129,7 @@ pub struct Check {
     pub output: String,
 }
 
-/// One instance of a service as `/v1/health/service/:name` gives it.
+/// One instance of a service as `/v1/health/service/:name` gives it. It is kept on disk: a field that comes later needs a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     pub node: String,

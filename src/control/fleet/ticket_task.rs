@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::tickets::{self, TICKETS};
 use crate::certs::TicketKeys;
 use crate::control::consul::{Client, ConsulError, Document, KeyState, KeyWatch};
+use crate::control::kept::{Content, Keeper};
 use crate::control::store::Flaw;
 use crate::routing::swap::Publisher;
 use crate::seal::{Keyring, Secret};
@@ -29,6 +30,8 @@ pub struct TicketTask {
     /// None: no key file, so that nothing is shared.
     keyrings: watch::Receiver<Option<Arc<Keyring>>>,
     publisher: Publisher<TicketKeys>,
+    /// What they are kept by; None: there is no state directory.
+    keeper: Option<Keeper>,
     /// What was last told as wrong.
     told: Option<String>,
     /// What lies there and nobody can read.
@@ -51,21 +54,43 @@ struct Unusable {
 }
 
 impl TicketTask {
-    /// `prefix` is the pod's.
+    /// `prefix` is the pod's. Publishes what was kept. Blocking.
     pub fn new(
         client: Client,
         prefix: &str,
         keyrings: watch::Receiver<Option<Arc<Keyring>>>,
         publisher: Publisher<TicketKeys>,
+        keeper: Option<Keeper>,
     ) -> TicketTask {
-        TicketTask {
+        let mut task = TicketTask {
             client,
             key: format!("{prefix}/{TICKETS}"),
             keyrings,
             publisher,
+            keeper,
             told: None,
             damage: None,
             rests_until: Instant::now(),
+        };
+        task.remember();
+        task
+    }
+
+    /// Each generation says from when it seals and until when it opens: those of a week ago do neither.
+    fn remember(&mut self) {
+        let Some(keeper) = self
+            .keeper
+            .clone()
+            .filter(|_| self.keyrings.borrow().is_some())
+        else {
+            return;
+        };
+        let Some((_, text)) = keeper.recall(TICKETS) else {
+            return;
+        };
+        match tickets::read(&text) {
+            Ok(keys) => self.publish(keys),
+            Err(why) => keeper.blame(TICKETS, why.to_owned()),
         }
     }
 
@@ -138,6 +163,13 @@ impl TicketTask {
                 generations = keys.generations().len(),
                 "session ticket keys"
             );
+            if let Some(keeper) = &self.keeper {
+                let content = match keys.generations().is_empty() {
+                    true => Content::Nothing,
+                    false => Content::Text(tickets::write(&keys).into()),
+                };
+                keeper.keep(TICKETS, content);
+            }
             self.publisher.publish(keys);
         }
     }

@@ -100,3 +100,81 @@ pub mod file {
         config.map(Arc::new).map_err(D::Error::custom)
     }
 }
+
+/// What was kept of a run before this one, its documents as documents are written.
+pub mod table {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::config::ConsulService;
+    use crate::control::consul::{Document, Instance, Subtree};
+    use crate::control::kept::table::Table;
+
+    #[derive(Serialize, Deserialize)]
+    struct Written {
+        #[serde(with = "super::nanoseconds")]
+        heard: SystemTime,
+        services: Vec<(ConsulService, Vec<Instance>)>,
+        documents: Vec<(Subtree, Vec<Document>)>,
+        tagged: Vec<String>,
+    }
+
+    pub fn serialize<S: Serializer>(table: &Table, to: S) -> Result<S::Ok, S::Error> {
+        let services = table.services.iter();
+        Written {
+            heard: table.heard,
+            services: services
+                .map(|(watch, instances)| (watch.clone(), instances.to_vec()))
+                .collect(),
+            documents: table.documents.clone(),
+            tagged: table.tagged.clone(),
+        }
+        .serialize(to)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Box<Table>, D::Error> {
+        let written = Written::deserialize(from)?;
+        let services = written.services.into_iter();
+        Ok(Box::new(Table {
+            heard: written.heard,
+            services: services
+                .map(|(watch, instances)| (watch, instances.into()))
+                .collect(),
+            documents: written.documents,
+            tagged: written.tagged,
+        }))
+    }
+}
+
+pub mod mistakes {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::control::mistake::{IGNORED, LAST_GOOD, Mistake, UNAVAILABLE};
+
+    #[derive(Serialize, Deserialize)]
+    struct Written {
+        entry: String,
+        message: String,
+        in_force: String,
+    }
+
+    pub fn serialize<S: Serializer>(mistakes: &[Mistake], to: S) -> Result<S::Ok, S::Error> {
+        let written = |mistake: &Mistake| Written {
+            entry: mistake.entry.clone(),
+            message: mistake.message.clone(),
+            in_force: mistake.in_force.to_owned(),
+        };
+        to.collect_seq(mistakes.iter().map(written))
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<Mistake>, D::Error> {
+        let written = Vec::<Written>::deserialize(from)?;
+        let mistake = |one: Written| {
+            let mut words = [LAST_GOOD, UNAVAILABLE].into_iter();
+            let in_force = words.find(|word| *word == one.in_force);
+            Mistake::new(one.entry, one.message, in_force.unwrap_or(IGNORED))
+        };
+        Ok(written.into_iter().map(mistake).collect())
+    }
+}

@@ -36,6 +36,8 @@ enum Key {
     Accepted(Matter),
     Reread(ConsulService),
     Certificates,
+    Remembered,
+    Troubles,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +76,8 @@ impl Past {
                 self.replace(Key::Accepted(matter.clone()), record);
             }
             Event::Certificates(_) => self.replace(Key::Certificates, record),
+            Event::Remembered(_) => self.replace(Key::Remembered, record),
+            Event::Troubles(_) => self.replace(Key::Troubles, record),
         }
     }
 
@@ -144,7 +148,9 @@ impl Past {
             | Key::Failing(_)
             | Key::Word(_)
             | Key::Accepted(_)
-            | Key::Certificates => true,
+            | Key::Certificates
+            | Key::Remembered
+            | Key::Troubles => true,
         });
         let mut records: Vec<Arc<Record>> = self.0.values().flatten().cloned().collect();
         records.sort_by_key(|record| record.at);

@@ -11,21 +11,26 @@ impl Model {
             return Vec::new();
         }
         let mut missing = Vec::new();
-        if self.terms.consul_prefix.is_some() {
+        let remembers = self.memory.is_believed();
+        if self.terms.consul_prefix.is_some() && !remembers {
             missing.extend(self.documents.missing());
         }
-        if self.misses_tags() {
+        if self.misses_tags() && !remembers {
             missing.push("consul:tags: not read yet".to_owned());
         }
         let is_consul_there = missing.is_empty();
         match &self.terms.certificates {
-            Loaded::NotYet => missing.push("certificates: not read yet".to_owned()),
+            Loaded::Remembered if remembers => {}
+            Loaded::NotYet | Loaded::Remembered => {
+                missing.push("certificates: not read yet".to_owned());
+            }
             Loaded::Unusable(why) => missing.push(format!("certificates: {why}")),
             Loaded::Done => {}
         }
         for service in self.services.values() {
             if let Some(watch) = service.watch()
-                && !self.answers.contains_key(watch)
+                && !(self.answers.contains_key(watch)
+                    && (remembers || self.memory.since(watch).is_none()))
                 && !(is_consul_there && self.is_elsewhere_and_failing(watch))
             {
                 missing.push(format!("consul:{}: not read yet", watch.service));

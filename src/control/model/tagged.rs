@@ -24,6 +24,8 @@ const ROUNDS: usize = 4;
 pub(super) struct TaggedServices {
     /// Of the newest catalogue; None: there was none yet.
     listed: Option<BTreeSet<ServiceName>>,
+    /// In the place of a catalogue that was not read yet.
+    remembered: BTreeSet<ServiceName>,
     /// Those that are in force.
     services: BTreeSet<ServiceName>,
     mistakes: Vec<Mistake>,
@@ -64,7 +66,20 @@ impl TaggedServices {
         }
         let parsed = fine.iter().filter_map(|name| ServiceName::parse(name));
         self.listed = Some(parsed.collect());
+        self.remembered.clear();
         self.is_stale = true;
+    }
+
+    /// Takes those that were in force before the start.
+    pub(super) fn remember(&mut self, names: Vec<String>) {
+        let parsed = names.iter().filter_map(|name| ServiceName::parse(name));
+        self.remembered = parsed.collect();
+        self.is_stale = true;
+    }
+
+    /// Those in force.
+    pub(super) fn kept(&self) -> Vec<String> {
+        self.services.iter().map(ToString::to_string).collect()
     }
 }
 
@@ -95,7 +110,8 @@ impl Model {
 
     /// Those of the catalogue, and those of before with a server that still carries the tags: whether it is gone is the guard's to say.
     fn services_with_tags(&self) -> BTreeSet<ServiceName> {
-        let listed = self.tagged.listed.iter().flatten().cloned();
+        let listed = self.tagged.listed.iter().flatten();
+        let listed = listed.chain(&self.tagged.remembered).cloned();
         let is_claimed = |name: &&ServiceName| {
             let state = self.services.get(*name);
             state.is_some_and(|state| !state.claims().is_empty())

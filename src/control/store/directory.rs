@@ -7,10 +7,9 @@ mod beside;
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -21,18 +20,18 @@ use super::{
     Change, Entry, Raw, Seen, StoreError, Watch, Written, broken, checked, is_key, is_secret,
     without_key_file,
 };
+use crate::control::durable::{
+    LOCK, files_below, fresh, locked, make_folder, put_in_place, read_bounded, remove_halves,
+    sync_folder, write_fresh,
+};
 use crate::seal::{Keyring, OpenError, Plain};
 
 /// Of the state directory.
 const FOLDER: &str = "kv";
-/// Locked for as long as a process uses the state directory.
-const LOCK: &str = "lock";
 /// A file with more is none that rota wrote.
 const MAX_BYTES: usize = 512 * 1024;
 /// What names other keys: written after what it names.
 const INDEX: &str = "acme/index/";
-/// Around the name of what is being written, until it is whole. No key has such a part.
-const FRESH: (char, char) = ('.', '~');
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -196,7 +195,7 @@ impl Files {
     /// As it lies there.
     fn text(&self, key: &str) -> Result<Option<Plain>, StoreError> {
         let path = self.path(key);
-        match read_bounded(&path) {
+        match read_bounded(&path, MAX_BYTES) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(away(&path, &error)),
@@ -349,12 +348,7 @@ impl Files {
     /// What was being written when a process ended.
     fn remove_halves(&self) -> Result<(), StoreError> {
         let _turn = self.turn()?;
-        for path in files_below(&self.root) {
-            let name = path.file_name().map(std::ffi::OsStr::to_string_lossy);
-            if name.is_some_and(|name| name.starts_with(FRESH.0) && name.ends_with(FRESH.1)) {
-                let _ = fs::remove_file(path);
-            }
-        }
+        remove_halves(&self.root);
         Ok(())
     }
 
@@ -390,7 +384,7 @@ enum IsNew {
 }
 
 fn seal_file_anew(path: &Path, key: &str, keyring: &Keyring) -> Result<IsNew, String> {
-    let text = read_bounded(path).map_err(|error| error.to_string())?;
+    let text = read_bounded(path, MAX_BYTES).map_err(|error| error.to_string())?;
     let plain = match Keyring::is_sealed(&text) {
         true if !keyring.is_outdated(&text) => return Ok(IsNew::No),
         true => keyring
@@ -421,77 +415,6 @@ fn version(text: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     hasher.finish().max(1)
-}
-
-fn locked(path: &Path) -> Result<File, String> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| error.to_string())?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err("another rota process uses this state directory".to_owned())
-        }
-        Err(TryLockError::Error(error)) => Err(error.to_string()),
-    }
-}
-
-/// Files of a folder and of those in it; what cannot be listed has none.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .flat_map(|entry| match entry.file_type() {
-            Ok(kind) if kind.is_dir() => files_below(&entry.path()),
-            Ok(_) | Err(_) => vec![entry.path()],
-        })
-        .collect()
-}
-
-fn read_bounded(path: &Path) -> io::Result<Plain> {
-    let mut text = Plain::default();
-    File::open(path)?
-        .take(MAX_BYTES as u64 + 1)
-        .read_to_end(&mut text)?;
-    match text.len() > MAX_BYTES {
-        true => Err(io::Error::other(format!("longer than {MAX_BYTES} bytes"))),
-        false => Ok(text),
-    }
-}
-
-/// What is being written beside `path` until it is whole.
-fn fresh(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("{}{name}{}", FRESH.0, FRESH.1))
-}
-
-fn write_fresh(path: &Path, text: &[u8]) -> io::Result<()> {
-    make_folder(path.parent().unwrap_or(path))?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(fresh(path))?;
-    file.write_all(text)?;
-    file.sync_all()
-}
-
-fn put_in_place(path: &Path) -> io::Result<()> {
-    fs::rename(fresh(path), path)?;
-    // The rename itself has to be on disk too.
-    sync_folder(path)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(path))?.sync_all()
-}
-
-fn make_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 #[cfg(test)]

@@ -349,7 +349,7 @@ fn is_secret(key: &str) -> bool {
 }
 
 /// A key names a file in a directory, so it has no part that means something there.
-fn is_key(key: &str) -> bool {
+pub(super) fn is_key(key: &str) -> bool {
     const LONGEST_PART: usize = 253;
     let is_plain =
         |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':');

@@ -7,6 +7,7 @@ mod guard;
 mod health;
 mod histories;
 mod live;
+mod memory;
 mod protocols;
 mod rota;
 mod scale;

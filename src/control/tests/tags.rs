@@ -381,3 +381,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_tags_ask_for_outlives_a_restart_without_consul() {
+    let mut before = world("");
+    for subtree in Subtree::ALL {
+        before.documents(subtree, &[]);
+    }
+    assert!(
+        before.model.kept(before.now).is_none(),
+        "the catalogue may have more"
+    );
+    before.catalogue(&["shop"]);
+    let tags = ["rota.host=a.test", "rota.weight=7"];
+    before.says("shop", vec![tagged("10.0.0.1:80", 1, &tags)]);
+    let kept = before.model.kept(before.now).unwrap();
+    let mut after = world("");
+    after.apply(Event::Remembered(Box::new(kept.clone())));
+    assert_eq!(after.routes(), ["a.test/ shop"]);
+    assert_eq!(after.service("shop").members[0].weight, 7);
+    assert_eq!(after.model.kept(before.now).unwrap(), kept);
+    assert!(!after.model.missing().is_empty());
+    after.wait(seconds(1));
+    assert_eq!(after.model.missing(), [""; 0]);
+    after.says("shop", vec![tagged("10.0.0.1:80", 1, &["v2"])]);
+    after.catalogue(&[]);
+    assert!(after.routes().is_empty());
+}

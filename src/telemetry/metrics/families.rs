@@ -108,9 +108,13 @@ families! {
     PANICS = Counter "rota_panics_total" []
         "Panics caught; each cost one request or connection.";
     DISCOVERY_AGE = Gauge "rota_discovery_age_seconds" []
-        "Since Consul's last good answer, or since the start where there was none yet; absent without Consul.";
+        "Since Consul's last good answer, also one from before the start that `node.state_dir` kept; since the start where there was none yet; absent without Consul.";
     DISCOVERY_FAILING = Gauge "rota_discovery_failing" []
         "Watches of Consul that fail now; absent without Consul.";
+    DISCOVERY_REMEMBERED = Gauge "rota_discovery_remembered" []
+        "1: the table is the one that `node.state_dir` kept, Consul was not reached since the start; absent without Consul.";
+    STATE_FAILED = Counter "rota_state_failed_total" []
+        "Files below `node.state_dir` that could not be written; each is tried again.";
     DISCOVERY_GUARD = Gauge "rota_discovery_guard_active" ["service"]
         "1: at least one of the service's servers vanished from Consul's answers and is kept.";
     CONFIG_ERRORS = Gauge "rota_config_errors" ["entry"]

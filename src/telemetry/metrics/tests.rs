@@ -28,6 +28,7 @@ fn member(service: &str, port: u16) -> Member {
             evidence: "",
             since: SystemTime::UNIX_EPOCH,
         }),
+        remembered: None,
         history: Arc::new([]),
     };
     Member {

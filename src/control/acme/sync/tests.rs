@@ -27,6 +27,7 @@ fn following(folder: &Folder) -> (Following, mpsc::Receiver<Found>) {
     let (sender, found) = mpsc::channel(FOUND);
     let following = Following {
         store: Store::in_directory(&folder.0, None).unwrap(),
+        kept: Kept::default(),
         known: BTreeMap::new(),
         refused: BTreeMap::new(),
         shards: BTreeMap::new(),

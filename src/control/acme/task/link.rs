@@ -69,7 +69,7 @@ impl Task {
                 ));
                 followers.spawn(lose_patience(store.clone(), self.loaded.clone()));
                 self.link = Some(Link {
-                    sync: Sync::follow(&store),
+                    sync: Sync::follow(&store, self.known()),
                     store,
                     live,
                     tools,
@@ -99,7 +99,7 @@ async fn lose_patience(store: Store, loaded: watch::Sender<Loaded>) {
     }
     sleep(LOADING).await;
     let is_late = loaded.send_if_modified(|loaded| {
-        let is_late = *loaded == Loaded::NotYet;
+        let is_late = matches!(loaded, Loaded::NotYet | Loaded::Remembered);
         if is_late {
             *loaded = Loaded::Done;
         }

@@ -468,11 +468,13 @@ impl Model {
                 let service = self.services.get(&key.service);
                 service.is_some_and(|service| service.learns_from(key.address, result))
             }
+            Event::Ejected { key, .. } | Event::Tried { key, .. } => {
+                let service = self.services.get(&key.service);
+                service.is_some_and(|service| service.members().contains_key(&key.address))
+            }
             Event::File(_)
             | Event::Consul(_)
             | Event::Resolved { .. }
-            | Event::Ejected { .. }
-            | Event::Tried { .. }
             | Event::Ordered(_)
             | Event::Certificates(_)
             | Event::Remembered(_)

@@ -72,6 +72,7 @@ pub struct Begin {
     /// Addresses that are never an upstream.
     pub own: Vec<SocketAddr>,
     pub certificates: Loaded,
+    /// The process's first.
     #[serde(with = "form::file")]
     pub file: Arc<Config>,
 }
@@ -165,9 +166,6 @@ impl Journal {
             (false, true) => Event::Tick,
             (false, false) => return,
         };
-        if let Event::File(file) = &event {
-            self.begin.file = file.clone();
-        }
         let what = What::Event(event);
         let record = Arc::new(Record { at, what });
         self.past.take(&record);
@@ -213,5 +211,7 @@ impl Journal {
     }
 }
 
+#[cfg(test)]
+mod histories;
 #[cfg(test)]
 mod tests;

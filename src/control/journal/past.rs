@@ -23,8 +23,12 @@ const RECENT: Duration = Duration::from_secs(900);
 /// Answers of one thing at most.
 const ANSWERS: usize = 32;
 
+/// Files at most: each may be large.
+const FILES: usize = 8;
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
+    File,
     Service(ConsulService),
     Documents(Subtree),
     Tagged,
@@ -50,8 +54,8 @@ impl Past {
             return;
         };
         match event {
-            // A segment begins with the newest file.
-            Event::File(_) | Event::Tick => {}
+            Event::Tick => {}
+            Event::File(_) => self.reload(record),
             Event::Consul(observation) => self.observe(observation, record),
             Event::Resolved { name, .. } => {
                 let key = Key::Name(name.clone());
@@ -81,6 +85,16 @@ impl Past {
         }
     }
 
+    /// Those that are recent, and the one that was in force before them. The first file of all begins each segment.
+    fn reload(&mut self, record: &Arc<Record>) {
+        let records = self.0.entry(Key::File).or_default();
+        records.push_back(record.clone());
+        let is_over = |next: &Arc<Record>| !is_recent(next.at, record.at);
+        while records.len() > FILES || records.get(1).is_some_and(is_over) {
+            records.pop_front();
+        }
+    }
+
     fn observe(&mut self, observation: &Observation, record: &Arc<Record>) {
         match observation {
             Observation::Instances { watch, .. } => {
@@ -94,7 +108,9 @@ impl Past {
                 });
             }
             Observation::Tagged { .. } => self.replace(Key::Tagged, record),
-            Observation::Reread { watch, .. } => self.replace(Key::Reread(watch.clone()), record),
+            Observation::Reread { watch, .. } => {
+                self.push(Key::Reread(watch.clone()), record, &|_| true);
+            }
             Observation::Strays(_) => self.replace(Key::Strays, record),
             Observation::Failing { watch, .. } => {
                 self.replace(Key::Failing(watch.clone()), record);
@@ -109,7 +125,7 @@ impl Past {
         self.0.insert(key, [record.clone()].into());
     }
 
-    /// The newest, the newest that says something, and those that are recent.
+    /// Those that are recent with the one before them, and the newest that says something.
     fn push(&mut self, key: Key, record: &Arc<Record>, says_something: &dyn Fn(&Event) -> bool) {
         let records = self.0.entry(key).or_default();
         records.push_back(record.clone());
@@ -117,15 +133,18 @@ impl Past {
             What::Event(event) => says_something(event),
             What::Begin(_) | What::Restated | What::Table { .. } => false,
         };
-        let telling = records.iter().rev().find(|record| says(record)).cloned();
-        let is_telling =
-            |one: &Arc<Record>| telling.as_ref().is_some_and(|kept| Arc::ptr_eq(one, kept));
-        let is_newest = |one: &Arc<Record>| Arc::ptr_eq(one, record);
-        records.retain(|one| is_newest(one) || is_telling(one) || is_recent(one.at, record.at));
-        while records.len() > ANSWERS
-            && let Some(at) = records.iter().position(|one| !is_telling(one))
-        {
-            records.remove(at);
+        // One that is not recent is what those that are have changed, if it is the last such that says something.
+        let recent = records
+            .iter()
+            .filter(|one| is_recent(one.at, record.at))
+            .count();
+        let mut from = records.len().saturating_sub(recent + 1);
+        while from > 0 && !says(&records[from]) {
+            from -= 1;
+        }
+        records.drain(..from);
+        while records.len() > ANSWERS {
+            records.remove(1);
         }
     }
 
@@ -142,7 +161,8 @@ impl Past {
                     service.is_some_and(|service| service.members().contains_key(&key.address));
                 is_there || records.back().is_some_and(|last| is_recent(last.at, now))
             }
-            Key::Documents(_)
+            Key::File
+            | Key::Documents(_)
             | Key::Tagged
             | Key::Strays
             | Key::Failing(_)
@@ -152,9 +172,45 @@ impl Past {
             | Key::Remembered
             | Key::Troubles => true,
         });
-        let mut records: Vec<Arc<Record>> = self.0.values().flatten().cloned().collect();
-        records.sort_by_key(|record| record.at);
-        records
+        let firsts = self.firsts(model);
+        let told = self.0.iter().flat_map(|(key, records)| {
+            let first = firsts.get(key).copied();
+            let shifted = move |(place, record): (usize, &Arc<Record>)| match (place, first) {
+                (0, Some(at)) if at < record.at => Arc::new(Record {
+                    at,
+                    what: record.what.clone(),
+                }),
+                _ => record.clone(),
+            };
+            records.iter().enumerate().map(shifted)
+        });
+        let mut told: Vec<Arc<Record>> = told.collect();
+        told.sort_by_key(|record| record.at);
+        told
+    }
+
+    /// What brings servers, with the moment before the first that is told of one of them: by then it has to be there, though the
+    /// answer that brought it is forgotten.
+    fn firsts(&self, model: &Model) -> BTreeMap<Key, SystemTime> {
+        let mut firsts = BTreeMap::new();
+        for (key, records) in &self.0 {
+            let (Key::Server(server), Some(record)) = (key, records.front()) else {
+                continue;
+            };
+            let Some(state) = model.services().get(&server.service) else {
+                continue;
+            };
+            let watch = state.watch().cloned().map(Key::Service);
+            let document = (state.origin() == "kv").then_some(Key::Documents(Subtree::Services));
+            for key in watch.into_iter().chain(document) {
+                let first = firsts.entry(key).or_insert(record.at);
+                *first = record.at.min(*first);
+            }
+        }
+        firsts
+            .values_mut()
+            .for_each(|at| *at = at.checked_sub(Duration::from_nanos(1)).unwrap_or(*at));
+        firsts
     }
 }
 

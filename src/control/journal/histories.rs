@@ -1,0 +1,443 @@
+//! Random histories: whatever happens in whatever order, nobody who is well disappears by Consul's silence, no table empties without a
+//! reason, and the journal leads to the same end.
+
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config as Cases, TestRunner};
+
+use super::reader::{first_line, line_of, parse};
+use super::replay::{Replayed, Stage};
+use super::*;
+use crate::control::consul::{CheckStatus, Document, Finding, Instance, Observation, Subtree};
+use crate::control::tests::{World, instance, key, watch};
+use crate::routing::operator::{Matter, Order, Reach, Target};
+use crate::routing::{PassiveFault, Snapshot, Standing, Unfit, Verdict};
+
+const ADDRESSES: [&str; 6] = [
+    "10.0.0.1:80",
+    "10.0.0.2:80",
+    "10.0.0.3:80",
+    "10.0.0.4:80",
+    "10.0.0.5:80",
+    "10.0.0.6:80",
+];
+/// How long an operator accepts what Consul says.
+const ACCEPTED: Duration = Duration::from_secs(60);
+/// How many are tried where it has to be quick.
+const QUICK: u32 = 64;
+/// How many make the bar.
+const MANY: u32 = 100_000;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Who is named, and what is said of each: two bits a server.
+    Answer(u8, u16),
+    /// The leader's word, asked for or not.
+    Reread(u8, Finding),
+    /// An operator's word that what is gone is gone, for a minute.
+    Accept,
+    Probe(usize, bool),
+    Eject(usize, bool),
+    Tried(usize, bool),
+    /// Documents of routes: which are there, and which of them are wrong.
+    Routes(u8, u8),
+    /// Of the tuning: whether it is there, and well.
+    Tuning(Option<bool>),
+    Pod(bool),
+    Drain(Option<usize>, Option<u64>),
+    Undrain(Option<usize>),
+    Failing(bool),
+    Reload(bool),
+    Wait(u64),
+    /// The journal begins a segment.
+    Segment,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let server = 0usize..6;
+    let whom = proptest::option::of(0usize..6);
+    let finding = prop_oneof![
+        3 => Just(Finding::AsItIs),
+        1 => Just(Finding::WentBack),
+        1 => Just(Finding::Hidden)
+    ];
+    prop_oneof![
+        6 => (0u8..64, any::<u16>()).prop_map(|(mask, words)| Step::Answer(mask, words & (words >> 1))),
+        1 => Just(Step::Answer(0, 0)),
+        1 => (0u8..64, finding).prop_map(|(mask, finding)| Step::Reread(mask, finding)),
+        1 => Just(Step::Accept),
+        6 => (server.clone(), any::<bool>()).prop_map(|(server, well)| Step::Probe(server, well)),
+        2 => (server.clone(), any::<bool>()).prop_map(|(server, refused)| Step::Eject(server, refused)),
+        2 => (server, any::<bool>()).prop_map(|(server, well)| Step::Tried(server, well)),
+        2 => (0u8..8, 0u8..8).prop_map(|(there, wrong)| Step::Routes(there, wrong)),
+        1 => proptest::option::of(any::<bool>()).prop_map(Step::Tuning),
+        1 => any::<bool>().prop_map(Step::Pod),
+        1 => (whom.clone(), proptest::option::of(1u64..90)).prop_map(|(whom, span)| Step::Drain(whom, span)),
+        1 => whom.prop_map(Step::Undrain),
+        1 => any::<bool>().prop_map(Step::Failing),
+        1 => any::<bool>().prop_map(Step::Reload),
+        3 => prop_oneof![0u64..30, 0u64..700].prop_map(Step::Wait),
+        1 => Just(Step::Segment),
+    ]
+}
+
+fn history() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec(step(), 1..40)
+}
+
+/// A live world with a journal that goes nowhere but here.
+struct Life {
+    world: World,
+    journal: Journal,
+    entries: Receiver<Entry>,
+    text: Vec<String>,
+    generation: u64,
+}
+
+const FILE: &str = "[consul]\naddress = \"http://127.0.0.1:8500\"\nprefix = \"rota/p\"\n[[service]]\nname = \"app\"\nconsul = { service = \"app\" }\n[[route]]\nhost = \"*\"\nservice = \"app\"\n";
+const PROBED: &str = "[service.health.active]\npath = \"/\"\nfall = 2\nrise = 3\n";
+
+fn text(is_probed: bool) -> String {
+    match is_probed {
+        true => FILE.replacen("[[route]]", &format!("{PROBED}[[route]]"), 1),
+        false => FILE.to_owned(),
+    }
+}
+
+impl Life {
+    fn begin() -> Life {
+        let world = World::of(&text(false));
+        let file = world.model.file().clone();
+        let vitals = Arc::new(Vitals::new(1));
+        let (journal, entries) = Journal::open((&world.terms, &file), world.now, vitals);
+        let mut life = Life {
+            world,
+            journal,
+            entries,
+            text: Vec::new(),
+            generation: 0,
+        };
+        life.publish();
+        life
+    }
+
+    fn apply(&mut self, event: Event) {
+        let now = self.world.now;
+        self.journal.note(&self.world.model, &event, now);
+        self.world.apply(event);
+    }
+
+    /// As the control task does it after each burst of events.
+    fn publish(&mut self) {
+        self.generation += 1;
+        drop(self.world.build());
+        let world = &mut self.world;
+        self.journal
+            .published(&world.model, self.generation, world.now);
+        world.model.forget_unwanted();
+        for entry in self.entries.try_iter() {
+            match entry {
+                Entry::Record(record) => {
+                    let segment = self.text.last_mut().unwrap();
+                    segment.push_str(&line_of(&record));
+                }
+                Entry::Segment(records) => {
+                    let lines = records.iter().map(|record| line_of(record));
+                    self.text.push(first_line() + &lines.collect::<String>());
+                }
+            }
+        }
+    }
+
+    fn observe(&mut self, observation: Observation) {
+        self.apply(Event::Consul(observation));
+    }
+
+    fn documents(&mut self, subtree: Subtree, documents: Vec<(String, String)>) {
+        let documents = documents.into_iter().map(|(name, text)| Document {
+            name,
+            value: text.into_bytes().into(),
+            create_index: 1,
+            modify_index: 1,
+            is_locked: false,
+        });
+        let documents = documents.collect();
+        self.observe(Observation::Documents { subtree, documents });
+    }
+
+    fn live(&mut self, step: &Step) {
+        // No two events are of one moment.
+        self.world.now += Duration::from_millis(1);
+        match step.clone() {
+            Step::Answer(mask, words) => self.observe(Observation::Instances {
+                watch: watch(),
+                instances: named(mask, words),
+            }),
+            Step::Reread(mask, finding) => self.observe(Observation::Reread {
+                watch: watch(),
+                instances: named(mask, 0),
+                finding,
+            }),
+            Step::Accept => self.apply(Event::Ordered(Order::Accept {
+                matter: Matter::Service("app".into()),
+                reach: Reach::Here,
+                by: "alice".into(),
+                lasting: ACCEPTED,
+            })),
+            Step::Probe(server, well) => self.apply(Event::Probed {
+                key: key(ADDRESSES[server]),
+                result: result(well),
+            }),
+            Step::Eject(server, refused) => self.eject(server, refused),
+            Step::Tried(server, well) => self.apply(Event::Tried {
+                key: key(ADDRESSES[server]),
+                result: result(well),
+            }),
+            Step::Routes(there, wrong) => {
+                let named = (0..3).filter(|bit| there & (1 << bit) != 0);
+                let route = |bit: u8| match wrong & (1 << bit) {
+                    0 => (
+                        format!("r{bit}"),
+                        format!("host = \"h{bit}.test\"\nservice = \"app\""),
+                    ),
+                    _ => (format!("r{bit}"), "hots = 1".to_owned()),
+                };
+                self.documents(Subtree::Routes, named.map(route).collect());
+            }
+            Step::Tuning(well) => {
+                let text = |well| {
+                    if well {
+                        "guard = { max_loss = 0.9 }"
+                    } else {
+                        "guard = 1"
+                    }
+                };
+                let one = well.map(|well| (String::new(), text(well).to_owned()));
+                self.documents(Subtree::Tuning, one.into_iter().collect());
+            }
+            Step::Pod(there) => {
+                let id = there.then(|| (String::new(), "id".to_owned()));
+                self.documents(Subtree::Pod, id.into_iter().collect());
+            }
+            Step::Drain(whom, span) => self.apply(Event::Ordered(Order::Drain {
+                target: target(whom),
+                reach: Reach::Here,
+                by: "alice".into(),
+                lasting: span.map(Duration::from_secs),
+            })),
+            Step::Undrain(whom) => self.apply(Event::Ordered(Order::Undrain {
+                target: target(whom),
+                reach: Reach::Here,
+                by: "alice".into(),
+            })),
+            Step::Failing(true) => self.observe(Observation::Failing {
+                watch: "app".into(),
+                error: "503".into(),
+            }),
+            Step::Failing(false) => self.observe(Observation::Recovered {
+                watch: "app".into(),
+            }),
+            Step::Reload(is_probed) => {
+                let file = crate::control::tests::file(&text(is_probed));
+                self.apply(Event::File(file));
+            }
+            Step::Wait(seconds) => self.wait(Duration::from_secs(seconds)),
+            Step::Segment => self.journal.is_wanted.store(true, Relaxed),
+        }
+        self.publish();
+    }
+
+    fn eject(&mut self, server: usize, refused: bool) {
+        let unfit = if refused {
+            Unfit::Refused
+        } else {
+            Unfit::Failing
+        };
+        let key = key(ADDRESSES[server]);
+        if let Some(upstream) = self.world.assembly.upstream(&key) {
+            let _ = upstream.set(unfit);
+        }
+        self.apply(Event::Ejected {
+            key,
+            unfit,
+            fault: PassiveFault::Refused,
+            failures: 1,
+        });
+    }
+
+    fn wait(&mut self, span: Duration) {
+        let end = self.world.now + span;
+        while let Some(next) = self.world.model.next_tick().filter(|next| *next <= end) {
+            self.world.now = next.max(self.world.now);
+            self.apply(Event::Tick);
+        }
+        self.world.now = end;
+        self.apply(Event::Tick);
+    }
+
+    fn standings(&mut self) -> Vec<(String, Arc<Standing>)> {
+        let service = self.world.service("app");
+        let members = service.members.iter();
+        members
+            .map(|member| (member.upstream.label().to_string(), member.standing.clone()))
+            .collect()
+    }
+
+    /// What the last segments of the journal lead to.
+    fn replayed(&self, segments: &[String]) -> Replayed {
+        let mut stage = Stage::default();
+        for text in segments {
+            let segment = parse(text).unwrap();
+            assert_eq!(segment.damage, None);
+            for record in segment.records {
+                stage.take(record).unwrap();
+            }
+        }
+        stage.end(Some(self.world.now)).unwrap()
+    }
+}
+
+fn named(mask: u8, words: u16) -> Vec<Instance> {
+    let named = (0..6).filter(|bit| mask & (1 << bit) != 0);
+    let status = |bit: usize| match (words >> (2 * bit)) & 3 {
+        0 => CheckStatus::Passing,
+        1 => CheckStatus::Warning,
+        2 => CheckStatus::Critical,
+        _ => CheckStatus::Maintenance,
+    };
+    named
+        .map(|bit| instance(ADDRESSES[bit], status(bit)))
+        .collect()
+}
+
+fn result(well: bool) -> Result<(), String> {
+    well.then_some(()).ok_or_else(|| "refused".to_owned())
+}
+
+fn target(whom: Option<usize>) -> Target {
+    match whom {
+        Some(server) => Target::Server("app".into(), ADDRESSES[server].to_owned()),
+        None => Target::Service("app".into()),
+    }
+}
+
+/// Why a server may go without being missed.
+fn has_reason_to_leave(standing: &Standing) -> bool {
+    standing.consul.reason == "maintenance"
+        || standing.operator.verdict == Verdict::Unfit
+        || standing.probe.verdict == Verdict::Unfit
+}
+
+/// Lines of all that is said of servers, mistakes and routes.
+fn told(snapshot: &Snapshot) -> Vec<String> {
+    let members = snapshot.services.values().flat_map(|it| it.members.iter());
+    let members = members.map(|member| {
+        let (upstream, standing) = (&member.upstream, &member.standing);
+        format!(
+            "{} {} {} {standing:?}",
+            upstream.label(),
+            member.weight,
+            upstream.is_fit()
+        )
+    });
+    let mistakes = snapshot
+        .mistakes
+        .iter()
+        .map(|mistake| format!("{mistake:?}"));
+    let mut routes: Vec<String> = snapshot
+        .routes
+        .routes()
+        .map(|it| it.host.to_string())
+        .collect();
+    routes.sort();
+    members.chain(mistakes).chain(routes).collect()
+}
+
+/// Lives through a history, and holds it to what is promised at each step and at its end.
+fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut life = Life::begin();
+    let mut most_loss = 0.5;
+    let mut accepted = life.world.now;
+    for step in steps {
+        let before = life.standings();
+        life.live(step);
+        match step {
+            Step::Tuning(Some(true)) => most_loss = 0.9,
+            Step::Accept => accepted = life.world.now + ACCEPTED,
+            _ => {}
+        }
+        let after = life.standings();
+        let is_there = |label: &str| after.iter().any(|(other, _)| other == label);
+        let left = before.iter().filter(|(label, _)| !is_there(label));
+        let missed: Vec<&str> = left
+            .filter(|(_, standing)| !has_reason_to_leave(standing))
+            .map(|(label, _)| &**label)
+            .collect();
+        let is_accepted = life.world.now <= accepted;
+        match step {
+            Step::Accept => {}
+            Step::Answer(..) | Step::Reread(..) if is_accepted => {}
+            Step::Answer(0, _) | Step::Reread(0, _) => {
+                prop_assert_eq!(missed.len(), 0, "an empty answer takes nobody");
+            }
+            Step::Answer(..) | Step::Reread(..) => prop_assert!(
+                missed.len() as f64 <= 6.0 * most_loss,
+                "an answer takes most of a service"
+            ),
+            // A doubt has a deadline, but the last one stays.
+            Step::Wait(_) => prop_assert!(missed.is_empty() || !after.is_empty()),
+            Step::Probe(server, false) => {
+                prop_assert!(missed.iter().all(|label| *label == ADDRESSES[*server]));
+            }
+            _ => prop_assert!(missed.is_empty(), "{step:?} takes {missed:?}"),
+        }
+        let is_probed = matches!(step, Step::Probe(..));
+        let empties = after.is_empty() && !missed.is_empty();
+        prop_assert!(
+            !empties || is_probed || is_accepted,
+            "{step:?} empties the table"
+        );
+    }
+    ends_the_same(&mut life)
+}
+
+/// All that the journal has leads to the same end, to the moment.
+fn ends_the_same(life: &mut Life) -> Result<(), TestCaseError> {
+    let live = life.world.build();
+    let replayed = life.replayed(&life.text);
+    prop_assert_eq!(told(&replayed.snapshot), told(&live));
+    prop_assert_eq!(&replayed.notes, &Vec::<String>::new());
+    prop_assert_eq!(replayed.tables, life.generation);
+    // What is left once the oldest segments went can be told of too; how near it comes is not held to each history.
+    let last = life.text.len() - 1;
+    let from_last = life.replayed(&life.text[last..]);
+    prop_assert_eq!(from_last.snapshot.generation, life.generation);
+    Ok(())
+}
+
+fn runner(cases: u32) -> TestRunner {
+    TestRunner::new(Cases {
+        cases,
+        ..Cases::default()
+    })
+}
+
+#[test]
+fn no_history_loses_who_is_well_nor_its_replay() {
+    let run = runner(QUICK).run(&history(), |steps| holds(&steps));
+    run.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// The bar: `cargo test --release --lib histories -- --ignored --nocapture`. `HISTORIES` makes it other than 100,000.
+#[test]
+#[ignore = "a figure: minutes"]
+fn one_hundred_thousand_histories_lose_nobody_who_is_well() {
+    let start = Instant::now();
+    let asked = std::env::var("HISTORIES").ok();
+    let many = asked.map_or(MANY, |text| text.parse().unwrap());
+    let run = runner(many).run(&history(), |steps| holds(&steps));
+    run.unwrap_or_else(|error| panic!("{error}"));
+    println!("figure: {many} histories in {:?}", start.elapsed());
+}

@@ -452,6 +452,32 @@ fn an_operators_renewal_for_which_there_is_no_room_is_refused_with_the_reason_an
 }
 
 #[test]
+fn nothing_is_revoked_while_there_is_no_room_for_the_order_that_is_to_follow() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, HOURS);
+    let table = format!("{}domain_orders = 1\n", pebble.table());
+    let text = file(&pebble, &origin, &["shop.test"]).replace(&pebble.table(), &table);
+    let text = format!("[admin]\naddress = \"unix:{{dir}}/admin.sock\"\n{text}");
+    let rota = place.spawn(&text);
+    let client = pebble.client("shop.test");
+    eventually("it is served", || is_served(&rota, &client));
+    let before = leaf(&rota, &client);
+    let output = rota.command(&["certs", "revoke", "shop.test"]);
+    let shown = said(&output);
+    assert!(!output.status.success(), "{shown}");
+    let why = "not revoked, since no other one could be ordered: 1 orders of shop.test began within 168 h: the next one waits until 2";
+    assert!(shown.contains(why), "{shown}");
+    assert_eq!(leaf(&rota, &client), before);
+    assert!(!pebble.log().contains("POST /revoke-cert"));
+    // What nobody wants any more needs no room.
+    rota.reload(&text.replace("host = \"shop.test\"", "host = \"other.example\""));
+    eventually("it is served no more", || !is_served(&rota, &client));
+    let shown = said(&rota.command(&["certs", "revoke", "shop.test"]));
+    assert!(shown.contains("shop.test: revoked"), "{shown}");
+    assert!(pebble.log().contains("POST /revoke-cert"), "the ca knows");
+}
+
+#[test]
 fn what_a_customer_had_who_left_can_be_revoked_and_is_not_ordered_again() {
     let (place, origin) = (Place::new(), Origin::fixed("ok"));
     let pebble = Pebble::start(place.http, HOURS);

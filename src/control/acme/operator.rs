@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::authority::Reason;
+use super::budgets;
 use super::contention::Tries;
 use super::ground::Ground;
 use super::halt::Halt;
@@ -12,23 +13,41 @@ use super::sync;
 use crate::config::{Directory, DomainName};
 use crate::control::store::{Change, Lease, Seen, Store, Written};
 use crate::seal::Keyring;
+use crate::telemetry::rfc3339;
+
+/// What comes after a certificate that was revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The name is wanted: another one.
+    Another,
+    Nothing,
+}
 
 /// Has the CA revoke a name's certificate, and takes it out of the store: then another one is due, if the name is wanted. Gives what
-/// was done; the error is a message.
-pub(super) async fn revoke(tools: &Tools, name: &DomainName) -> Result<String, String> {
+/// was done; the error is a message. While no budget has room for the other one nothing is revoked: the name would have none until then.
+pub(super) async fn revoke(tools: &Tools, name: &DomainName, next: Next) -> Result<String, String> {
     let lease = tools.store.lock(&keys::lock(name)).await;
     let lease = lease.map_err(|error| error.to_string())?;
     let Some(lease) = lease else {
         return Err(format!("{name}: a load balancer orders it at this moment"));
     };
-    let revoked = revoke_under(tools, name, &lease).await;
+    let revoked = revoke_under(tools, name, next, &lease).await;
     lease.release().await;
     revoked
 }
 
-async fn revoke_under(tools: &Tools, name: &DomainName, lease: &Lease) -> Result<String, String> {
+async fn revoke_under(
+    tools: &Tools,
+    name: &DomainName,
+    next: Next,
+    lease: &Lease,
+) -> Result<String, String> {
     let ground = Ground::read(&tools.store, name).await;
     let ground = ground.map_err(|error| error.to_string())??;
+    // One that was begun already is counted.
+    if next == Next::Another && ground.order.value.is_none() {
+        room_for_another(tools, name).await?;
+    }
     let (read_name, value) = (name.clone(), ground.certificate.opened()?.clone());
     let read = tokio::task::spawn_blocking(move || sync::read_certificate(&read_name, &value));
     let held = read.await.map_err(|panicked| panicked.to_string())??;
@@ -39,7 +58,25 @@ async fn revoke_under(tools: &Tools, name: &DomainName, lease: &Lease) -> Result
     revoked.map_err(|failure| format!("{name}: {}", failure.text()))?;
     tracing::info!(%name, "acme: a certificate was revoked");
     take_out(tools, name, lease).await?;
-    Ok(format!("{name}: revoked"))
+    match next {
+        Next::Another => Ok(format!("{name}: revoked; another one is ordered")),
+        Next::Nothing => Ok(format!("{name}: revoked")),
+    }
+}
+
+/// With the attempts that went before it forgotten it is the first CA's turn.
+async fn room_for_another(tools: &Tools, name: &DomainName) -> Result<(), String> {
+    let (store, settings) = (&tools.store, &tools.settings);
+    let url = &settings.primary.url;
+    let looked = budgets::look(store, settings, url, name, budgets::Counts::Wholly).await;
+    looked.map_err(|halt| {
+        let until = match &halt {
+            Halt::Full(until, _) => format!(" until {}", rfc3339::text(*until)),
+            Halt::Taken(_) | Halt::Rests(..) | Halt::Failed(_) | Halt::Stopped(_) => String::new(),
+        };
+        let why = said(halt);
+        format!("{name}: not revoked, since no other one could be ordered: {why}{until}")
+    })
 }
 
 /// Somebody may write to the same shard of the index meanwhile.

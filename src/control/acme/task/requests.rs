@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::super::model::{Event, Replaces};
-use super::super::operator;
+use super::super::operator::{self, Next};
 use super::super::order::Asker;
 use super::Task;
 use super::begun::Ended;
@@ -105,14 +105,13 @@ impl Task {
 
     fn revoke(&mut self, name: DomainName) -> oneshot::Receiver<Said> {
         let (sender, said) = oneshot::channel();
-        let what_follows = match self.model.wants(&name) {
-            true => "; another one is ordered",
-            false => "",
+        let next = match self.model.wants(&name) {
+            true => Next::Another,
+            false => Next::Nothing,
         };
         if let Some(tools) = self.link.as_ref().map(|link| link.tools.clone()) {
             self.begun.begin(Purpose::Answer, async move {
-                let said = operator::revoke(&tools, &name).await;
-                let _ = sender.send(said.map(|said| format!("{said}{what_follows}")));
+                let _ = sender.send(operator::revoke(&tools, &name, next).await);
                 Ended::Answered
             });
         }

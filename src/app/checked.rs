@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::secrets;
 use crate::certs::{self, CertStore, CertWarning};
@@ -122,7 +123,7 @@ pub fn warnings(config: &Config, certificates: &CertStore) -> Vec<String> {
     let is_meant = |warning: &&CertWarning| match warning {
         // Its certificates come later, by themselves.
         CertWarning::NoCertificates { .. } => {
-            !acme::orders_any(config, certificates) && !may_learn_names(config)
+            !acme::orders_any(config, certificates, SystemTime::now()) && !may_learn_names(config)
         }
         CertWarning::Expired { .. }
         | CertWarning::NotYetValid { .. }

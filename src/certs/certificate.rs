@@ -143,6 +143,11 @@ impl Certificate {
         self.not_after
     }
 
+    /// Whether it has begun and not ended.
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now <= self.not_after
+    }
+
     /// The end of its validity in seconds since 1970, as the metric shows it.
     pub fn not_after_seconds(&self) -> u64 {
         self.not_after

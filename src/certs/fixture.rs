@@ -31,6 +31,19 @@ pub(super) fn made(names: &[&str]) -> Made {
     }
 }
 
+/// The same, valid from the first of these years until the last begins.
+pub(super) fn made_for(names: &[&str], years: std::ops::Range<i32>) -> Made {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
+    params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    Made {
+        chain_pem: params.self_signed(&key).unwrap().pem(),
+        key_pem: key.serialize_pem(),
+    }
+}
+
 pub(super) fn leaf_with_key(names: &[&str], key: &KeyPair) -> String {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let params = CertificateParams::new(names).unwrap();

@@ -148,9 +148,51 @@ impl Shelf {
         }
         self.wildcards.get(rest)
     }
+
+    /// Gives each name to the first certificate that has it, those that are not valid now last.
+    fn share_out(&mut self, now: SystemTime) -> Vec<CertWarning> {
+        let all = self.all.iter().cloned();
+        let (valid, others): (Vec<_>, Vec<_>) = all.partition(|one| one.is_valid(now));
+        let mut warnings = Vec::new();
+        for certificate in valid.iter().chain(&others) {
+            for (name, by) in self.claim(certificate, now) {
+                warnings.push(CertWarning::NameTaken {
+                    path: certificate.source().into(),
+                    name,
+                    by: by.source().into(),
+                });
+            }
+        }
+        warnings
+    }
+
+    /// The names that others have, and who.
+    fn claim(
+        &mut self,
+        certificate: &Arc<Certificate>,
+        now: SystemTime,
+    ) -> Vec<(String, Arc<Certificate>)> {
+        let mut taken = Vec::new();
+        for name in certificate.exact_names() {
+            let parent = name.split_once('.').map_or("", |(_, parent)| parent);
+            // One that is not valid goes behind a wildcard that is, too.
+            let zone = self.wildcards.get(parent);
+            let zone = zone.filter(|zone| !certificate.is_valid(now) && zone.is_valid(now));
+            let by = zone
+                .cloned()
+                .or_else(|| claim(&mut self.exact, name, certificate));
+            taken.extend(by.map(|by| (name.to_owned(), by)));
+        }
+        for suffix in certificate.wildcard_suffixes() {
+            let by = claim(&mut self.wildcards, suffix, certificate);
+            taken.extend(by.map(|by| (format!("*.{suffix}"), by)));
+        }
+        taken
+    }
 }
 
-/// Collects certificates; what is added first wins a name, and serves clients without SNI.
+/// Collects certificates; of those that are valid what is added first wins a name. What is added first of all serves clients without
+/// SNI.
 #[derive(Debug, Default)]
 pub struct CertStoreBuilder {
     store: CertStore,
@@ -182,23 +224,6 @@ impl CertStoreBuilder {
     /// Adds one for its names alone.
     fn put(&mut self, listener: &Arc<str>, certificate: Arc<Certificate>) -> &mut Shelf {
         let shelf = self.store.listeners.entry(listener.clone()).or_default();
-        let (exact, wildcards) = (&mut shelf.exact, &mut shelf.wildcards);
-        let mut taken: Vec<(String, Arc<Certificate>)> = Vec::new();
-        for name in certificate.exact_names() {
-            taken.extend(claim(exact, name, &certificate).map(|by| (name.to_owned(), by)));
-        }
-        for suffix in certificate.wildcard_suffixes() {
-            taken.extend(
-                claim(wildcards, suffix, &certificate).map(|by| (format!("*.{suffix}"), by)),
-            );
-        }
-        for (name, by) in taken {
-            self.store.warnings.push(CertWarning::NameTaken {
-                path: certificate.source().into(),
-                name,
-                by: by.source().into(),
-            });
-        }
         shelf.all.push(certificate);
         shelf
     }
@@ -220,9 +245,12 @@ impl CertStoreBuilder {
         self.store.warnings.push(warning);
     }
 
-    /// The store; `now` decides what is expired or not yet valid, which is served all the same.
+    /// The store; `now` decides what is expired or not yet valid, which is served where nothing valid is.
     pub fn build(self, now: SystemTime) -> CertStore {
         let mut store = self.store;
+        for shelf in store.listeners.values_mut() {
+            store.warnings.append(&mut shelf.share_out(now));
+        }
         let mut doubtful: Vec<CertWarning> = store
             .list()
             .filter_map(|(_, certificate)| CertWarning::of_validity(certificate, now))
@@ -250,7 +278,7 @@ fn claim(
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::made;
+    use super::super::fixture::{made, made_for};
     use super::*;
 
     fn store(certificates: &[&[&str]]) -> CertStore {
@@ -336,6 +364,30 @@ mod tests {
         let zone = Some("*.pod.test".to_owned());
         assert_eq!(served(&["*.pod.test", "shop.test"]), (own(), zone.clone()));
         assert_eq!(served(&["a.pod.test"]), (own(), zone));
+    }
+
+    #[test]
+    fn one_that_is_not_valid_is_served_only_where_no_other_one_is() {
+        let names = ["both.test", "a.zone.test", "alone.test"];
+        let ended = Arc::new(made_for(&names, 2020..2021).certificate());
+        let early = Arc::new(made_for(&["both.test", "*.zone.test"], 2100..2101).certificate());
+        let valid = [&["both.test"], &["*.zone.test"]];
+        let valid = valid.map(|names| Arc::new(made(names).certificate()));
+        let mut builder = CertStore::builder();
+        for certificate in [&ended, &early, &valid[0], &valid[1]] {
+            builder.add(&"tls".into(), certificate.clone());
+        }
+        let store = builder.build(SystemTime::now());
+        for (sni, served) in [
+            (Some("both.test"), &valid[0]),
+            (Some("a.zone.test"), &valid[1]),
+            (Some("alone.test"), &ended),
+            (None, &ended),
+        ] {
+            let found = store.certificate("tls", sni).unwrap();
+            assert!(Arc::ptr_eq(found, served), "{sni:?}: {found:?}");
+        }
+        assert_eq!(store.list().count(), 4);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::fleet::within_a_minute;
 use super::pebble::Pebble;
 use super::support::client::handshake;
 use super::support::rota::{Place, Rota, run, said};
@@ -189,6 +190,38 @@ fn a_hook_that_fails_is_named_with_its_last_words_and_hurts_no_other_name() {
     let words = ["exit status: 4", "the zone is locked"];
     eventually_told(&rota, "*.pod.test", &words);
     assert!(rota.log().contains("cleanup"), "{}", rota.log());
+}
+
+#[test]
+fn a_name_below_a_zone_keeps_being_renewed_until_the_zone_has_a_certificate() {
+    let (place, origin) = (Place::new(), Origin::fixed("ok"));
+    let pebble = Pebble::start(place.http, 30);
+    let hook = place.path().join("hook");
+    fs::write(&hook, "#!/bin/sh\nexit 4\n").unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o700)).unwrap();
+    let text = with(
+        &pebble,
+        &file(&pebble, &origin, &["a.pod.test"]),
+        "dns_hook = [\"./hook\"]\n",
+    );
+    let text = format!("[admin]\naddress = \"unix:{{dir}}/admin.sock\"\n{text}");
+    let rota = place.spawn(&text);
+    let (client, other) = (pebble.client("a.pod.test"), pebble.client("b.pod.test"));
+    within_a_minute("it is served", || is_served(&rota, &client));
+    let first = leaf(&rota, &client);
+    rota.reload(&format!("{text}[[domain]]\nname = \"*.pod.test\"\n"));
+    eventually_told(&rota, "*.pod.test", &["exit status: 4"]);
+    within_a_minute("it is renewed", || {
+        assert!(is_served(&rota, &client));
+        leaf(&rota, &client) != first
+    });
+    assert!(!is_served(&rota, &other), "the zone has none");
+    pebble.write_dns_hook(&hook);
+    let shown = said(&rota.command(&["certs", "renew", "*.pod.test"]));
+    assert!(shown.contains("is being ordered"), "{shown}");
+    within_a_minute("the zone's serves both", || {
+        is_served(&rota, &other) && leaf(&rota, &other) == leaf(&rota, &client)
+    });
 }
 
 #[test]

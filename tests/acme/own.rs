@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use super::consul_agent::Agent;
 use super::fleet::{Front, PREFIX, allow, at_the_ca, file, place, within_a_minute};
@@ -146,6 +147,34 @@ fn an_imported_certificate_is_served_by_all_before_the_cas_until_it_is_forgotten
     let again = certs(rotas[0].directory(), "forget", &["shop.test"]);
     assert!(!again.status.success());
     assert!(said(&again).contains("there is no certificate of one's own under shop.test"));
+}
+
+#[test]
+fn an_imported_certificate_that_has_ended_gives_way_to_the_cas() {
+    let world = World::start();
+    allow(&world.agent, "shop.test");
+    let rotas = world.load_balancers(["lb-1", "lb-2"]);
+    for rota in &rotas {
+        within_a_minute("the ca's", || world.is_ordered(rota, "shop.test"));
+    }
+    let names = ["shop.test", "late.test"];
+    let short = world.authority.short_leaf(&names, Duration::from_secs(30));
+    short.write(rotas[0].directory(), "own");
+    succeeded(&import(rotas[0].directory(), &["own.pem", "own.key"]));
+    for rota in &rotas {
+        eventually("one's own", || world.is_own(rota, "shop.test"));
+    }
+    allow(&world.agent, "late.test");
+    for rota in &rotas {
+        for name in names {
+            within_a_minute("the ca's again", || world.is_ordered(rota, name));
+        }
+        let log = rota.log();
+        let told = log.matches("a certificate of one's own has ended").count();
+        assert_eq!(told, 1, "{log}");
+    }
+    // The one that was held all along was good for it.
+    assert_eq!(at_the_ca(&world.pebble), (2, 2));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
@@ -59,6 +60,15 @@ impl Authority {
         let mut params = CertificateParams::new(names).unwrap();
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        self.signed(params, &KeyPair::generate().unwrap())
+    }
+
+    /// One that ends so soon.
+    pub fn short_leaf(&self, names: &[&str], life: Duration) -> Leaf {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since + life;
         self.signed(params, &KeyPair::generate().unwrap())
     }
 

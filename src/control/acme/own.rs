@@ -4,10 +4,11 @@ pub mod change;
 pub(super) mod follow;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +127,13 @@ impl Imported {
         let mut all: Vec<_> = self.certificates.values().collect();
         all.sort_by_key(|own| Reverse(own.at));
         all.into_iter().map(|own| &own.certificate).collect()
+    }
+
+    /// The names of those that have ended.
+    pub(super) fn ended(&self, now: SystemTime) -> BTreeSet<String> {
+        let all = self.certificates.iter();
+        let ended = all.filter(|(_, own)| own.certificate.not_after() < now);
+        ended.map(|(name, _)| name.clone()).collect()
     }
 
     /// What one of them lies under that is valid for this name.

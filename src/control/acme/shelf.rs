@@ -58,10 +58,12 @@ impl Shelf {
 
     /// The store of this moment. Some milliseconds with thousands.
     pub(super) fn store(&self, wanted: &BTreeSet<DomainName>, serve: Serve) -> CertStore {
+        let now = SystemTime::now();
         // A name whose zone has been taken on since keeps its own certificate until the zone has one.
         let is_bridging = |name: &DomainName| {
-            let zone = wildcard_of(name);
-            zone.is_some_and(|zone| wanted.contains(&zone) && !self.held.contains_key(&zone))
+            let zone = wildcard_of(name).filter(|zone| wanted.contains(zone));
+            let held = zone.map(|zone| self.held.get(&zone));
+            held.is_some_and(|held| held.is_none_or(|held| !held.certificate.is_valid(now)))
         };
         let is_served = |(name, _): &(&DomainName, &Held)| match serve {
             Serve::Wanted => wanted.contains(*name) || is_bridging(name),
@@ -78,7 +80,7 @@ impl Shelf {
         let challenges = Challenges::new(self.thumbprint.as_deref(), names, proofs, self.wait);
         let challenges = challenges.resting(resting);
         self.own
-            .joined(&self.listeners, served, challenges, SystemTime::now())
+            .joined(&self.listeners, served, challenges, now)
             .with_defaults(self.defaults.iter().map(DomainName::as_str))
     }
 

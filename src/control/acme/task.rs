@@ -6,6 +6,7 @@
 mod begun;
 mod link;
 mod memory;
+mod names;
 mod requests;
 mod undertakings;
 
@@ -29,11 +30,10 @@ use super::records::{self, NodeRecord};
 use super::shelf::{Pace, Serve, Shelf};
 use super::sweep;
 use super::sync::{Extent, Found, Held};
-use super::wanted::{KvNames, in_use, of_file, wanted};
+use super::wanted::{KvNames, in_use};
 use crate::certs::{CertStore, Certificate};
 use crate::config::{Config, DomainName};
 use crate::control::store::Store;
-use crate::routing::Scheme;
 use crate::routing::operator::{CertificateOrder, OrderError};
 use crate::routing::swap::Publisher;
 use crate::seal::Keyring;
@@ -129,6 +129,10 @@ pub struct Task {
     memory: Memory,
     link: Option<Link>,
     wanted: BTreeSet<DomainName>,
+    /// When the next certificate begins or ends on which that depends.
+    turns_at: Option<SystemTime>,
+    /// Of one's own: those whose end was told of.
+    told_ended: BTreeSet<String>,
     shelf: Shelf,
     /// What is published is not made of the shelf as it is now.
     is_stale: bool,
@@ -174,6 +178,8 @@ impl Task {
             memory: inputs.memory,
             link: None,
             wanted: BTreeSet::new(),
+            turns_at: None,
+            told_ended: BTreeSet::new(),
             shelf: Shelf::default(),
             is_stale: true,
             asked: Vec::new(),
@@ -242,6 +248,7 @@ impl Task {
                         self.apply(Event::Hurried(name));
                     }
                 }
+                () = until(self.turns_at.map(instant)) => self.want(),
                 () = sleep_until(self.sweeps_at) => self.sweep(),
                 () = until(next) => self.model.apply(Event::Tick, SystemTime::now()),
             }
@@ -275,39 +282,6 @@ impl Task {
         let _ = order.done.send(());
     }
 
-    /// Takes what the file and KV name as of now.
-    fn want(&mut self) {
-        let listeners = self.config.listeners.iter();
-        let with_tls = listeners.filter(|one| one.policy.scheme == Scheme::Https);
-        self.shelf.wait = in_use(&self.config).map_or(Duration::ZERO, |acme| acme.wait);
-        self.shelf.listeners = with_tls.map(|one| one.policy.name.clone()).collect();
-        self.shelf.defaults = of_file(&self.config).collect();
-        self.wanted = match in_use(&self.config) {
-            Some(_) => wanted(
-                &self.config,
-                &self.kv_names.borrow_and_update(),
-                &self.shelf.own,
-                &self.shelf.imported.in_order(),
-            ),
-            None => BTreeSet::new(),
-        };
-        let held = |name: &DomainName| {
-            let held = self.shelf.held.get(name);
-            (
-                name.clone(),
-                held.map(|held| validity_of(&held.certificate)),
-            )
-        };
-        // Nothing is missing before it is known what there is.
-        let wanted = match *self.loading.borrow_and_update() {
-            Loaded::NotYet | Loaded::Remembered | Loaded::Unusable(_) => BTreeMap::new(),
-            Loaded::Done => self.wanted.iter().map(held).collect(),
-        };
-        self.apply(Event::Wanted(wanted));
-        self.ask_again();
-        self.restock();
-    }
-
     /// What was asked of the certificate that is held, and of no other.
     fn ask_again(&mut self) {
         let held = |name: &DomainName| self.shelf.held.get(name).map(|held| &held.hash);
@@ -332,6 +306,8 @@ impl Task {
 
     /// Takes what the store has.
     fn take(&mut self, found: Found) {
+        let came = found.came.iter().map(|(name, _)| name);
+        let matters = came.chain(&found.gone).any(|name| self.matters(name));
         for (name, held) in found.came {
             self.hold(name, held);
         }
@@ -340,6 +316,9 @@ impl Task {
             self.shelf.held.remove(&name);
             self.apply(Event::Held(name, None));
             self.restock();
+        }
+        if matters {
+            self.want();
         }
         self.shelf.refused.extend(found.refused);
         if !found.lost.is_empty() {
@@ -380,6 +359,7 @@ impl Task {
             (KeyStanding::Unknown, _) => {}
             (KeyStanding::Fine | KeyStanding::Unusable(_), _) => {
                 tracing::info!(certificates = held, "acme: what the store has is served");
+                self.want();
                 self.publish();
                 self.loaded.send_replace(Loaded::Done);
             }

@@ -1,8 +1,10 @@
 //! Which names are to have certificates by ACME: what the file names, and what documents in KV add. Pure.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use super::sync::Held;
 use crate::certs::{CertStore, Certificate};
 use crate::config::{Acme, Config, DomainName};
 use crate::control::documents::Documents;
@@ -59,18 +61,51 @@ pub(super) fn of_file(config: &Config) -> impl Iterator<Item = DomainName> {
     hosts.chain(config.domains.iter().map(|domain| domain.name.clone()))
 }
 
+/// The certificates of a moment. What is not valid stands for nothing.
+pub(super) struct Present<'a> {
+    /// Of the file.
+    pub(super) own: &'a CertStore,
+    /// One's own, of the store: at every listener.
+    pub(super) imported: &'a [&'a Arc<Certificate>],
+    /// By ACME.
+    pub(super) held: &'a BTreeMap<DomainName, Held>,
+    pub(super) now: SystemTime,
+}
+
+impl Present<'_> {
+    /// When the next of those begins or ends that stand for other names than one.
+    pub(super) fn next_turn(&self) -> Option<SystemTime> {
+        let zones = self.held.iter().filter(|(name, _)| name.is_wildcard());
+        let zones = zones.map(|(_, held)| &held.certificate);
+        let own = self.own.list().map(|(_, one)| one);
+        let all = own.chain(self.imported.iter().copied()).chain(zones);
+        let turns = all.map(|one| match self.now < one.not_before() {
+            true => one.not_before(),
+            false => one.not_after(),
+        });
+        turns.filter(|at| self.now <= *at).min()
+    }
+
+    /// Whether a name needs none because its zone is to have one. It keeps needing its own for as long as the zone has none yet, or one
+    /// that is not valid. But a name without one waits for the zone's first: thousands would leave it no room in the domain's budget.
+    fn zone_stands_for(&self, name: &DomainName, zone: &DomainName) -> bool {
+        match self.held.get(zone) {
+            Some(held) => held.certificate.is_valid(self.now),
+            None => !self.held.contains_key(name),
+        }
+    }
+}
+
 /// Domains and the exact hosts of routes, of the file and of KV, but for those that certificates of one's own cover wherever clients
-/// come in by tls (`imported` do everywhere), and those that a wildcard among them stands for: a zone is one certificate.
-pub(super) fn wanted(
-    config: &Config,
-    kv: &KvNames,
-    own: &CertStore,
-    imported: &[&Arc<Certificate>],
-) -> BTreeSet<DomainName> {
-    let own = Own::of(config, own, imported);
+/// come in by tls (imported ones do everywhere), and those that a wildcard among them stands for: a zone is one certificate.
+pub(super) fn wanted(config: &Config, kv: &KvNames, present: &Present<'_>) -> BTreeSet<DomainName> {
+    let own = Own::of(config, present);
     let named = of_file(config).chain(kv.iter().cloned());
     let named: BTreeSet<DomainName> = named.filter(|name| !own.has(name)).collect();
-    let is_alone = |name: &&DomainName| wildcard_of(name).is_none_or(|zone| !named.contains(&zone));
+    let is_alone = |name: &&DomainName| {
+        let zone = wildcard_of(name).filter(|zone| named.contains(zone));
+        zone.is_none_or(|zone| !present.zone_stands_for(name, &zone))
+    };
     named.iter().filter(is_alone).cloned().collect()
 }
 
@@ -82,16 +117,27 @@ pub(super) fn wildcard_of(name: &DomainName) -> Option<DomainName> {
 }
 
 /// Names that certificates would be ordered for if KV added these: those that none of `served` covers. Empty where nobody orders.
-pub fn to_be_ordered(config: &Config, kv: &KvNames, served: &CertStore) -> BTreeSet<DomainName> {
+pub fn to_be_ordered(
+    config: &Config,
+    kv: &KvNames,
+    served: &CertStore,
+    now: SystemTime,
+) -> BTreeSet<DomainName> {
+    let present = Present {
+        own: served,
+        imported: &[],
+        held: &BTreeMap::new(),
+        now,
+    };
     match in_use(config) {
-        Some(_) => wanted(config, kv, served, &[]),
+        Some(_) => wanted(config, kv, &present),
         None => BTreeSet::new(),
     }
 }
 
 /// Whether any certificate of this file comes by ACME.
-pub fn orders_any(config: &Config, own: &CertStore) -> bool {
-    in_use(config).is_some() && !wanted(config, &KvNames::default(), own, &[]).is_empty()
+pub fn orders_any(config: &Config, own: &CertStore, now: SystemTime) -> bool {
+    !to_be_ordered(config, &KvNames::default(), own, now).is_empty()
 }
 
 fn exact(host: &HostPattern) -> Option<DomainName> {
@@ -108,14 +154,14 @@ struct Own<'a> {
 }
 
 impl<'a> Own<'a> {
-    fn of(config: &Config, own: &'a CertStore, imported: &[&'a Arc<Certificate>]) -> Own<'a> {
+    fn of(config: &Config, present: &Present<'a>) -> Own<'a> {
         let listeners = config.listeners.iter();
         let with_tls = listeners.filter(|one| one.policy.scheme == Scheme::Https);
         Own {
             listeners: with_tls
-                .map(|one| Covered::at(&one.policy.name, own))
+                .map(|one| Covered::at(&one.policy.name, present))
                 .collect(),
-            everywhere: Covered::by(imported),
+            everywhere: Covered::by(present.imported.iter().copied(), present.now),
         }
     }
 
@@ -134,19 +180,17 @@ struct Covered<'a> {
 }
 
 impl<'a> Covered<'a> {
-    fn at(listener: &str, own: &'a CertStore) -> Covered<'a> {
-        let of_it: Vec<_> = own
-            .list()
-            .filter(|(of, _)| ***of == *listener)
-            .map(|(_, certificate)| certificate)
-            .collect();
-        Covered::by(&of_it)
+    fn at(listener: &str, present: &Present<'a>) -> Covered<'a> {
+        let all = present.own.list();
+        let of_it = all.filter(|(of, _)| ***of == *listener);
+        Covered::by(of_it.map(|(_, certificate)| certificate), present.now)
     }
 
-    fn by(of_it: &[&'a Arc<Certificate>]) -> Covered<'a> {
-        let suffixes = of_it.iter().flat_map(|one| one.wildcard_suffixes());
+    fn by(all: impl Iterator<Item = &'a Arc<Certificate>>, now: SystemTime) -> Covered<'a> {
+        let valid: Vec<_> = all.filter(|one| one.is_valid(now)).collect();
+        let suffixes = valid.iter().flat_map(|one| one.wildcard_suffixes());
         Covered {
-            exact: of_it.iter().flat_map(|one| one.exact_names()).collect(),
+            exact: valid.iter().flat_map(|one| one.exact_names()).collect(),
             suffixes: suffixes.collect(),
         }
     }
@@ -161,11 +205,24 @@ impl<'a> Covered<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
+    use std::time::Duration;
 
+    use super::super::records::{self, CertificateRecord};
+    use super::super::sync::read_certificate;
     use super::*;
     use crate::control::consul::Subtree;
     use crate::control::tests::World;
+
+    const NONE: BTreeMap<DomainName, Held> = BTreeMap::new();
+
+    fn present<'a>(own: &'a CertStore, imported: &'a [&'a Arc<Certificate>]) -> Present<'a> {
+        Present {
+            own,
+            imported,
+            held: const { &NONE },
+            now: SystemTime::now(),
+        }
+    }
 
     /// Of the listener "web".
     fn own(names: &[&str]) -> CertStore {
@@ -188,7 +245,7 @@ mod tests {
         let documents: Vec<_> = domains.iter().map(|name| (*name, "", 1)).collect();
         world.documents(Subtree::Domains, &documents);
         let config = world.model.file().clone();
-        let wanted = wanted(&config, world.model.kv_names(), own, &[]);
+        let wanted = wanted(&config, world.model.kv_names(), &present(own, &[]));
         wanted.iter().map(|name| name.as_str().to_owned()).collect()
     }
 
@@ -213,6 +270,78 @@ mod tests {
         );
     }
 
+    fn name(text: &str) -> DomainName {
+        DomainName::parse(text).unwrap()
+    }
+
+    /// By ACME, until this moment.
+    fn held(text: &str, not_after: SystemTime) -> (DomainName, Held) {
+        let mut params = rcgen::CertificateParams::new([text.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        let since = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since;
+        let key = rcgen::KeyPair::generate().unwrap();
+        let record = CertificateRecord {
+            chain: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
+            directory: "https://ca.test/dir".into(),
+        };
+        let held = read_certificate(&name(text), &records::write(&record));
+        (name(text), held.unwrap())
+    }
+
+    #[test]
+    fn a_name_needs_its_own_certificate_until_its_zone_has_one_and_again_once_that_has_ended() {
+        let hosts = ["*.pod.test", "a.pod.test", "b.pod.test"];
+        let mut world = World::with_consul(&format!("{ACME}{WEB}"));
+        let documents: Vec<_> = hosts.iter().map(|name| (*name, "", 1)).collect();
+        world.documents(Subtree::Domains, &documents);
+        let config = world.model.file().clone();
+        let nothing = CertStore::builder().build(SystemTime::now());
+        let now = SystemTime::now();
+        let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+        let mut all = BTreeMap::from([held("a.pod.test", now + hour)]);
+        let wanted_at = |all: &BTreeMap<DomainName, Held>, now| {
+            let present = Present {
+                held: all,
+                now,
+                ..present(&nothing, &[])
+            };
+            let wanted = wanted(&config, world.model.kv_names(), &present);
+            let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            (wanted.join(" "), present.next_turn())
+        };
+        // b.pod.test has none and waits for the zone's.
+        let before = "*.pod.test a.pod.test".to_owned();
+        assert_eq!(wanted_at(&all, now), (before.clone(), None));
+        assert_eq!(wanted_at(&all, now + 2 * hour), (before, None));
+        all.extend([held("*.pod.test", now + day)]);
+        let (with_zone, end) = wanted_at(&all, now);
+        assert_eq!(with_zone, "*.pod.test");
+        let end = end.unwrap();
+        assert!(end > now + day - Duration::from_secs(2) && end <= now + day);
+        let after = end + Duration::from_secs(1);
+        assert_eq!(wanted_at(&all, after), (hosts.join(" "), None));
+    }
+
+    #[test]
+    fn one_of_ones_own_that_has_ended_keeps_nothing_from_being_ordered() {
+        let (_, zone) = held("*.kv.test", SystemTime::now() - Duration::from_secs(60));
+        let mut world = World::with_consul(&format!("{ACME}{WEB}"));
+        world.documents(Subtree::Domains, &[("a.kv.test", "", 1)]);
+        let config = world.model.file().clone();
+        let nothing = CertStore::builder().build(SystemTime::now());
+        let mut of_web = CertStore::builder();
+        of_web.add(&"web".into(), zone.certificate.clone());
+        let of_web = of_web.build(SystemTime::now());
+        let imported = [&zone.certificate];
+        for present in [present(&nothing, &imported), present(&of_web, &[])] {
+            let wanted = wanted(&config, world.model.kv_names(), &present);
+            assert_eq!(wanted, BTreeSet::from([name("a.kv.test")]));
+            assert_eq!(present.next_turn(), None);
+        }
+    }
+
     #[test]
     fn a_certificate_of_ones_own_keeps_no_name_from_another_listener() {
         let inner = WEB.replace("web", "inner").replace("443", "8443");
@@ -234,7 +363,11 @@ mod tests {
         let config = world.model.file().clone();
         let (of_web, imported) = (own(&["own.test"]), own(&["*.kv.test", "kv.test"]));
         let imported: Vec<_> = imported.list().map(|(_, one)| one).collect();
-        let left = wanted(&config, world.model.kv_names(), &of_web, &imported);
+        let left = wanted(
+            &config,
+            world.model.kv_names(),
+            &present(&of_web, &imported),
+        );
         let left: Vec<&str> = left.iter().map(DomainName::as_str).collect();
         assert_eq!(left, ["b.a.kv.test", "own.test"]);
     }
@@ -254,7 +387,7 @@ mod tests {
         );
         let config = world.model.file().clone();
         let own = own(&["exact.test", "*.own.test"]);
-        let wanted = wanted(&config, world.model.kv_names(), &own, &[]);
+        let wanted = wanted(&config, world.model.kv_names(), &present(&own, &[]));
         let wanted: Vec<&str> = wanted.iter().map(DomainName::as_str).collect();
         assert_eq!(wanted, ["a.b.own.test", "file.test", "kv.test", "own.test"]);
     }

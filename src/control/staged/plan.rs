@@ -42,7 +42,7 @@ pub fn plan(
     Plan {
         services: services(before.services(), after.services()),
         servers: servers(&before, &after),
-        certificates: certificates(&before, &after, served),
+        certificates: certificates(&before, &after, served, now),
         tuning: before.tuning() != after.tuning(),
         basis: live.basis(&staged.kinds),
         documents,
@@ -244,8 +244,8 @@ fn few<'a>(mut names: impl Iterator<Item = &'a String>) -> String {
     }
 }
 
-fn certificates(before: &Model, after: &Model, served: &CertStore) -> Vec<String> {
-    let of = |model: &Model| to_be_ordered(model.file(), model.kv_names(), served);
+fn certificates(before: &Model, after: &Model, served: &CertStore, now: SystemTime) -> Vec<String> {
+    let of = |model: &Model| to_be_ordered(model.file(), model.kv_names(), served, now);
     let known = of(before);
     let wanted: Vec<DomainName> = of(after).into_iter().collect();
     let new = wanted.iter().filter(|name| !known.contains(name));

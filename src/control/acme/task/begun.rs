@@ -167,8 +167,12 @@ impl Task {
     fn held(&mut self, name: &DomainName, held: Held) -> model::Ended {
         let validity = validity_of(&held.certificate);
         self.shelf.refused.remove(name);
+        let matters = self.matters(name);
         self.shelf.held.insert(name.clone(), held);
         self.restock();
+        if matters {
+            self.want();
+        }
         model::Ended::Held(validity)
     }
 

@@ -21,6 +21,7 @@ mod own;
 mod pebble;
 mod swept;
 mod walk;
+mod zones;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -316,21 +316,22 @@ impl Model {
             // Nothing was begun, and what held it back need not hold back what is due by itself: another kind of order, perhaps.
             Ended::Rests(..) | Ended::Full(..) if was_asked_for => {}
             Ended::Rests(until, why) => {
-                let why = Some(why);
-                known.rest = Some(Rest { until, why });
+                known.rest = Some(Rest::for_reason(until, why));
             }
             Ended::Full(until, why) => {
-                let why = Some(why);
-                let rest = Rest { until, why };
+                let rest = Rest::for_reason(until, why);
                 known.full = Some(Full { rest, of });
+                // What says what it replaces needs less room: perhaps the CA has a window for it by now.
+                if known.window.is_none() {
+                    known.ask_at = Some(SystemTime::UNIX_EPOCH);
+                }
             }
             Ended::Failed(until, why) | Ended::NoAccount(until, why) => {
                 known.full = None;
                 // Perhaps it was the window or what the order was to replace that the CA did not take.
                 known.window = None;
                 known.is_overdue |= was_asked_for;
-                let why = Some(why);
-                known.rest = Some(Rest { until, why });
+                known.rest = Some(Rest::for_reason(until, why));
             }
         }
         if !known.is_wanted {

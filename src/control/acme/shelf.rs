@@ -65,8 +65,11 @@ impl Shelf {
             let held = zone.map(|zone| self.held.get(&zone));
             held.is_some_and(|held| held.is_none_or(|held| !held.certificate.is_valid(now)))
         };
+        // The other way round: a zone that was taken back serves the names below it until they have their own.
+        let lacking = wanted.iter().filter(|name| !self.held.contains_key(name));
+        let zones: BTreeSet<DomainName> = lacking.filter_map(wildcard_of).collect();
         let is_served = |(name, _): &(&DomainName, &Held)| match serve {
-            Serve::Wanted => wanted.contains(*name) || is_bridging(name),
+            Serve::Wanted => wanted.contains(*name) || is_bridging(name) || zones.contains(name),
             Serve::All => true,
         };
         let served = self.held.iter().filter(is_served);

@@ -17,6 +17,8 @@ use crate::routing::{HostPattern, Scheme};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KvNames {
     names: BTreeSet<DomainName>,
+    /// Wildcards that this file has no way to prove: other load balancers of the pod may.
+    of_others: BTreeSet<DomainName>,
     is_whole: bool,
 }
 
@@ -27,9 +29,11 @@ impl KvNames {
         let hosts = routes.filter_map(|(_, route)| exact(&route.host));
         let domains = documents.domains.in_force().into_iter();
         let domains = domains.map(|(_, domain)| domain.name.clone());
-        let domains = domains.filter(|name| can_prove(acme, name));
+        let (domains, of_others): (BTreeSet<_>, _) =
+            domains.partition(|name| can_prove(acme, name));
         KvNames {
             names: hosts.chain(domains).collect(),
+            of_others,
             is_whole: documents.routes.is_answered() && documents.domains.is_answered(),
         }
     }
@@ -86,6 +90,11 @@ impl Present<'_> {
         turns.filter(|at| self.now <= *at).min()
     }
 
+    fn holds_valid(&self, name: &DomainName) -> bool {
+        let held = self.held.get(name);
+        held.is_some_and(|held| held.certificate.is_valid(self.now))
+    }
+
     /// Whether a name needs none because its zone is to have one. It keeps needing its own for as long as the zone has none yet, or one
     /// that is not valid. But a name without one waits for the zone's first: thousands would leave it no room in the domain's budget.
     fn zone_stands_for(&self, name: &DomainName, zone: &DomainName) -> bool {
@@ -97,10 +106,13 @@ impl Present<'_> {
 }
 
 /// Domains and the exact hosts of routes, of the file and of KV, but for those that certificates of one's own cover wherever clients
-/// come in by tls (imported ones do everywhere), and those that a wildcard among them stands for: a zone is one certificate.
+/// come in by tls (imported ones do everywhere), and those that a wildcard among them stands for: a zone is one certificate. A zone that
+/// only others of the pod can prove is among them while there is a certificate for it, to be served and not to be ordered.
 pub(super) fn wanted(config: &Config, kv: &KvNames, present: &Present<'_>) -> BTreeSet<DomainName> {
     let own = Own::of(config, present);
+    let of_others = kv.of_others.iter().filter(|zone| present.holds_valid(zone));
     let named = of_file(config).chain(kv.iter().cloned());
+    let named = named.chain(of_others.cloned());
     let named: BTreeSet<DomainName> = named.filter(|name| !own.has(name)).collect();
     let is_alone = |name: &&DomainName| {
         let zone = wildcard_of(name).filter(|zone| named.contains(zone));
@@ -322,6 +334,33 @@ mod tests {
         assert!(end > now + day - Duration::from_secs(2) && end <= now + day);
         let after = end + Duration::from_secs(1);
         assert_eq!(wanted_at(&all, after), (hosts.join(" "), None));
+    }
+
+    #[test]
+    fn a_zone_that_only_others_can_prove_is_wanted_while_they_have_a_certificate_for_it() {
+        let without_hook = ACME.replace("dns_hook = [\"/hook\"]\n", "");
+        let mut world = World::with_consul(&format!("{without_hook}{WEB}"));
+        let documents = ["*.pod.test", "a.pod.test"].map(|name| (name, "", 1));
+        world.documents(Subtree::Domains, &documents);
+        let config = world.model.file().clone();
+        let (nothing, now) = (
+            CertStore::builder().build(SystemTime::now()),
+            SystemTime::now(),
+        );
+        let zone = BTreeMap::from([held("*.pod.test", now + Duration::from_secs(60))]);
+        for (held, at, expected) in [
+            (&NONE, now, "a.pod.test"),
+            (&zone, now, "*.pod.test"),
+            (&zone, now + Duration::from_secs(61), "a.pod.test"),
+        ] {
+            let present = Present {
+                held,
+                now: at,
+                ..present(&nothing, &[])
+            };
+            let wanted = wanted(&config, world.model.kv_names(), &present);
+            assert_eq!(wanted, BTreeSet::from([name(expected)]));
+        }
     }
 
     #[test]

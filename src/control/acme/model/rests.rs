@@ -21,6 +21,13 @@ pub(super) struct Rest {
     pub(super) why: Option<String>,
 }
 
+impl Rest {
+    pub(super) fn for_reason(until: SystemTime, why: String) -> Rest {
+        let why = Some(why);
+        Rest { until, why }
+    }
+}
+
 /// Until when a budget has no room. One that says what it replaces has more room than others, so its word holds for all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Full {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::super::model::Event;
-use super::super::wanted::{Present, in_use, of_file, wanted};
+use super::super::wanted::{Present, can_prove, in_use, of_file, wanted};
 use super::{Loaded, Task, validity_of};
 use crate::config::DomainName;
 use crate::routing::Scheme;
@@ -39,10 +39,12 @@ impl Task {
                 held.map(|held| validity_of(&held.certificate)),
             )
         };
+        let acme = in_use(&self.config);
+        let is_ours = |name: &&DomainName| acme.is_some_and(|acme| can_prove(acme, name));
         // Nothing is missing before it is known what there is.
         let wanted = match *self.loading.borrow_and_update() {
             Loaded::NotYet | Loaded::Remembered | Loaded::Unusable(_) => BTreeMap::new(),
-            Loaded::Done => self.wanted.iter().map(held).collect(),
+            Loaded::Done => self.wanted.iter().filter(is_ours).map(held).collect(),
         };
         self.apply(Event::Wanted(wanted));
         self.ask_again();

@@ -16,6 +16,7 @@ fn asked_for_failed_and_without_room(until: SystemTime) -> World {
     assert!(world.now >= rested, "the name's own rest is kept");
     let full = Ended::Full(until, "the budget is used up".into());
     world.end("n0.test", full);
+    assert_eq!(world.effects(), []);
     world
 }
 
@@ -39,6 +40,28 @@ fn a_full_budget_holds_back_what_was_asked_for_and_not_what_the_ca_takes_in_the_
     let until = world.now + Duration::from_secs(7200);
     world.end("n0.test", Ended::Full(until, "the account's, too".into()));
     assert_eq!(world.model.standings().next().unwrap().1.next, Some(until));
+}
+
+#[test]
+fn a_renewal_by_the_cas_window_that_failed_once_is_not_kept_waiting_by_a_full_budget() {
+    let held = BTreeMap::from([(name("n0.test"), Some(ninety_days(start())))]);
+    let mut world = World::of(held);
+    world.window = Some(Window {
+        start: start() + DAY * 62,
+        end: start() + DAY * 63,
+        ask_after: DAY,
+    });
+    assert_eq!(world.effects(), [Effect::Open]);
+    world.say(Event::Opened(Ok(())));
+    assert_eq!(world.effects(), []);
+    let renewal = Effect::Order(name("n0.test"), Replaces::Present);
+    assert_eq!(world.wait().unwrap(), std::slice::from_ref(&renewal));
+    world.end("n0.test", failed(world.now + Duration::from_secs(60)));
+    // Perhaps it was what the order was to replace that the CA did not take.
+    assert_eq!(world.wait().unwrap(), [order("n0.test")]);
+    let full = Ended::Full(world.now + DAY * 7, "the budget is used up".into());
+    world.end("n0.test", full);
+    assert_eq!(world.effects(), [renewal], "the ca was asked again at once");
 }
 
 #[test]

@@ -137,37 +137,25 @@ impl Service {
     }
 
     /// The index of the member whose turn it is for a worker, none of `tried` ([`Upstream::number`]s). None: nobody is left. In
-    /// panic (nobody fit at all) those serve whose only fault is a check's word.
+    /// panic (nobody who takes turns is fit) those serve whose only fault is a check's word.
     pub fn pick(&self, worker: WorkerId, workers: usize, tried: &[u64]) -> Option<usize> {
         let position = self.measured.of(worker).next_turn();
-        if let Some(found) = self.walk(
-            &self.turn,
-            worker,
-            workers,
-            position,
-            tried,
-            Upstream::is_fit,
-        ) {
+        let walk = |turn, tried: &[u64], may_serve| {
+            self.walk(turn, worker, workers, position, tried, may_serve)
+        };
+        // Members that fell or came back since this snapshot was made are in either order.
+        let fit = |tried: &[u64]| {
+            let mut orders = [&self.turn, &self.reserve].into_iter();
+            orders.find_map(|turn| walk(turn, tried, Upstream::is_fit))
+        };
+        if let Some(found) = fit(tried) {
             return Some(found);
         }
-        if self
-            .members
-            .iter()
-            .any(|member| member.upstream.is_fit() && member.weight > 0)
-        {
+        if !tried.is_empty() && fit(&[]).is_some() {
             return None;
         }
-        // Members that fell or came back since this snapshot was made are in either order.
-        [&self.reserve, &self.turn].into_iter().find_map(|turn| {
-            self.walk(
-                turn,
-                worker,
-                workers,
-                position,
-                tried,
-                Upstream::is_fit_in_panic,
-            )
-        })
+        let mut orders = [&self.reserve, &self.turn].into_iter();
+        orders.find_map(|turn| walk(turn, tried, Upstream::is_fit_in_panic))
     }
 
     /// From this worker's place in a turn order, the first one that may serve.

@@ -33,6 +33,20 @@ fn each_status_of_consul_has_its_effect() {
 }
 
 #[test]
+fn who_comes_back_while_nobody_is_fit_serves_before_the_next_table_is_there() {
+    let mut world = World::with_consul("");
+    let critical = |address| instance(address, CheckStatus::Critical);
+    world.answer(vec![critical(A), critical(B)]);
+    let service = world.service("app");
+    let pick = |tried: &[u64]| service.pick(crate::routing::WorkerId(0), 1, tried);
+    assert!(pick(&[]).is_some(), "panic");
+    let back = &service.members[1].upstream;
+    back.clear(Unfit::Check);
+    assert_eq!(pick(&[]), Some(1));
+    assert_eq!(pick(&[back.number()]), None, "the other one is not fit");
+}
+
+#[test]
 fn a_dead_node_takes_its_servers_off_and_says_so() {
     let mut world = World::with_consul("");
     let mut dead = instance(A, CheckStatus::Passing);

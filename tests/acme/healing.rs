@@ -1,14 +1,14 @@
 //! Promises about what lies in Consul's KV and is damaged: what nobody can read counts as nothing, what others may read is left alone.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rota::seal::{Digest, Keyring, Secret};
 
 use super::faults::World;
 use super::fleet::{PREFIX, allow, at_the_ca, place, within_a_minute};
 use super::pebble::Pebble;
-use super::support::Rota;
 use super::support::rota::said;
+use super::support::{Authority, Rota};
 use super::{HOURS, KEY, SECOND_KEY};
 
 /// As a load balancer with this key file would have written it.
@@ -137,4 +137,32 @@ fn a_name_for_which_there_is_no_room_is_not_even_asked_for_its_proof() {
     });
     assert_eq!(value(&world, &budget), begun);
     assert!(keys_below(&world, "acme/attempts/").is_empty());
+}
+
+#[test]
+fn a_certificate_that_has_ended_takes_no_place_of_one_that_has_not() {
+    let world = World::start(|port| Pebble::start(port, HOURS));
+    allow(&world.agent, "a.test");
+    let rotas = world.load_balancers(2);
+    within_a_minute("a.test", || world.is_served_by(&rotas, "a.test"));
+    let ended = Authority::new().short_leaf(&["a.test"], Duration::ZERO);
+    let record = serde_json::json!({
+        "chain": &ended.certificate, "key": &ended.key, "directory": "https://ca.test/dir",
+    });
+    let key = format!("{PREFIX}/acme/certs/a.test");
+    let value = sealed(KEY, &key, &record.to_string());
+    world.agent.put(&key, value.as_bytes());
+    let digit = Digest::of(b"a.test").to_hex()[..1].to_owned();
+    let entry = serde_json::json!({"a.test": {
+        "hash": Digest::of(ended.certificate.as_bytes()).to_hex(),
+        "not_before": 1, "not_after": 2, "issuer": "CN=before", "at": 3,
+    }});
+    let shard = format!("{PREFIX}/acme/index/{digit}");
+    world.agent.put(&shard, entry.to_string().as_bytes());
+    for rota in &rotas {
+        within_a_minute("it is refused", || {
+            line_of(rota, "a.test").contains("the store's certificate has ended")
+        });
+    }
+    assert!(world.is_served_by(&rotas, "a.test"));
 }

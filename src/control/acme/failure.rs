@@ -11,7 +11,7 @@ const UNREACHED_LONGEST: Duration = Duration::from_secs(600);
 /// After the CA's own word that it was asked too often, if it did not say how long to wait.
 const LIMITED: Duration = Duration::from_secs(3600);
 /// A CA that says to wait longer is asked again after so long all the same.
-const TOLD_LONGEST: Duration = Duration::from_secs(24 * 3600);
+pub(super) const TOLD_LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// No pause is longer, jitter included: what says so was written by a clock far ahead.
 pub(super) const REST_LONGEST: Duration = Duration::from_secs(37 * 3600);
 /// Failures in a row of the CA's own before the other one gets a turn.

@@ -254,7 +254,10 @@ impl Work<'_> {
         let read = tokio::task::spawn_blocking(move || sync::read_certificate(&name, &value));
         let read = read.await.map_err(|panicked| panicked.to_string());
         match read.and_then(|held| held) {
-            Ok(held) => (held.hash == entry.hash).then_some(held),
+            Ok(held) => {
+                let serves = held.certificate.not_after() > SystemTime::now();
+                (serves && held.hash == entry.hash).then_some(held)
+            }
             Err(why) => {
                 let (key, version) = (
                     keys::certificate(&self.job.name),
@@ -473,6 +476,10 @@ impl Work<'_> {
         let held = read
             .map_err(|panicked| Failure::Local(panicked.to_string()))?
             .map_err(|why| Failure::Local(format!("what the ca issued cannot be served: {why}")))?;
+        if held.certificate.not_after() <= SystemTime::now() {
+            let why = "what the ca issued cannot be served: it has ended already";
+            return Err(Failure::Local(why.into()).into());
+        }
         let mut tries = Tries::default();
         loop {
             let mut ground = self.look().await?;

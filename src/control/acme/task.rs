@@ -366,10 +366,21 @@ impl Task {
         }
     }
 
+    /// What has ended takes no place of one that has not: it was put there by whoever restored what was there before.
     fn hold(&mut self, name: DomainName, held: Held) {
-        self.shelf.refused.remove(&name);
+        let now = SystemTime::now();
         let validity = validity_of(&held.certificate);
         let before = self.shelf.held.get(&name);
+        if validity.not_after <= now
+            && before.is_some_and(|before| before.certificate.not_after() > now)
+        {
+            let why =
+                format!("{name}: the store's certificate has ended, and the one served has not");
+            tracing::warn!("acme: a certificate of the store is refused: {why}");
+            self.shelf.refused.insert(name, why);
+            return self.pace.need();
+        }
+        self.shelf.refused.remove(&name);
         if before.is_none_or(|before| before.hash != held.hash) {
             self.shelf.held.insert(name.clone(), held);
             self.apply(Event::Held(name, Some(validity)));

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use tokio::time::{Instant, timeout_at};
 
+use super::failure::TOLD_LONGEST;
 use crate::dial::{self, Stream, tls};
 
 /// From resolving the CA's name to the last byte of its answer.
@@ -70,7 +71,11 @@ impl HttpClient for Transport {
 }
 
 /// What instant-acme would say nothing of is an error here: an answer that asks for patience, and an error without words of ACME's.
-async fn heard(answer: Response<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Unanswered> {
+async fn heard(mut answer: Response<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Unanswered> {
+    if retry_after(answer.headers()).is_some_and(|wait| wait > TOLD_LONGEST) {
+        let longest = HeaderValue::from(TOLD_LONGEST.as_secs());
+        answer.headers_mut().insert(header::RETRY_AFTER, longest);
+    }
     if answer.status().as_u16() < 400 {
         return Ok(answer);
     }
@@ -306,6 +311,11 @@ mod tests {
         // Of any other answer it means something else.
         assert_eq!(of(200, "3", "").await.unwrap(), 200);
         assert_eq!(of(400, "3", LIMITED).await.unwrap(), 400);
+        // instant-acme adds what it is told to the present moment.
+        let endless = u64::MAX.to_string();
+        let answer = Response::builder().header("retry-after", &endless);
+        let answer = heard(answer.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(retry_after(answer.headers()), Some(TOLD_LONGEST));
         let date = "Fri, 31 Dec 1999 23:59:59 GMT";
         assert_eq!(of(429, date, LIMITED).await.unwrap(), 429);
     }

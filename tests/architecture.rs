@@ -112,6 +112,8 @@ const PURE: &[&str] = &[
     "control/kept/format.rs",
     "control/kept/table.rs",
     "control/model/memory.rs",
+    "control/model/arriving.rs",
+    "control/staged/batches.rs",
     "control/staged/check.rs",
     "control/staged/live.rs",
     "control/staged/plan.rs",

@@ -349,7 +349,7 @@ fn a_weak_token_gets_an_empty_answer_and_a_wrong_one_fails() {
     watching.want(&["app"]);
     watching.wait_for_instances("app", <[Instance]>::is_empty);
     // Of a single key Consul says that it may not be read; of a prefix, that there is none.
-    eventually("keys fail", || watching.failing_watches() == 2);
+    eventually("keys fail", || watching.failing_watches() == 3);
     let failing = |watch: &str| {
         let is_it = |one: &Observation| matches!(one, Observation::Failing { watch: name, .. } if name == watch);
         watching.seen.iter().any(|(_, one)| is_it(one))

@@ -13,6 +13,7 @@
 //! | `GET /v1/why?q=…` | [`why::Answer`]: of a service, a server, a host or a URL |
 //! | `GET /v1/certificates` | [`views::CertificateRow`]s |
 //! | `POST /v1/plan` | takes a [`Staged`](crate::routing::staged::Staged), gives a [`Plan`](crate::routing::staged::Plan); changes nothing |
+//! | `POST /v1/apply` | takes a [`staging::ApplyRequest`], gives a [`Written`](crate::routing::staged::Written) |
 //! | `POST /v1/drain`, `POST /v1/undrain` | takes an [`orders::Request`], gives `{"message": …}` |
 //! | `POST /v1/shift` | takes a [`shift::ShiftRequest`], gives `{"message": …}` |
 //! | `POST /v1/certificates/renew`, `…/revoke`, `…/rekey` | takes an [`orders::CertificateRequest`], gives `{"message": …}` |
@@ -30,6 +31,7 @@ pub mod orders;
 mod page;
 mod server;
 pub mod shift;
+pub mod staging;
 pub mod state;
 pub mod token;
 pub mod views;

@@ -174,7 +174,7 @@ async fn dispatch(
     let is_post = verb.is_some() || staging.is_some();
     let allowed = if is_post { "POST" } else { "GET, HEAD" };
     if let (&Method::POST, Some(verb)) = (&head.method, staging) {
-        return staging::answer(state, head, body, verb).await;
+        return staging::answer(state, via, head, body, verb).await;
     }
     match (&head.method, verb) {
         (&Method::POST, Some(verb)) => change(state, via, head, body, verb).await,

@@ -16,6 +16,7 @@ use super::own_certificates;
 use crate::admin::Token;
 use crate::admin::orders::{CertificateRequest, Request, RequestReach, SELF};
 use crate::admin::shift::{ShiftRequest, parse_weights};
+use crate::admin::token::Secret;
 use crate::admin::views::{CertificateRow, StatusView};
 use crate::admin::why;
 
@@ -182,11 +183,7 @@ fn done(form: &Form, message: &str) -> String {
 }
 
 fn post(to: &Changing, path: &str, body: String) -> Result<String, String> {
-    let secret = match to.token_file() {
-        Some(path) => Some(Token::in_file(path).read().map_err(|e| e.to_string())?),
-        None => None,
-    };
-    let question = Question::post(path, body, secret);
+    let question = Question::post(path, body, secret(to)?);
     let body = body_of(client::send(&to.running.address()?, &question)?)?;
     if to.running.form.json {
         return Ok(body);
@@ -194,6 +191,13 @@ fn post(to: &Changing, path: &str, body: String) -> Result<String, String> {
     let answer: serde_json::Value = parsed(&body)?;
     let message = answer["message"].as_str().unwrap_or("done");
     Ok(print::one_line(message))
+}
+
+/// What allows a change, if there is a file that holds it.
+fn secret(to: &Changing) -> Result<Option<Secret>, String> {
+    let file = to.token_file().map(Token::in_file);
+    let read = file.map(|token| token.read().map_err(|error| error.to_string()));
+    read.transpose()
 }
 
 /// Who gives the order, for the log and for explanations: `user@host`.

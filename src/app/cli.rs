@@ -159,6 +159,20 @@ pub enum Staged {
         #[command(flatten)]
         to: Running,
     },
+    /// Make the documents in KV those in a directory
+    Apply {
+        /// Holds services/, routes/, domains/ and tuning.toml; what it does not hold is left alone
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// What it is for: kept with the change
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        note: String,
+        /// What `rota plan DIR --json` printed: refused if any document was changed since
+        #[arg(long, value_name = "FILE")]
+        plan: Option<PathBuf>,
+        #[command(flatten)]
+        to: Changing,
+    },
 }
 
 /// What is to be done with certificates: by ACME, and of one's own.
@@ -353,6 +367,7 @@ mod tests {
             "rota plan documents --admin 127.0.0.1:1 --json",
             "rota certs import --config rota.toml shop.pem shop.key --name shop --json",
             "rota certs forget --config rota.toml shop.test",
+            "rota apply documents --note why --plan plan.json --token-file t",
         ] {
             assert!(parsed(line).is_ok(), "{line}");
         }
@@ -379,6 +394,7 @@ mod tests {
             "rota accept @self",
             "rota certs renew",
             "rota plan",
+            "rota apply",
             "rota certs rekey shop.test",
             "rota certs import shop.pem shop.key",
             "rota certs import --config rota.toml shop.pem",

@@ -298,6 +298,8 @@ impl Documents {
                 drains.observe(&documents);
                 self.drains = documents;
             }
+            // The model waits for its end.
+            Subtree::Apply => {}
         }
         self.release_drains(drains);
         Follow::Nothing
@@ -325,6 +327,8 @@ impl Documents {
             }
             // Never kept: it ends within the hour, and the more is doubted without it.
             Subtree::OperatorAccept => {}
+            // Nor this: whoever kept the documents had waited for its end.
+            Subtree::Apply => {}
         }
     }
 

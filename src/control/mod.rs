@@ -106,6 +106,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
     let mut link = None;
     let mut store = None;
     let mut memory = acme::Memory::default();
+    let mut desk = None;
     let (keyring, keyrings) = watch::channel(inputs.keyring.clone());
     if let Some(settings) = &config.consul {
         terms.bounds.allow = settings.allow_upstreams.clone();
@@ -127,12 +128,19 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         );
         memory.keeper = keeper;
         tokio::spawn(tickets.run());
-        store = Some(Store::in_consul(
+        let shared = Store::in_consul(
             client.clone(),
             &settings.prefix,
             &config.node.name,
             inputs.keyring.clone(),
+        );
+        desk = Some(Desk::new(
+            client.clone(),
+            &settings.prefix,
+            shared.clone(),
+            inputs.certificates.reader(),
         ));
+        store = Some(shared);
         inputs.vitals.discovery_configured.store(true, Relaxed);
         let (watcher, observations) =
             Watcher::start(client.clone(), settings, inputs.vitals.clone());
@@ -143,7 +151,6 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             keeping,
         });
     }
-    let served = inputs.certificates.reader();
     let (kv_names, names) = watch::channel(Arc::default());
     let (loading, loaded) = watch::channel(acme::Loaded::default());
     let certificates = acme::task::Task::new(acme::Inputs {
@@ -160,10 +167,6 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         memory,
     })?;
     let (sender, requests) = mpsc::channel(REQUESTS);
-    let desk = link
-        .as_ref()
-        .zip(config.consul.as_ref())
-        .map(|(link, settings)| Desk::new(link.client.clone(), &settings.prefix, served));
     let workers = inputs.vitals.workers.len();
     let outlets = Outlets {
         table: inputs.publisher,

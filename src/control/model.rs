@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use self::arriving::Arriving;
 use self::memory::Memory;
 use self::tagged::TaggedServices;
 use super::accepts::Accepts;
 use super::acme::{KvNames, Loaded};
 use super::candidate::{Bounds, Resolution};
-use super::consul::{Instance, Observation, Subtree};
-use super::documents::{Documents, Follow};
+use super::consul::{Instance, Observation};
+use super::documents::Documents;
 use super::drains::Drains;
 use super::event::{Effect, Event};
 use super::guard::Alarm;
@@ -27,12 +28,14 @@ use crate::routing::operator::Order;
 use crate::routing::{ServiceName, Unfit, UpstreamKey};
 
 mod alarm;
+mod arriving;
 pub mod memory;
 mod merge;
 mod readiness;
 mod rehearsal;
 mod tagged;
 
+pub use arriving::{DANGLING_AT_MOST, MARKED_AT_MOST};
 pub use rehearsal::Rehearsal;
 
 /// What never changes while the process runs.
@@ -51,6 +54,7 @@ pub struct Model {
     terms: Terms,
     file: Arc<Config>,
     documents: Documents,
+    arriving: Arriving,
     drains: Drains,
     accepts: Accepts,
     alarm: Alarm,
@@ -78,6 +82,7 @@ impl Model {
         let prefix = terms.consul_prefix.clone().unwrap_or_default();
         let mut model = Model {
             documents: Documents::new(&prefix),
+            arriving: Arriving::default(),
             terms,
             drains: Drains::default(),
             accepts: Accepts::default(),
@@ -148,6 +153,7 @@ impl Model {
             self.look_at_alarm(now);
         }
         self.revision += u64::from(self.memory.loses_patience(now));
+        self.take_arrived(now);
         if !self.was_ready && self.missing().is_empty() {
             self.was_ready = true;
             self.revision += 1;
@@ -227,6 +233,7 @@ impl Model {
         let mut found = self.claims.clone();
         found.extend_from_slice(&self.troubles);
         self.documents.mistakes(&mut found);
+        found.extend(self.arriving_mistake());
         self.drains.mistakes(self.documents.prefix(), &mut found);
         self.accepts.mistakes(self.documents.prefix(), &mut found);
         found.extend(alarm::mistake(self.alarm));
@@ -291,22 +298,8 @@ impl Model {
                 instances,
                 finding,
             } => self.reread(&watch, instances, finding, now),
-            Observation::Documents {
-                subtree: Subtree::OperatorAccept,
-                documents,
-            } => {
-                self.accepts.observe(&documents, now);
-                self.settle_accepts(now);
-            }
             Observation::Documents { subtree, documents } => {
-                let follow = self.documents.observe(subtree, documents, &mut self.drains);
-                if follow == Follow::WritePodId {
-                    self.effects.push(Effect::WritePodId);
-                }
-                self.accept_documents(now);
-                self.revision += 1;
-                self.merge(now);
-                self.settle_drains(now);
+                self.observe_documents(subtree, documents, now);
             }
             Observation::Tagged { services, beyond } => self.tagged.observe(services, beyond),
             Observation::Strays(strays) => {

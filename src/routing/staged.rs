@@ -134,17 +134,41 @@ pub struct StagedMistake {
     pub problem: String,
 }
 
+/// Who changes documents, and what for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    pub by: String,
+    #[serde(default)]
+    pub note: String,
+}
+
 /// What an operator asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Staging {
     /// What would change; nothing does.
     Plan(Staged),
+    /// The same, written. With a basis: only if the documents still are what they were then.
+    Apply {
+        staged: Staged,
+        basis: Option<Basis>,
+        word: Word,
+    },
 }
 
 /// What was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StagingAnswer {
     Plan(Plan),
+    Written(Written),
+}
+
+/// A change that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// For people.
+    pub message: String,
+    /// What it changed.
+    pub plan: Plan,
 }
 
 /// Why it was not.
@@ -152,6 +176,14 @@ pub enum StagingAnswer {
 pub enum StagingError {
     /// Documents that nobody could read; nothing was compared or written.
     Mistakes(Vec<StagedMistake>),
+    /// Somebody changed documents since they were read.
+    Changed {
+        since: Vec<DocumentChange>,
+        /// Transactions that were written before that was found.
+        done: usize,
+        /// What would change now.
+        plan: Box<Plan>,
+    },
     /// Somebody else's word stands against it.
     Refused(String),
     /// There is no Consul, or it does not answer.
@@ -160,6 +192,9 @@ pub enum StagingError {
     Stopped,
 }
 
+/// Documents that one message names; more are counted.
+const NAMED: usize = 8;
+
 impl fmt::Display for StagingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -167,6 +202,19 @@ impl fmt::Display for StagingError {
                 1 => f.write_str("1 mistake"),
                 count => write!(f, "{count} mistakes"),
             },
+            StagingError::Changed { since, done, .. } => {
+                let first = since.iter().take(NAMED);
+                let first: Vec<&str> = first.map(|change| &*change.path).collect();
+                write!(f, "changed by others meanwhile: {}", first.join(", "))?;
+                match since.len().saturating_sub(NAMED) {
+                    0 => {}
+                    more => write!(f, " and {more} more")?,
+                }
+                match done {
+                    0 => f.write_str("; nothing was written"),
+                    done => write!(f, "; {done} transactions were written before and stay"),
+                }
+            }
             StagingError::Refused(why) | StagingError::NoConsul(why) => f.write_str(why),
             StagingError::Stopped => f.write_str("rota is stopping"),
         }

@@ -1,6 +1,7 @@
 //! Documents staged in a directory: shown as a plan before anything is written.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 use super::consul_agent::Agent;
@@ -8,9 +9,37 @@ use super::support::rota::{Directory, PLAIN, Place, said};
 use super::support::{Origin, Rota, eventually};
 use super::{PREFIX, consul, document};
 
-/// A pod's load balancer without a service in its file.
+/// A pod's load balancer without a service in its file; it takes orders through its Unix socket.
 fn start(agent: &Agent) -> Rota {
-    Place::new().start(&format!("{}{PLAIN}", consul(agent)))
+    Place::new().start(&text(agent))
+}
+
+fn text(agent: &Agent) -> String {
+    let socket = "[admin]\naddress = \"unix:{dir}/admin.sock\"\n";
+    format!("{socket}{}{PLAIN}", consul(agent))
+}
+
+/// Load balancers of one pod.
+fn fleet(agent: &Agent, count: usize) -> Vec<Rota> {
+    let start = |number| {
+        let node = format!("[node]\nname = \"lb-{number}\"\n");
+        Place::new().start_unready(&format!("{node}{}", text(agent)))
+    };
+    let fleet: Vec<Rota> = (0..count).map(start).collect();
+    fleet.iter().for_each(Rota::wait_until_ready);
+    fleet
+}
+
+fn eventually_says(rota: &Rota, host: &str, body: &str) {
+    eventually(&format!("{host} says {body}"), || {
+        rota.get(host, "/").text() == body
+    });
+}
+
+fn value(agent: &Agent, key: &str) -> Option<String> {
+    let path = format!("/v1/kv/{PREFIX}/{key}?raw");
+    let answer = agent.try_call("GET", &path, b"").unwrap();
+    (answer.status == 200).then_some(answer.body)
 }
 
 fn service(origin: &Origin) -> String {
@@ -149,4 +178,213 @@ fn without_consul_there_is_nothing_to_plan_against() {
         "{}",
         said(&output)
     );
+}
+
+#[test]
+fn what_is_applied_is_in_force_on_every_load_balancer_and_what_the_directory_lacks_is_gone() {
+    let agent = Agent::start();
+    let (one, two) = (Origin::fixed("one"), Origin::fixed("two"));
+    let fleet = fleet(&agent, 2);
+    let first = folder(&[
+        ("services/shop.toml", service(&one)),
+        ("routes/shop.toml", route("shop.test", "shop")),
+        ("routes/old.toml", route("old.test", "shop")),
+    ]);
+    let output = staged(&fleet[0], "apply", &first, &["--note", "the first"]);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(
+        told.contains("3 documents are changed: the first"),
+        "{told}"
+    );
+    for rota in &fleet {
+        eventually_says(rota, "shop.test", "one");
+    }
+    let second = folder(&[
+        ("services/shop.toml", service(&one)),
+        ("services/blog.toml", service(&two)),
+        ("routes/shop.toml", route("shop.test", "blog")),
+    ]);
+    let output = staged(&fleet[1], "apply", &second, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    for rota in &fleet {
+        eventually_says(rota, "shop.test", "two");
+        eventually("the old route is gone", || {
+            rota.get("old.test", "/").status == 404
+        });
+    }
+    let again = staged(&fleet[0], "apply", &second, &[]);
+    assert_eq!(again.status.code(), Some(0));
+    assert!(
+        said(&again).contains("nothing to change"),
+        "{}",
+        said(&again)
+    );
+    assert!(fleet[0].log().contains("apply of 3 documents by"));
+}
+
+#[test]
+fn a_change_by_others_since_the_plan_refuses_it_and_shows_the_difference() {
+    let agent = Agent::start();
+    let origin = Origin::fixed("one");
+    let rota = start(&agent);
+    let wanted = folder(&[
+        ("services/shop.toml", service(&origin)),
+        ("routes/shop.toml", route("shop.test", "shop")),
+    ]);
+    let plan = staged(&rota, "plan", &wanted, &["--json"]);
+    let file = wanted.path().join(".plan.json");
+    fs::write(&file, &plan.stdout).unwrap();
+    let with_plan = ["--plan", file.to_str().unwrap()];
+    document(&agent, "routes/other", &route("other.test", "shop"));
+    let output = staged(&rota, "apply", &wanted, &with_plan);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for words in [
+        "changed by others meanwhile: routes/other; nothing was written",
+        "+ routes/other",
+        "what would change now:",
+        "- other.test/",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert_eq!(value(&agent, "config/routes/shop"), None);
+    agent.delete(&format!("{PREFIX}/config/routes/other"));
+    let output = staged(&rota, "apply", &wanted, &with_plan);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    eventually_says(&rota, "shop.test", "one");
+}
+
+#[test]
+fn over_64_documents_come_into_force_at_once_on_every_load_balancer() {
+    const ROUTES: usize = 100;
+    let agent = Agent::start();
+    let (one, two) = (Origin::fixed("one"), Origin::fixed("two"));
+    let fleet = fleet(&agent, 2);
+    let files = |origin: &Origin| {
+        let mut files = vec![("services/app.toml".to_owned(), service(origin))];
+        for number in 0..ROUTES {
+            let text = route(&format!("h{number}.test"), "app");
+            files.push((format!("routes/r{number}.toml"), text));
+        }
+        let borrowed: Vec<(&str, String)> = files
+            .iter()
+            .map(|(name, text)| (&**name, text.clone()))
+            .collect();
+        folder(&borrowed)
+    };
+    let wanted = files(&one);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let seen: Vec<_> = fleet
+            .iter()
+            .map(|rota| {
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    let mut seen = std::collections::BTreeSet::new();
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        let routes = rota.admin_get("/v1/routes").text();
+                        seen.insert(routes.matches("\"service\"").count());
+                    }
+                    seen
+                })
+            })
+            .collect();
+        let output = staged(&fleet[0], "apply", &wanted, &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(said(&output).contains("101 documents are changed, in 2 transactions"));
+        for rota in &fleet {
+            for host in ["h0.test", "h99.test"] {
+                eventually_says(rota, host, "one");
+            }
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        for seen in seen {
+            let seen = seen.join().unwrap();
+            assert_eq!(seen, [0, ROUTES].into(), "nobody saw a part");
+        }
+    });
+    assert_eq!(value(&agent, "apply"), None, "the mark is gone");
+    let output = staged(&fleet[1], "apply", &files(&two), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    fleet
+        .iter()
+        .for_each(|rota| eventually_says(rota, "h50.test", "two"));
+}
+
+#[test]
+fn a_service_and_its_route_that_are_exchanged_at_once_cost_no_request() {
+    let agent = Agent::start();
+    let (one, two) = (Origin::fixed("one"), Origin::fixed("two"));
+    let rota = start(&agent);
+    let of = |name: &str, origin: &Origin| {
+        folder(&[
+            (&format!("services/{name}.toml"), service(origin)),
+            ("routes/app.toml", route("load.test", name)),
+        ])
+    };
+    let (blue, green) = (of("blue", &one), of("green", &two));
+    assert!(staged(&rota, "apply", &blue, &[]).status.success());
+    eventually_says(&rota, "load.test", "one");
+    let load = super::support::Load::new(rota.http(), 4).rate(400).start();
+    for _ in 0..5 {
+        assert!(staged(&rota, "apply", &green, &[]).status.success());
+        eventually_says(&rota, "load.test", "two");
+        assert!(staged(&rota, "apply", &blue, &[]).status.success());
+        eventually_says(&rota, "load.test", "one");
+    }
+    let tally = load.finish();
+    assert_eq!(tally.failed(), 0, "{:?} {:?}", tally.statuses, tally.errors);
+}
+
+#[test]
+fn a_wrong_document_keeps_all_of_a_directory_from_being_written() {
+    let agent = Agent::start();
+    let rota = start(&agent);
+    let wrong = folder(&[
+        (
+            "services/shop.toml",
+            "servers = [\"127.0.0.1:80\"]\n".to_owned(),
+        ),
+        (
+            "routes/shop.toml",
+            "host = \"shop.test\"\nservice = 7\n".to_owned(),
+        ),
+    ]);
+    let output = staged(&rota, "apply", &wrong, &[]);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("nothing was written"), "{told}");
+    assert!(
+        told.contains("routes/shop.toml:2: service = 7: expected"),
+        "{told}"
+    );
+    assert!(!keys(&agent, "config/").contains("shop"));
+}
+
+#[test]
+fn without_the_token_nothing_is_applied_over_tcp() {
+    let agent = Agent::start();
+    let place = Place::new();
+    let token = place.path().join("token");
+    fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    let admin = "[admin]\naddress = \"127.0.0.1:{admin}\"\ntoken_file = \"token\"\n";
+    let rota = place.start(&format!("{admin}{}{PLAIN}", consul(&agent)));
+    let wanted = folder(&[(
+        "services/shop.toml",
+        "servers = [\"127.0.0.1:80\"]\n".to_owned(),
+    )]);
+    let output = staged(&rota, "apply", &wanted, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("token"), "{}", said(&output));
+    assert!(!keys(&agent, "config/").contains("shop"));
+    assert_eq!(staged(&rota, "plan", &wanted, &[]).status.code(), Some(2));
+    let output = staged(
+        &rota,
+        "apply",
+        &wanted,
+        &["--token-file", token.to_str().unwrap()],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }

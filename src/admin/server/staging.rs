@@ -6,10 +6,12 @@ use std::time::Duration;
 use http::StatusCode;
 use http::request::Parts;
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{Answer, json, json_with, whole};
-use crate::admin::access::{Refusal, check_json};
+use super::{Answer, caller, json, json_with, may_change, whole};
+use crate::admin::access::{Refusal, Via, check_json};
+use crate::admin::staging::ApplyRequest;
 use crate::admin::state::State;
 use crate::routing::staged::{Staging, StagingAnswer, StagingError};
 
@@ -24,12 +26,14 @@ pub const STAGING_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy)]
 pub(super) enum StagingVerb {
     Plan,
+    Apply,
 }
 
 impl StagingVerb {
     pub(super) fn of(path: &str) -> Option<StagingVerb> {
         match path {
             "/v1/plan" => Some(StagingVerb::Plan),
+            "/v1/apply" => Some(StagingVerb::Apply),
             _ => None,
         }
     }
@@ -37,6 +41,7 @@ impl StagingVerb {
 
 pub(super) async fn answer(
     state: Arc<State>,
+    via: &Via,
     head: Parts,
     body: Incoming,
     verb: StagingVerb,
@@ -44,25 +49,59 @@ pub(super) async fn answer(
     match verb {
         // Nothing changes, and no document's text is shown.
         StagingVerb::Plan => check_json(&head)?,
+        StagingVerb::Apply => may_change(state.clone(), via.clone(), head).await?,
     }
-    let _place = state
-        .large_bodies
-        .acquire()
-        .await
-        .expect("it is never closed");
+    let _place = state.large_bodies.acquire().await.expect("never closed");
     let body = whole(body, MAX_STAGED_BYTES, STAGED_BODY_TIMEOUT).await?;
-    let bad = |error: serde_json::Error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string());
     let staging = match verb {
-        StagingVerb::Plan => Staging::Plan(serde_json::from_slice(&body).map_err(bad)?),
+        StagingVerb::Plan => Staging::Plan(read(&body)?),
+        StagingVerb::Apply => {
+            let staging = read::<ApplyRequest>(&body)?.into_staging();
+            staging.map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, why))?
+        }
     };
     drop(body);
-    match tokio::time::timeout(STAGING_TIMEOUT, state.control.stage(staging)).await {
+    let said = described(&staging).map(|said| format!("{said} from {}", caller(via)));
+    let answered = tokio::time::timeout(STAGING_TIMEOUT, state.control.stage(staging)).await;
+    if let Some(said) = said {
+        log(&said, &answered);
+    }
+    match answered {
         Ok(Ok(StagingAnswer::Plan(plan))) => Ok(json(&plan)),
+        Ok(Ok(StagingAnswer::Written(written))) => Ok(json(&written)),
         Ok(Err(error)) => Ok(refused(&error)),
         Err(_) => {
-            let message = "nobody answered in time";
+            let message = "nobody answered in time: what was asked for may yet be carried out";
             Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message))
         }
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    let bad = |error: serde_json::Error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string());
+    serde_json::from_slice(body).map_err(bad)
+}
+
+/// As the log tells it; None: it changes nothing.
+fn described(staging: &Staging) -> Option<String> {
+    match staging {
+        Staging::Plan(_) => None,
+        Staging::Apply { staged, word, .. } => Some(format!(
+            "apply of {} documents by {}",
+            staged.documents.len(),
+            word.by.escape_debug()
+        )),
+    }
+}
+
+type Timed = Result<Result<StagingAnswer, StagingError>, tokio::time::error::Elapsed>;
+
+fn log(said: &str, answered: &Timed) {
+    match answered {
+        Ok(Ok(StagingAnswer::Written(written))) => tracing::info!("{said}: {}", written.message),
+        Ok(Ok(StagingAnswer::Plan(_))) => {}
+        Ok(Err(error)) => tracing::warn!("{said}: not carried out: {error}"),
+        Err(_) => tracing::warn!("{said}: no word within {STAGING_TIMEOUT:?}"),
     }
 }
 
@@ -72,6 +111,11 @@ fn refused(error: &StagingError) -> Answer {
         StagingError::Mistakes(mistakes) => {
             body["mistakes"] = json!(mistakes);
             StatusCode::UNPROCESSABLE_ENTITY
+        }
+        StagingError::Changed { since, plan, .. } => {
+            body["changed"] = json!(since);
+            body["plan"] = json!(plan);
+            StatusCode::CONFLICT
         }
         StagingError::Refused(_) => StatusCode::CONFLICT,
         StagingError::NoConsul(_) | StagingError::Stopped => StatusCode::SERVICE_UNAVAILABLE,

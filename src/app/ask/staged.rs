@@ -9,9 +9,12 @@ use serde_json::json;
 
 use super::client::{self, Answer, Question};
 use super::folder::Folder;
-use super::{body_of, parsed, print};
-use crate::app::cli::{Running, Staged};
-use crate::routing::staged::{Change, Plan, RouteChange, StagedMistake, Traffic};
+use super::{body_of, operator, parsed, print, secret};
+use crate::admin::staging::ApplyRequest;
+use crate::app::cli::{Changing, Running, Staged};
+use crate::routing::staged::{
+    Basis, Change, DocumentChange, Plan, RouteChange, StagedMistake, Traffic, Written,
+};
 
 /// There are changes.
 const CHANGES: u8 = 2;
@@ -20,6 +23,12 @@ const CHANGES: u8 = 2;
 pub(super) fn answered(staged: &Staged) -> Result<(String, ExitCode), String> {
     match staged {
         Staged::Plan { folder, to } => plan(folder, to),
+        Staged::Apply {
+            folder,
+            note,
+            plan,
+            to,
+        } => apply(folder, note, plan.as_deref(), to),
     }
 }
 
@@ -27,7 +36,7 @@ fn plan(folder: &Path, to: &Running) -> Result<(String, ExitCode), String> {
     let folder = Folder::read(folder)?;
     let question = Question::post("/v1/plan", json!(folder.staged).to_string(), None).patiently();
     let answer = client::send(&to.address()?, &question)?;
-    let body = body_of(without_mistakes(answer, &folder)?)?;
+    let body = body_of(without_mistakes(answer, &folder, "compared")?)?;
     let plan: Plan = parsed(&body)?;
     let ending = match plan.documents.is_empty() {
         true => ExitCode::SUCCESS,
@@ -39,8 +48,69 @@ fn plan(folder: &Path, to: &Running) -> Result<(String, ExitCode), String> {
     }
 }
 
-/// Mistakes are told by the files that they are in.
-fn without_mistakes(answer: Answer, folder: &Folder) -> Result<Answer, String> {
+fn apply(
+    folder: &Path,
+    note: &str,
+    plan: Option<&Path>,
+    to: &Changing,
+) -> Result<(String, ExitCode), String> {
+    let folder = Folder::read(folder)?;
+    let request = ApplyRequest {
+        staged: folder.staged.clone(),
+        basis: plan.map(basis).transpose()?,
+        by: operator(),
+        note: note.to_owned(),
+    };
+    let question = Question::post("/v1/apply", json!(request).to_string(), secret(to)?);
+    let answer = client::send(&to.running.address()?, &question.patiently())?;
+    let answer = without_mistakes(answer, &folder, "written")?;
+    let body = body_of(without_conflict(answer)?)?;
+    let written: Written = parsed(&body)?;
+    match to.running.form.json {
+        true => Ok((body, ExitCode::SUCCESS)),
+        false => Ok((told(&written), ExitCode::SUCCESS)),
+    }
+}
+
+fn told(written: &Written) -> String {
+    match written.plan.documents.is_empty() {
+        true => print::one_line(&written.message),
+        false => words(&written.plan) + &print::one_line(&written.message),
+    }
+}
+
+/// Of what a plan printed as JSON.
+fn basis(plan: &Path) -> Result<Basis, String> {
+    let wrong = |why: String| format!("{}: {why}", plan.display());
+    let text = std::fs::read_to_string(plan).map_err(|error| wrong(error.to_string()))?;
+    let plan: Plan = serde_json::from_str(&text)
+        .map_err(|error| wrong(format!("not what `rota plan DIR --json` prints: {error}")))?;
+    Ok(plan.basis)
+}
+
+/// What others changed meanwhile, and what would change now.
+fn without_conflict(answer: Answer) -> Result<Answer, String> {
+    if answer.status != StatusCode::CONFLICT {
+        return Ok(answer);
+    }
+    let mut body: serde_json::Value = parsed(&answer.body)?;
+    let since = serde_json::from_value::<Vec<DocumentChange>>(body["changed"].take());
+    let plan = serde_json::from_value::<Plan>(body["plan"].take());
+    let (Ok(since), Ok(plan)) = (since, plan) else {
+        return Ok(answer);
+    };
+    let error = body["error"].as_str().unwrap_or_default();
+    let mut out = print::one_line(error);
+    section(&mut out, "changed by others", since.iter(), |one| {
+        format!("{} {}", sign(one.change), one.path)
+    });
+    out.push_str("what would change now:\n");
+    out.push_str(&words(&plan));
+    Err(out.trim_end().to_owned())
+}
+
+/// Mistakes are told by the files that they are in; `nothing` is what was not done for them.
+fn without_mistakes(answer: Answer, folder: &Folder, nothing: &str) -> Result<Answer, String> {
     if answer.status != StatusCode::UNPROCESSABLE_ENTITY {
         return Ok(answer);
     }
@@ -57,7 +127,7 @@ fn without_mistakes(answer: Answer, folder: &Folder) -> Result<Answer, String> {
         print::one_line(&text).trim_end().to_owned()
     });
     let told: Vec<String> = told.collect();
-    Err(format!("nothing was compared:\n{}", told.join("\n")))
+    Err(format!("nothing was {nothing}:\n{}", told.join("\n")))
 }
 
 /// A plan as people read it: what clients would notice first, then what speaks against it, then what would be written.

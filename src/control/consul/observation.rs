@@ -67,18 +67,21 @@ pub enum Subtree {
     OperatorDrain,
     /// `operator/accept/`
     OperatorAccept,
+    /// `apply`: the mark that stands while a change of several transactions is written, its name empty.
+    Apply,
     /// `pod`: the pod's id, at most one document, its name empty. Missing where it was = Consul lost its state.
     Pod,
 }
 
 impl Subtree {
-    pub const ALL: [Subtree; 7] = [
+    pub const ALL: [Subtree; 8] = [
         Subtree::Services,
         Subtree::Routes,
         Subtree::Domains,
         Subtree::Tuning,
         Subtree::OperatorDrain,
         Subtree::OperatorAccept,
+        Subtree::Apply,
         Subtree::Pod,
     ];
 
@@ -91,6 +94,7 @@ impl Subtree {
             Subtree::Tuning => "config/tuning",
             Subtree::OperatorDrain => "operator/drain/",
             Subtree::OperatorAccept => "operator/accept/",
+            Subtree::Apply => "apply",
             Subtree::Pod => "pod",
         }
     }

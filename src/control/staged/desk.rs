@@ -6,15 +6,20 @@ use std::time::SystemTime;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::apply::{self, Outcome};
+use super::batches::batches;
 use super::check::check;
-use super::live::Live;
+use super::live::{Live, moved};
 use super::plan::plan;
 use crate::certs::CertStore;
 use crate::config::ConsulService;
 use crate::control::consul::{Client, Consistency, ConsulError};
 use crate::control::model::Rehearsal;
+use crate::control::store::Store;
 use crate::control::task::Request;
-use crate::routing::staged::{Plan, Staged, Staging, StagingAnswer, StagingError};
+use crate::routing::staged::{
+    Basis, Plan, Staged, Staging, StagingAnswer, StagingError, Word, Written,
+};
 use crate::routing::swap::Reader;
 
 /// Services that Consul is asked about for one plan; of more nothing is said.
@@ -24,9 +29,17 @@ pub const MAX_ASKED: usize = 256;
 pub struct Desk {
     client: Client,
     prefix: String,
+    store: Store,
     served: Reader<CertStore>,
     /// One at a time: each holds all documents twice.
     place: Semaphore,
+}
+
+/// Staged documents beside those that they would replace.
+struct Considered {
+    live: Live,
+    staged: Staged,
+    plan: Plan,
 }
 
 /// What documents are compared with.
@@ -37,10 +50,11 @@ struct Ground {
 
 impl Desk {
     /// `prefix` is the pod's.
-    pub fn new(client: Client, prefix: &str, served: Reader<CertStore>) -> Arc<Desk> {
+    pub fn new(client: Client, prefix: &str, store: Store, served: Reader<CertStore>) -> Arc<Desk> {
         Arc::new(Desk {
             client,
             prefix: prefix.to_owned(),
+            store,
             served,
             place: Semaphore::new(1),
         })
@@ -58,15 +72,27 @@ impl Desk {
             .await
             .map_err(|_| StagingError::Stopped)?;
         match staging {
-            Staging::Plan(staged) => self.plan(staged, task).await.map(StagingAnswer::Plan),
+            Staging::Plan(staged) => {
+                let considered = self.consider(staged, task).await?;
+                Ok(StagingAnswer::Plan(considered.plan))
+            }
+            Staging::Apply {
+                staged,
+                basis,
+                word,
+            } => {
+                let written = self.apply(staged, basis, &word, task).await?;
+                Ok(StagingAnswer::Written(written))
+            }
         }
     }
 
-    async fn plan(
+    /// Reads, checks and compares.
+    async fn consider(
         &self,
         staged: Staged,
         task: &mpsc::Sender<Request>,
-    ) -> Result<Plan, StagingError> {
+    ) -> Result<Considered, StagingError> {
         let mut ground = self.ground(task).await?;
         let base = ground.rehearsal.file().tuning.clone();
         let (staged, checked) = blocking(move || {
@@ -78,10 +104,47 @@ impl Desk {
         self.ask_about(asked, &mut ground.rehearsal).await;
         let served = self.served.full();
         blocking(move || {
-            let Ground { rehearsal, live } = &ground;
-            plan(rehearsal, live, &staged, &served, SystemTime::now())
+            let Ground { rehearsal, live } = ground;
+            let plan = plan(&rehearsal, &live, &staged, &served, SystemTime::now());
+            Considered { live, staged, plan }
         })
         .await
+    }
+
+    async fn apply(
+        &self,
+        staged: Staged,
+        basis: Option<Basis>,
+        word: &Word,
+        task: &mpsc::Sender<Request>,
+    ) -> Result<Written, StagingError> {
+        let Considered { live, staged, plan } = self.consider(staged, task).await?;
+        let since = basis.map_or_else(Vec::new, |basis| moved(&basis, &plan.basis));
+        if !since.is_empty() {
+            let plan = Box::new(plan);
+            return Err(StagingError::Changed {
+                since,
+                done: 0,
+                plan,
+            });
+        }
+        let batches = batches(&staged, &live);
+        let transactions = batches.len();
+        match apply::write(&self.store, batches).await? {
+            Outcome::Done => Ok(Written {
+                message: done(&plan, transactions, word),
+                plan,
+            }),
+            Outcome::Conflict { done } => {
+                let read = plan.basis;
+                let now = self.consider(staged, task).await?.plan;
+                Err(StagingError::Changed {
+                    since: moved(&read, &now.basis),
+                    done,
+                    plan: Box::new(now),
+                })
+            }
+        }
     }
 
     async fn ground(&self, task: &mpsc::Sender<Request>) -> Result<Ground, StagingError> {
@@ -124,6 +187,20 @@ impl Desk {
 impl std::fmt::Debug for Desk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+fn done(plan: &Plan, transactions: usize, word: &Word) -> String {
+    let documents = plan.documents.len();
+    let note = match word.note.is_empty() {
+        true => String::new(),
+        false => format!(": {}", word.note),
+    };
+    match (documents, transactions) {
+        (0, _) => "there is nothing to change".to_owned(),
+        (1, _) => format!("1 document is changed{note}"),
+        (_, 1) => format!("{documents} documents are changed{note}"),
+        _ => format!("{documents} documents are changed, in {transactions} transactions{note}"),
     }
 }
 

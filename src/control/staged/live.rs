@@ -103,6 +103,24 @@ impl Live {
     }
 }
 
+/// What happened to documents between two readings, by path.
+pub fn moved(before: &Basis, now: &Basis) -> Vec<DocumentChange> {
+    let paths: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let change = |path: &String| {
+        let change = match (before.get(path), now.get(path)) {
+            (None, _) => Change::Added,
+            (_, None) => Change::Removed,
+            (before, now) if before != now => Change::Changed,
+            _ => return None,
+        };
+        Some(DocumentChange {
+            path: path.clone(),
+            change,
+        })
+    };
+    paths.into_iter().filter_map(change).collect()
+}
+
 fn named(name: &str, document: &Document) -> Document {
     Document {
         name: name.to_owned(),

@@ -2,6 +2,8 @@
 //!
 //! `live` and `check` read both sides, [`plan`] compares them and does no I/O; the [`Desk`] asks Consul and answers operators.
 
+mod apply;
+pub mod batches;
 mod check;
 mod desk;
 pub mod live;

@@ -22,6 +22,9 @@ const SESSION_PATIENCE: Duration = Duration::from_secs(8);
 /// An acquisition whose answer was lost may still arrive; it is taken back after so long.
 const LATE: Duration = Duration::from_secs(2);
 
+/// What operators write, under names of their own.
+const DOCUMENTS: &str = "config/";
+
 /// One load balancer's view of its pod's keys.
 pub(super) struct Shared {
     client: Client,
@@ -176,7 +179,10 @@ impl Shared {
     }
 
     fn step(&self, change: &Change) -> Result<Step, StoreError> {
-        checked(change.key())?;
+        // Operators name documents; no file is named so.
+        if !change.key().starts_with(DOCUMENTS) {
+            checked(change.key())?;
+        }
         Ok(match change {
             Change::Put {
                 key,
@@ -194,8 +200,10 @@ impl Shared {
         })
     }
 
-    pub(super) async fn write(&self, change: &Change) -> Result<Written, StoreError> {
-        let taken = self.client.transaction(&[self.step(change)?]).await;
+    pub(super) async fn write(&self, changes: &[Change]) -> Result<Written, StoreError> {
+        let steps: Result<Vec<Step>, StoreError> =
+            changes.iter().map(|change| self.step(change)).collect();
+        let taken = self.client.transaction(&steps?).await;
         match taken.map_err(|error| self.refusal(error))? {
             Taken::All(_) => Ok(Written::Done),
             Taken::None(_) => Ok(Written::Conflict),

@@ -225,8 +225,16 @@ impl Store {
     /// One change without a lease, if the key is as it was read. Errors as those of [`Store::transact`].
     pub async fn write(&self, change: Change) -> Result<Written, StoreError> {
         match &self.backend {
-            Backend::Consul(shared) => shared.write(&change).await,
+            Backend::Consul(shared) => shared.write(&[change]).await,
             Backend::Directory(directory) => directory.write(vec![change]).await,
+        }
+    }
+
+    /// All changes or none without a lease, if each key is as it was read: of keys that operators write, too. At most 64.
+    pub async fn write_all(&self, changes: Vec<Change>) -> Result<Written, StoreError> {
+        match &self.backend {
+            Backend::Consul(shared) => shared.write(&changes).await,
+            Backend::Directory(directory) => directory.write(changes).await,
         }
     }
 

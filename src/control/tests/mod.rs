@@ -1,5 +1,6 @@
 //! Promises of the decision core: histories of events go in, tables come out.
 
+mod arriving;
 mod documents;
 mod domains;
 mod groups;

@@ -1,0 +1,117 @@
+//! Staged documents written: at once where they fit one transaction, else one after the other under the pod's mark.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::batches::Write;
+use crate::control::store::{Change, Lease, Store, StoreError, Written};
+use crate::routing::staged::StagingError;
+
+/// There while a change of several transactions is written, and a lock: one such change at a time. It goes with the session of the
+/// process that writes.
+pub const MARK: &str = "apply";
+/// How long every load balancer has to hear of the mark before the first document is written, and of the last one before it is gone.
+const LEAD: Duration = Duration::from_millis(250);
+
+/// What came of writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done,
+    /// Somebody changed one of the documents since it was read; so many transactions stand.
+    Conflict {
+        done: usize,
+    },
+}
+
+/// Writes transactions in their order; each is taken as a whole or not at all.
+pub(super) async fn write(
+    store: &Store,
+    batches: Vec<Vec<Write>>,
+) -> Result<Outcome, StagingError> {
+    if store
+        .read(MARK)
+        .await
+        .map_err(|error| refusal(&error))?
+        .is_some()
+    {
+        return Err(under_way());
+    }
+    let of = batches.len();
+    if of > 1 {
+        return under_mark(store, batches).await;
+    }
+    for batch in batches {
+        let written = store.write_all(changes(batch)).await;
+        if written.map_err(|error| lost(&error, 0, of))? == Written::Conflict {
+            return Ok(Outcome::Conflict { done: 0 });
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+async fn under_mark(store: &Store, batches: Vec<Vec<Write>>) -> Result<Outcome, StagingError> {
+    let lease = store.lock(MARK).await.map_err(|error| refusal(&error))?;
+    let lease = lease.ok_or_else(under_way)?;
+    sleep(LEAD).await;
+    let outcome = one_after_the_other(store, &lease, batches).await;
+    sleep(LEAD).await;
+    lease.release().await;
+    outcome
+}
+
+async fn one_after_the_other(
+    store: &Store,
+    lease: &Lease,
+    batches: Vec<Vec<Write>>,
+) -> Result<Outcome, StagingError> {
+    let of = batches.len();
+    for (done, batch) in batches.into_iter().enumerate() {
+        let written = store.transact(lease, changes(batch)).await;
+        if written.map_err(|error| lost(&error, done, of))? == Written::Conflict {
+            return Ok(Outcome::Conflict { done });
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn changes(batch: Vec<Write>) -> Vec<Change> {
+    let change = |write: Write| {
+        let key = format!("config/{}", write.path);
+        let version = write.index;
+        match write.text {
+            Some(text) => Change::Put {
+                key,
+                value: text.into_bytes().into(),
+                version,
+            },
+            None => Change::Delete { key, version },
+        }
+    };
+    batch.into_iter().map(change).collect()
+}
+
+fn under_way() -> StagingError {
+    StagingError::Refused("another change of several transactions is being written".to_owned())
+}
+
+fn refusal(error: &StoreError) -> StagingError {
+    match error {
+        StoreError::Away(why) => StagingError::NoConsul(why.clone()),
+        StoreError::Broken { .. } | StoreError::Refused(_) => {
+            StagingError::Refused(error.to_string())
+        }
+    }
+}
+
+/// The answer to a transaction may have been lost on its way.
+fn lost(error: &StoreError, done: usize, of: usize) -> StagingError {
+    match error {
+        StoreError::Away(why) => StagingError::NoConsul(format!(
+            "{why}: {done} of {of} transactions were written, the next one perhaps: rota plan says what is left"
+        )),
+        StoreError::Broken { .. } | StoreError::Refused(_) => {
+            StagingError::Refused(format!("{error}: {done} of {of} transactions were written"))
+        }
+    }
+}

@@ -117,6 +117,8 @@ const PURE: &[&str] = &[
     "control/staged/check.rs",
     "control/staged/live.rs",
     "control/staged/plan.rs",
+    "control/staged/revision.rs",
+    "control/staged/unified.rs",
 ];
 
 const DRAWERS: &[&str] = &[

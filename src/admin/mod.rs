@@ -14,6 +14,9 @@
 //! | `GET /v1/certificates` | [`views::CertificateRow`]s |
 //! | `POST /v1/plan` | takes a [`Staged`](crate::routing::staged::Staged), gives a [`Plan`](crate::routing::staged::Plan); changes nothing |
 //! | `POST /v1/apply` | takes a [`staging::ApplyRequest`], gives a [`Written`](crate::routing::staged::Written) |
+//! | `GET /v1/history` | [`RevisionRow`](crate::routing::staged::RevisionRow)s, newest first |
+//! | `POST /v1/diff` | takes a [`staging::DiffRequest`], gives [`Difference`](crate::routing::staged::Difference)s |
+//! | `POST /v1/rollback` | takes a [`staging::RollbackRequest`], gives a [`Written`](crate::routing::staged::Written) |
 //! | `POST /v1/drain`, `POST /v1/undrain` | takes an [`orders::Request`], gives `{"message": …}` |
 //! | `POST /v1/shift` | takes a [`shift::ShiftRequest`], gives `{"message": …}` |
 //! | `POST /v1/certificates/renew`, `…/revoke`, `…/rekey` | takes an [`orders::CertificateRequest`], gives `{"message": …}` |

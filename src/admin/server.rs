@@ -173,6 +173,9 @@ async fn dispatch(
     let staging = StagingVerb::of(head.uri.path());
     let is_post = verb.is_some() || staging.is_some();
     let allowed = if is_post { "POST" } else { "GET, HEAD" };
+    if head.uri.path() == "/v1/history" && matches!(head.method, Method::GET | Method::HEAD) {
+        return staging::history(&state, via).await;
+    }
     if let (&Method::POST, Some(verb)) = (&head.method, staging) {
         return staging::answer(state, via, head, body, verb).await;
     }

@@ -33,6 +33,43 @@ impl ApplyRequest {
     }
 }
 
+/// The body of `POST /v1/diff`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiffRequest {
+    pub from: u64,
+    /// Absent: the documents of now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+}
+
+impl DiffRequest {
+    pub fn into_staging(self) -> Staging {
+        let DiffRequest { from, to } = self;
+        Staging::Diff { from, to }
+    }
+}
+
+/// The body of `POST /v1/rollback`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    pub to: u64,
+    pub by: String,
+    #[serde(default)]
+    pub note: String,
+}
+
+impl RollbackRequest {
+    /// The error is a message.
+    pub fn into_staging(self) -> Result<Staging, String> {
+        Ok(Staging::Rollback {
+            to: self.to,
+            word: word(&self.by, &self.note)?,
+        })
+    }
+}
+
 fn word(by: &str, note: &str) -> Result<Word, String> {
     let note = note.trim().to_owned();
     if note.len() > MAX_NOTE_LEN || note.chars().any(char::is_control) {

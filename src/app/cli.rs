@@ -173,6 +173,33 @@ pub enum Staged {
         #[command(flatten)]
         to: Changing,
     },
+    /// List the changes of the documents: when, by whom, what for
+    History {
+        #[command(flatten)]
+        to: Running,
+    },
+    /// Show what the documents after a revision and those of another one, or of now, differ in
+    Diff {
+        /// A revision's number
+        #[arg(value_name = "N")]
+        from: u64,
+        /// Another one's; without it the documents of now
+        #[arg(value_name = "M")]
+        revision: Option<u64>,
+        #[command(flatten)]
+        to: Changing,
+    },
+    /// Make the documents what they were after a revision
+    Rollback {
+        /// The revision's number
+        #[arg(value_name = "N")]
+        revision: u64,
+        /// What it is for: kept with the change
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        note: String,
+        #[command(flatten)]
+        to: Changing,
+    },
 }
 
 /// What is to be done with certificates: by ACME, and of one's own.
@@ -368,6 +395,10 @@ mod tests {
             "rota certs import --config rota.toml shop.pem shop.key --name shop --json",
             "rota certs forget --config rota.toml shop.test",
             "rota apply documents --note why --plan plan.json --token-file t",
+            "rota history --json",
+            "rota diff 3",
+            "rota diff 3 4 --token-file t",
+            "rota rollback 3 --note why",
         ] {
             assert!(parsed(line).is_ok(), "{line}");
         }
@@ -395,6 +426,7 @@ mod tests {
             "rota certs renew",
             "rota plan",
             "rota apply",
+            "rota rollback last",
             "rota certs rekey shop.test",
             "rota certs import shop.pem shop.key",
             "rota certs import --config rota.toml shop.pem",

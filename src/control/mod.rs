@@ -57,7 +57,7 @@ use self::kept::keeping::Keeping;
 use self::kept::table::Table;
 use self::kept::{Keeper, Owner};
 use self::model::Terms;
-use self::staged::Desk;
+use self::staged::{Desk, Ledger, Recorder};
 use self::store::Store;
 use self::task::{Link, Outlets, Request, Task};
 
@@ -107,6 +107,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
     let mut store = None;
     let mut memory = acme::Memory::default();
     let mut desk = None;
+    let (documents, heard) = watch::channel(0);
     let (keyring, keyrings) = watch::channel(inputs.keyring.clone());
     if let Some(settings) = &config.consul {
         terms.bounds.allow = settings.allow_upstreams.clone();
@@ -140,6 +141,8 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             shared.clone(),
             inputs.certificates.reader(),
         ));
+        let ledger = Ledger::new(client.clone(), &settings.prefix);
+        tokio::spawn(Recorder::new(ledger, shared.clone(), heard).run());
         store = Some(shared);
         inputs.vitals.discovery_configured.store(true, Relaxed);
         let (watcher, observations) =
@@ -171,6 +174,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
     let outlets = Outlets {
         table: inputs.publisher,
         kv_names,
+        documents,
     };
     terms.certificates = loaded.borrow().clone();
     let task = Task::new(terms, inputs.config, outlets, workers, link, &inputs.vitals);
@@ -293,12 +297,15 @@ impl Handle {
     /// # Errors
     /// Mistakes in them; what somebody else wrote meanwhile; no Consul.
     pub async fn stage(&self, staging: Staging) -> Result<StagingAnswer, StagingError> {
-        match &self.desk {
-            Some(desk) => desk.answer(staging, &self.requests).await,
-            None => Err(StagingError::NoConsul(
+        let Some(desk) = self.desk.clone() else {
+            return Err(StagingError::NoConsul(
                 "there is no [consul], so there are no documents".into(),
-            )),
-        }
+            ));
+        };
+        let task = self.requests.clone();
+        // Who asked may go: what was begun is written to its end.
+        let answering = tokio::spawn(async move { desk.answer(staging, &task).await });
+        answering.await.unwrap_or(Err(StagingError::Stopped))
     }
 }
 

@@ -85,6 +85,8 @@ impl Clock {
 pub struct Outlets {
     pub table: Publisher<Snapshot>,
     pub kv_names: watch::Sender<Arc<KvNames>>,
+    /// Moves on with each answer about documents.
+    pub documents: watch::Sender<u64>,
 }
 
 pub struct Task {
@@ -215,9 +217,11 @@ impl Task {
         match &observation {
             Observation::Failing { watch, error } => tracing::warn!(%watch, %error, "consul fails"),
             Observation::Recovered { watch } => tracing::info!(%watch, "consul answers again"),
+            Observation::Documents { .. } => {
+                self.outlets.documents.send_modify(|answers| *answers += 1);
+            }
             Observation::Instances { .. }
             | Observation::Reread { .. }
-            | Observation::Documents { .. }
             | Observation::Tagged { .. }
             | Observation::Strays(_) => {}
         }

@@ -153,6 +153,34 @@ pub enum Staging {
         basis: Option<Basis>,
         word: Word,
     },
+    /// What was changed when and by whom.
+    History,
+    /// What a revision's documents and those of another one differ in; None: those of now.
+    Diff { from: u64, to: Option<u64> },
+    /// The documents as they were after a revision, written.
+    Rollback { to: u64, word: Word },
+}
+
+/// One change of the documents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionRow {
+    pub revision: u64,
+    /// Unix seconds.
+    pub at: u64,
+    /// `by hand`: nobody announced it.
+    pub by: String,
+    pub note: String,
+    pub added: usize,
+    pub changed: usize,
+    pub removed: usize,
+}
+
+/// What one document differs in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    pub path: String,
+    /// A unified diff.
+    pub diff: String,
 }
 
 /// What was answered.
@@ -160,6 +188,9 @@ pub enum Staging {
 pub enum StagingAnswer {
     Plan(Plan),
     Written(Written),
+    /// Newest first.
+    History(Vec<RevisionRow>),
+    Diff(Vec<Difference>),
 }
 
 /// A change that was made.
@@ -169,6 +200,9 @@ pub struct Written {
     pub message: String,
     /// What it changed.
     pub plan: Plan,
+    /// The revision that holds it; None: it was not written in time for this answer.
+    #[serde(default)]
+    pub revision: Option<u64>,
 }
 
 /// Why it was not.
@@ -184,6 +218,8 @@ pub enum StagingError {
         /// What would change now.
         plan: Box<Plan>,
     },
+    /// There is no such revision.
+    Unknown(String),
     /// Somebody else's word stands against it.
     Refused(String),
     /// There is no Consul, or it does not answer.
@@ -215,7 +251,9 @@ impl fmt::Display for StagingError {
                     done => write!(f, "; {done} transactions were written before and stay"),
                 }
             }
-            StagingError::Refused(why) | StagingError::NoConsul(why) => f.write_str(why),
+            StagingError::Unknown(why)
+            | StagingError::Refused(why)
+            | StagingError::NoConsul(why) => f.write_str(why),
             StagingError::Stopped => f.write_str("rota is stopping"),
         }
     }

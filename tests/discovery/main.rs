@@ -17,6 +17,7 @@ mod groups;
 mod journal;
 mod kept;
 mod loss;
+mod revisions;
 mod servers;
 mod staged;
 mod tags;

@@ -62,15 +62,24 @@ fn a_change_by_whatever_hand_is_one_revision_though_all_load_balancers_hear_of_i
         )
     };
     let by_hand = "by hand".to_owned();
-    assert_eq!(parts(&rows[0]), (4, [0, 0, 1], by_hand.clone(), String::new()));
+    assert_eq!(
+        parts(&rows[0]),
+        (4, [0, 0, 1], by_hand.clone(), String::new())
+    );
     let (n, counts, by, note) = parts(&rows[1]);
     assert_eq!((n, counts, &*note), (3, [1, 0, 0], "one more"));
     assert!(by.contains('@'), "{by}");
-    assert_eq!(parts(&rows[2]), (2, [1, 0, 0], by_hand.clone(), String::new()));
+    assert_eq!(
+        parts(&rows[2]),
+        (2, [1, 0, 0], by_hand.clone(), String::new())
+    );
     let first = (1, [1, 0, 0], by_hand, "as it was found".to_owned());
     assert_eq!(parts(&rows[3]), first);
     let shown = said(&fleet[0].command(&["history"]));
-    assert!(shown.lines().nth(2).unwrap().ends_with("one more"), "{shown}");
+    assert!(
+        shown.lines().nth(2).unwrap().ends_with("one more"),
+        "{shown}"
+    );
     assert!(!keys(&agent, "revisions/").contains("pending"));
 }
 
@@ -91,14 +100,20 @@ fn a_diff_shows_each_document_by_its_lines() {
         format!("+{}", service(&two).trim_end()),
     ];
     for line in &lines {
-        assert!(between.lines().any(|known| known == line), "{line}: {between}");
+        assert!(
+            between.lines().any(|known| known == line),
+            "{line}: {between}"
+        );
     }
     assert!(!between.contains("routes/shop"));
     assert_eq!(of(&["diff", "1"]), between);
     assert_eq!(of(&["diff", "2"]), "no difference\n");
     document(&agent, "routes/new", &route("new.test", "shop"));
     let by_hand = of(&["diff", "2"]);
-    assert!(by_hand.contains("--- /dev/null\n+++ b/routes/new\n@@ -0,0 +1,2 @@\n"), "{by_hand}");
+    assert!(
+        by_hand.contains("--- /dev/null\n+++ b/routes/new\n@@ -0,0 +1,2 @@\n"),
+        "{by_hand}"
+    );
     let unknown = rota.command(&["diff", "9"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(said(&unknown).contains("there is no revision 9"));
@@ -109,11 +124,21 @@ fn a_rollback_is_in_force_everywhere_and_a_change_like_any_other() {
     let agent = Agent::start();
     let (one, two) = (Origin::fixed("one"), Origin::fixed("two"));
     let fleet = fleet(&agent, 3);
-    assert!(staged(&fleet[0], "apply", &shop(&one), &[]).status.success());
-    assert!(staged(&fleet[1], "apply", &shop(&two), &[]).status.success());
+    assert!(
+        staged(&fleet[0], "apply", &shop(&one), &[])
+            .status
+            .success()
+    );
+    assert!(
+        staged(&fleet[1], "apply", &shop(&two), &[])
+            .status
+            .success()
+    );
     document(&agent, "routes/shop", "host = 7");
     document(&agent, "routes/new", &route("new.test", "shop"));
-    fleet.iter().for_each(|rota| eventually_says(rota, "new.test", "two"));
+    fleet
+        .iter()
+        .for_each(|rota| eventually_says(rota, "new.test", "two"));
     eventually("both changes by hand are recorded", || {
         let newest = history(&fleet[2])[0].clone();
         value(&agent, "revisions/last").is_some_and(|last| {
@@ -161,9 +186,15 @@ fn what_changed_while_nobody_was_there_is_recorded_by_the_next_one() {
     let rota = start(&agent);
     eventually_revisions(&rota, before + 1);
     let newest = &history(&rota)[0];
-    assert_eq!((&newest["added"], &newest["removed"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&newest["added"], &newest["removed"]),
+        (&1.into(), &1.into())
+    );
     let shown = said(&rota.command(&["diff", &before.to_string()]));
-    assert!(shown.contains("--- a/services/gone\n+++ /dev/null"), "{shown}");
+    assert!(
+        shown.contains("--- a/services/gone\n+++ /dev/null"),
+        "{shown}"
+    );
 }
 
 #[test]

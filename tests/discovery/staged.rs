@@ -10,7 +10,7 @@ use super::support::{Origin, Rota, eventually};
 use super::{PREFIX, consul, document};
 
 /// A pod's load balancer without a service in its file; it takes orders through its Unix socket.
-fn start(agent: &Agent) -> Rota {
+pub fn start(agent: &Agent) -> Rota {
     Place::new().start(&text(agent))
 }
 
@@ -20,7 +20,7 @@ fn text(agent: &Agent) -> String {
 }
 
 /// Load balancers of one pod.
-fn fleet(agent: &Agent, count: usize) -> Vec<Rota> {
+pub fn fleet(agent: &Agent, count: usize) -> Vec<Rota> {
     let start = |number| {
         let node = format!("[node]\nname = \"lb-{number}\"\n");
         Place::new().start_unready(&format!("{node}{}", text(agent)))
@@ -30,28 +30,28 @@ fn fleet(agent: &Agent, count: usize) -> Vec<Rota> {
     fleet
 }
 
-fn eventually_says(rota: &Rota, host: &str, body: &str) {
+pub fn eventually_says(rota: &Rota, host: &str, body: &str) {
     eventually(&format!("{host} says {body}"), || {
         rota.get(host, "/").text() == body
     });
 }
 
-fn value(agent: &Agent, key: &str) -> Option<String> {
+pub fn value(agent: &Agent, key: &str) -> Option<String> {
     let path = format!("/v1/kv/{PREFIX}/{key}?raw");
     let answer = agent.try_call("GET", &path, b"").unwrap();
     (answer.status == 200).then_some(answer.body)
 }
 
-fn service(origin: &Origin) -> String {
+pub fn service(origin: &Origin) -> String {
     format!("servers = [\"{}\"]\n", origin.address())
 }
 
-fn route(host: &str, service: &str) -> String {
+pub fn route(host: &str, service: &str) -> String {
     format!("host = \"{host}\"\nservice = \"{service}\"\n")
 }
 
 /// A directory with these files.
-fn folder(files: &[(&str, String)]) -> Directory {
+pub fn folder(files: &[(&str, String)]) -> Directory {
     let folder = Directory::new();
     for (name, text) in files {
         let path = folder.path().join(name);
@@ -62,12 +62,12 @@ fn folder(files: &[(&str, String)]) -> Directory {
 }
 
 /// Runs `rota VERB DIR ARGUMENTS…`.
-fn staged(rota: &Rota, verb: &str, folder: &Directory, arguments: &[&str]) -> Output {
+pub fn staged(rota: &Rota, verb: &str, folder: &Directory, arguments: &[&str]) -> Output {
     let path = folder.path().to_str().unwrap();
     rota.command(&[&[verb, path], arguments].concat())
 }
 
-fn keys(agent: &Agent, below: &str) -> String {
+pub fn keys(agent: &Agent, below: &str) -> String {
     let path = format!("/v1/kv/{PREFIX}/{below}?keys");
     agent.try_call("GET", &path, b"").unwrap().body
 }
@@ -380,6 +380,15 @@ fn without_the_token_nothing_is_applied_over_tcp() {
     assert!(said(&output).contains("token"), "{}", said(&output));
     assert!(!keys(&agent, "config/").contains("shop"));
     assert_eq!(staged(&rota, "plan", &wanted, &[]).status.code(), Some(2));
+    assert!(rota.command(&["history"]).status.success());
+    for arguments in [["diff", "1"], ["rollback", "1"]] {
+        let output = rota.command(&arguments);
+        assert!(
+            said(&output).contains("needs the token"),
+            "{}",
+            said(&output)
+        );
+    }
     let output = staged(
         &rota,
         "apply",

@@ -17,6 +17,7 @@ mod figures;
 mod kept;
 mod peers;
 mod promises;
+mod rollback;
 
 use std::sync::{Mutex, MutexGuard};
 

@@ -70,6 +70,9 @@ fn a_rollback_until_three_load_balancers_serve_by_it() {
         });
         times.push(elapsed.unwrap().as_secs_f64());
     }
-    println!("figure: rollback until in force on three: {} s", spread(&times));
+    println!(
+        "figure: rollback until in force on three: {} s",
+        spread(&times)
+    );
     assert!(times.iter().all(|time| *time < BAR.as_secs_f64()));
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Answer, caller, json, json_with, may_change, whole};
 use crate::admin::access::{Refusal, Via, check_json};
-use crate::admin::staging::ApplyRequest;
+use crate::admin::staging::{ApplyRequest, DiffRequest, RollbackRequest};
 use crate::admin::state::State;
 use crate::routing::staged::{Staging, StagingAnswer, StagingError};
 
@@ -27,6 +27,8 @@ pub const STAGING_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) enum StagingVerb {
     Plan,
     Apply,
+    Diff,
+    Rollback,
 }
 
 impl StagingVerb {
@@ -34,6 +36,8 @@ impl StagingVerb {
         match path {
             "/v1/plan" => Some(StagingVerb::Plan),
             "/v1/apply" => Some(StagingVerb::Apply),
+            "/v1/diff" => Some(StagingVerb::Diff),
+            "/v1/rollback" => Some(StagingVerb::Rollback),
             _ => None,
         }
     }
@@ -49,18 +53,31 @@ pub(super) async fn answer(
     match verb {
         // Nothing changes, and no document's text is shown.
         StagingVerb::Plan => check_json(&head)?,
-        StagingVerb::Apply => may_change(state.clone(), via.clone(), head).await?,
+        // A document may hold what a probe shows a server: its text is for who may change it.
+        StagingVerb::Apply | StagingVerb::Diff | StagingVerb::Rollback => {
+            may_change(state.clone(), via.clone(), head).await?;
+        }
     }
     let _place = state.large_bodies.acquire().await.expect("never closed");
     let body = whole(body, MAX_STAGED_BYTES, STAGED_BODY_TIMEOUT).await?;
     let staging = match verb {
         StagingVerb::Plan => Staging::Plan(read(&body)?),
-        StagingVerb::Apply => {
-            let staging = read::<ApplyRequest>(&body)?.into_staging();
-            staging.map_err(|why| Refusal::new(StatusCode::BAD_REQUEST, why))?
-        }
+        StagingVerb::Apply => read::<ApplyRequest>(&body)?.into_staging().map_err(bad)?,
+        StagingVerb::Diff => read::<DiffRequest>(&body)?.into_staging(),
+        StagingVerb::Rollback => read::<RollbackRequest>(&body)?
+            .into_staging()
+            .map_err(bad)?,
     };
     drop(body);
+    carried_out(&state, via, staging).await
+}
+
+/// What was changed when and by whom.
+pub(super) async fn history(state: &State, via: &Via) -> Result<Answer, Refusal> {
+    carried_out(state, via, Staging::History).await
+}
+
+async fn carried_out(state: &State, via: &Via, staging: Staging) -> Result<Answer, Refusal> {
     let said = described(&staging).map(|said| format!("{said} from {}", caller(via)));
     let answered = tokio::time::timeout(STAGING_TIMEOUT, state.control.stage(staging)).await;
     if let Some(said) = said {
@@ -69,6 +86,8 @@ pub(super) async fn answer(
     match answered {
         Ok(Ok(StagingAnswer::Plan(plan))) => Ok(json(&plan)),
         Ok(Ok(StagingAnswer::Written(written))) => Ok(json(&written)),
+        Ok(Ok(StagingAnswer::History(rows))) => Ok(json(&rows)),
+        Ok(Ok(StagingAnswer::Diff(differences))) => Ok(json(&differences)),
         Ok(Err(error)) => Ok(refused(&error)),
         Err(_) => {
             let message = "nobody answered in time: what was asked for may yet be carried out";
@@ -77,15 +96,21 @@ pub(super) async fn answer(
     }
 }
 
+fn bad(why: String) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, why)
+}
+
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    let bad = |error: serde_json::Error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string());
-    serde_json::from_slice(body).map_err(bad)
+    serde_json::from_slice(body).map_err(|error| bad(error.to_string()))
 }
 
 /// As the log tells it; None: it changes nothing.
 fn described(staging: &Staging) -> Option<String> {
     match staging {
-        Staging::Plan(_) => None,
+        Staging::Plan(_) | Staging::History | Staging::Diff { .. } => None,
+        Staging::Rollback { to, word } => {
+            Some(format!("rollback to {to} by {}", word.by.escape_debug()))
+        }
         Staging::Apply { staged, word, .. } => Some(format!(
             "apply of {} documents by {}",
             staged.documents.len(),
@@ -99,7 +124,7 @@ type Timed = Result<Result<StagingAnswer, StagingError>, tokio::time::error::Ela
 fn log(said: &str, answered: &Timed) {
     match answered {
         Ok(Ok(StagingAnswer::Written(written))) => tracing::info!("{said}: {}", written.message),
-        Ok(Ok(StagingAnswer::Plan(_))) => {}
+        Ok(Ok(StagingAnswer::Plan(_) | StagingAnswer::History(_) | StagingAnswer::Diff(_))) => {}
         Ok(Err(error)) => tracing::warn!("{said}: not carried out: {error}"),
         Err(_) => tracing::warn!("{said}: no word within {STAGING_TIMEOUT:?}"),
     }
@@ -117,6 +142,7 @@ fn refused(error: &StagingError) -> Answer {
             body["plan"] = json!(plan);
             StatusCode::CONFLICT
         }
+        StagingError::Unknown(_) => StatusCode::NOT_FOUND,
         StagingError::Refused(_) => StatusCode::CONFLICT,
         StagingError::NoConsul(_) | StagingError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
     };

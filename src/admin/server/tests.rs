@@ -295,6 +295,39 @@ async fn a_shift_takes_the_token_and_is_checked_before_it_is_given() {
 }
 
 #[tokio::test]
+async fn a_plan_needs_no_token_and_what_shows_or_changes_documents_does() {
+    let world = world("staging");
+    let to = over_tcp(&world);
+    let documents = r#"{"kinds": ["routes"], "documents": {"routes/a": ""}}"#;
+    let (status, words) = send(to, post("/v1/plan", JSON, documents)).await;
+    assert_eq!(status, 503, "{words}");
+    assert!(words.contains("there is no [consul]"), "{words}");
+    let apply = format!(r#"{{"staged": {documents}, "by": "ops"}}"#);
+    for (path, body) in [
+        ("/v1/apply", &*apply),
+        ("/v1/diff", r#"{"from": 1}"#),
+        ("/v1/rollback", r#"{"to": 1, "by": "ops"}"#),
+    ] {
+        assert_eq!(send(to, post(path, JSON, body)).await.0, 401, "{path}");
+        assert_eq!(send(to, post(path, &bearer(SECRET), body)).await.0, 503);
+        assert_eq!(send(to, post(path, &bearer(SECRET), "{")).await.0, 400);
+        assert_eq!(get(to, path).await.0, 405, "{path}");
+    }
+    let nobody = apply.replace("ops", " ");
+    assert_eq!(
+        send(to, post("/v1/apply", &bearer(SECRET), &nobody))
+            .await
+            .0,
+        400
+    );
+    let long = documents.replace(
+        r#""""#,
+        &format!("{:?}", "x".repeat(staging::MAX_STAGED_BYTES)),
+    );
+    assert_eq!(send(to, post("/v1/plan", JSON, &long)).await.0, 413);
+}
+
+#[tokio::test]
 async fn orders_with_mistakes_are_refused_with_words() {
     let world = world("mistakes");
     let to = over_tcp(&world);

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::admin::views::{CertificateRow, DiscoveryView, GroupView, StatusView, span};
 use crate::admin::why::percent;
+use crate::routing::staged::RevisionRow;
 use crate::telemetry::rfc3339;
 
 /// Prints; a reader that went away is no error, a full disk is.
@@ -154,6 +155,24 @@ pub fn certificates(rows: &[CertificateRow], now: SystemTime) -> String {
             row.source.clone(),
             renewal.unwrap_or_default(),
             row.error.clone().unwrap_or_default(),
+        ]);
+    }
+    table(&lines)
+}
+
+/// Changes of documents, as they come.
+pub fn history(rows: &[RevisionRow]) -> String {
+    let columns = ["REVISION", "WHEN", "BY", "+", "~", "-", "NOTE"];
+    let mut lines = vec![columns.map(str::to_owned)];
+    for row in rows {
+        lines.push([
+            row.revision.to_string(),
+            rfc3339::text(UNIX_EPOCH + Duration::from_secs(row.at)),
+            row.by.clone(),
+            row.added.to_string(),
+            row.changed.to_string(),
+            row.removed.to_string(),
+            row.note.clone(),
         ]);
     }
     table(&lines)

@@ -1,4 +1,4 @@
-//! Documents of a directory brought before a running rota: what they would change, in words.
+//! Documents brought before a running rota: what they would change and what was changed, in words.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,10 +10,11 @@ use serde_json::json;
 use super::client::{self, Answer, Question};
 use super::folder::Folder;
 use super::{body_of, operator, parsed, print, secret};
-use crate::admin::staging::ApplyRequest;
+use crate::admin::staging::{ApplyRequest, DiffRequest, RollbackRequest};
 use crate::app::cli::{Changing, Running, Staged};
 use crate::routing::staged::{
-    Basis, Change, DocumentChange, Plan, RouteChange, StagedMistake, Traffic, Written,
+    Basis, Change, Difference, DocumentChange, Plan, RevisionRow, RouteChange, StagedMistake,
+    Traffic, Written,
 };
 
 /// There are changes.
@@ -29,7 +30,51 @@ pub(super) fn answered(staged: &Staged) -> Result<(String, ExitCode), String> {
             plan,
             to,
         } => apply(folder, note, plan.as_deref(), to),
+        Staged::History { to } => history(to),
+        Staged::Diff { from, revision, to } => diff(*from, *revision, to),
+        Staged::Rollback { revision, note, to } => roll_back(*revision, note, to),
     }
+}
+
+fn history(to: &Running) -> Result<(String, ExitCode), String> {
+    let question = Question::get("/v1/history").patiently();
+    let body = body_of(client::send(&to.address()?, &question)?)?;
+    let rows: Vec<RevisionRow> = parsed(&body)?;
+    match to.form.json {
+        true => Ok((body, ExitCode::SUCCESS)),
+        false => Ok((print::history(&rows), ExitCode::SUCCESS)),
+    }
+}
+
+fn diff(from: u64, revision: Option<u64>, to: &Changing) -> Result<(String, ExitCode), String> {
+    let request = DiffRequest { from, to: revision };
+    let body = body_of(post("/v1/diff", &json!(request), to)?)?;
+    let differences: Vec<Difference> = parsed(&body)?;
+    if to.running.form.json {
+        return Ok((body, ExitCode::SUCCESS));
+    }
+    let lines = differences.iter().flat_map(|one| one.diff.lines());
+    let text: String = lines.map(print::one_line).collect();
+    match text.is_empty() {
+        true => Ok(("no difference\n".to_owned(), ExitCode::SUCCESS)),
+        false => Ok((text, ExitCode::SUCCESS)),
+    }
+}
+
+fn roll_back(revision: u64, note: &str, to: &Changing) -> Result<(String, ExitCode), String> {
+    let request = RollbackRequest {
+        to: revision,
+        by: operator(),
+        note: note.to_owned(),
+    };
+    let answer = post("/v1/rollback", &json!(request), to)?;
+    let answer = without_mistakes(answer, &Folder::default(), "written")?;
+    written(answer, to)
+}
+
+fn post(path: &str, request: &serde_json::Value, to: &Changing) -> Result<Answer, String> {
+    let question = Question::post(path, request.to_string(), secret(to)?).patiently();
+    client::send(&to.running.address()?, &question)
 }
 
 fn plan(folder: &Path, to: &Running) -> Result<(String, ExitCode), String> {
@@ -61,9 +106,11 @@ fn apply(
         by: operator(),
         note: note.to_owned(),
     };
-    let question = Question::post("/v1/apply", json!(request).to_string(), secret(to)?);
-    let answer = client::send(&to.running.address()?, &question.patiently())?;
-    let answer = without_mistakes(answer, &folder, "written")?;
+    let answer = post("/v1/apply", &json!(request), to)?;
+    written(without_mistakes(answer, &folder, "written")?, to)
+}
+
+fn written(answer: Answer, to: &Changing) -> Result<(String, ExitCode), String> {
     let body = body_of(without_conflict(answer)?)?;
     let written: Written = parsed(&body)?;
     match to.running.form.json {
@@ -73,9 +120,11 @@ fn apply(
 }
 
 fn told(written: &Written) -> String {
+    let revision = written.revision.map(|n| format!(" (revision {n})"));
+    let message = format!("{}{}", written.message, revision.unwrap_or_default());
     match written.plan.documents.is_empty() {
         true => print::one_line(&written.message),
-        false => words(&written.plan) + &print::one_line(&written.message),
+        false => words(&written.plan) + &print::one_line(&message),
     }
 }
 

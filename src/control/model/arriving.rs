@@ -148,10 +148,12 @@ impl Model {
         for (subtree, heard) in &self.arriving.waiting {
             let _ = documents.observe(*subtree, heard.clone(), &mut drains);
         }
-        let of_file = self.file.services.iter();
+        // The file's, and those that Consul's tags make.
+        let others = self.services.iter();
+        let others = others.filter(|(_, service)| service.origin() != "kv");
         let of_documents = documents.services.in_force().into_iter();
-        let there: HashSet<&str> = of_file
-            .map(|entry| entry.name.as_str())
+        let there: HashSet<&str> = others
+            .map(|(name, _)| name.as_str())
             .chain(of_documents.map(|(_, entry)| entry.name.as_str()))
             .collect();
         let before = self.routes.iter();

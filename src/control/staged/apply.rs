@@ -5,6 +5,8 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::batches::Write;
+use super::ledger::PENDING;
+use super::revision::Pending;
 use crate::control::store::{Change, Lease, Store, StoreError, Written};
 use crate::routing::staged::StagingError;
 
@@ -24,10 +26,11 @@ pub(super) enum Outcome {
     },
 }
 
-/// Writes transactions in their order; each is taken as a whole or not at all.
+/// Writes transactions in their order; each is taken as a whole or not at all. The first one says whose they are.
 pub(super) async fn write(
     store: &Store,
     batches: Vec<Vec<Write>>,
+    pending: &Pending,
 ) -> Result<Outcome, StagingError> {
     if store
         .read(MARK)
@@ -38,11 +41,15 @@ pub(super) async fn write(
         return Err(under_way());
     }
     let of = batches.len();
+    let mut batches: Vec<Vec<Change>> = batches.into_iter().map(changes).collect();
+    if let Some(first) = batches.first_mut() {
+        first.push(announcement(pending));
+    }
     if of > 1 {
         return under_mark(store, batches).await;
     }
     for batch in batches {
-        let written = store.write_all(changes(batch)).await;
+        let written = store.write_all(batch).await;
         if written.map_err(|error| lost(&error, 0, of))? == Written::Conflict {
             return Ok(Outcome::Conflict { done: 0 });
         }
@@ -50,7 +57,7 @@ pub(super) async fn write(
     Ok(Outcome::Done)
 }
 
-async fn under_mark(store: &Store, batches: Vec<Vec<Write>>) -> Result<Outcome, StagingError> {
+async fn under_mark(store: &Store, batches: Vec<Vec<Change>>) -> Result<Outcome, StagingError> {
     let lease = store.lock(MARK).await.map_err(|error| refusal(&error))?;
     let lease = lease.ok_or_else(under_way)?;
     sleep(LEAD).await;
@@ -63,11 +70,11 @@ async fn under_mark(store: &Store, batches: Vec<Vec<Write>>) -> Result<Outcome, 
 async fn one_after_the_other(
     store: &Store,
     lease: &Lease,
-    batches: Vec<Vec<Write>>,
+    batches: Vec<Vec<Change>>,
 ) -> Result<Outcome, StagingError> {
     let of = batches.len();
     for (done, batch) in batches.into_iter().enumerate() {
-        let written = store.transact(lease, changes(batch)).await;
+        let written = store.transact(lease, batch).await;
         if written.map_err(|error| lost(&error, done, of))? == Written::Conflict {
             return Ok(Outcome::Conflict { done });
         }
@@ -89,6 +96,15 @@ fn changes(batch: Vec<Write>) -> Vec<Change> {
         }
     };
     batch.into_iter().map(change).collect()
+}
+
+fn announcement(pending: &Pending) -> Change {
+    let value = serde_json::to_vec(pending).expect("it has text keys alone");
+    Change::Put {
+        key: format!("{PENDING}{:032x}", fastrand::u128(..)),
+        value: value.into(),
+        version: 0,
+    }
 }
 
 fn under_way() -> StagingError {

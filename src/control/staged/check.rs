@@ -9,8 +9,8 @@ pub const MAX_STAGED_DOCUMENT_BYTES: usize = 256 * 1024;
 /// So many mistakes are told; the rest is only counted.
 pub const MAX_STAGED_MISTAKES: usize = 1000;
 
-/// What Consul has to be asked about, if nothing is wrong.
-pub fn check(staged: &Staged, base: &Tuning) -> Result<Vec<ConsulService>, Vec<StagedMistake>> {
+/// What Consul has to be asked about, and what is wrong.
+pub fn check(staged: &Staged, base: &Tuning) -> (Vec<ConsulService>, Vec<StagedMistake>) {
     let mut mistakes = Vec::new();
     let mut services = Vec::new();
     for (path, text) in &staged.documents {
@@ -26,10 +26,7 @@ pub fn check(staged: &Staged, base: &Tuning) -> Result<Vec<ConsulService>, Vec<S
         let problem = format!("and {more} more mistakes");
         mistakes.push(whole("", problem));
     }
-    match mistakes.is_empty() {
-        true => Ok(services),
-        false => Err(mistakes),
-    }
+    (services, mistakes)
 }
 
 fn read(
@@ -104,7 +101,7 @@ mod tests {
     }
 
     fn told(documents: &[(&str, String)]) -> Vec<(String, Option<u32>, String)> {
-        let mistakes = check(&staged(documents), &Tuning::default()).unwrap_err();
+        let mistakes = check(&staged(documents), &Tuning::default()).1;
         let parts = mistakes.into_iter();
         parts.map(|m| (m.document, m.line, m.problem)).collect()
     }
@@ -142,7 +139,8 @@ mod tests {
     #[test]
     fn what_consul_has_to_be_asked_about_is_named() {
         let documents = [("services/s", "consul = { service = \"app\" }".to_owned())];
-        let asked = check(&staged(&documents), &Tuning::default()).unwrap();
+        let (asked, mistakes) = check(&staged(&documents), &Tuning::default());
+        assert!(mistakes.is_empty());
         assert_eq!(asked[0].service, "app");
     }
 }

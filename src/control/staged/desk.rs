@@ -1,38 +1,55 @@
 //! Where operators' staged documents are brought: the live ones are read, Consul is asked about what nobody has watched yet, and
 //! the comparison is made on a thread of its own.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::sleep;
 
 use super::apply::{self, Outcome};
 use super::batches::batches;
 use super::check::check;
+use super::ledger::{Ledger, LedgerError};
 use super::live::{Live, moved};
 use super::plan::plan;
+use super::revision::{Entry, Head, Pending, Scope, Text, entries, hash, state_of, state_with};
+use super::unified::unified;
 use crate::certs::CertStore;
 use crate::config::ConsulService;
-use crate::control::consul::{Client, Consistency, ConsulError};
+use crate::control::consul::Client;
 use crate::control::model::Rehearsal;
 use crate::control::store::Store;
 use crate::control::task::Request;
 use crate::routing::staged::{
-    Basis, Plan, Staged, Staging, StagingAnswer, StagingError, Word, Written,
+    Basis, Difference, Kind, Plan, RevisionRow, Staged, Staging, StagingAnswer, StagingError, Word,
+    Written,
 };
 use crate::routing::swap::Reader;
 
 /// Services that Consul is asked about for one plan; of more nothing is said.
 pub const MAX_ASKED: usize = 256;
+/// How long an answer waits for the revision that holds the change.
+const RECORDED_LOOKS: u32 = 20;
+const RECORDED_REST: Duration = Duration::from_millis(100);
 
 /// Carries out what is asked about staged documents.
 pub struct Desk {
     client: Client,
-    prefix: String,
+    ledger: Ledger,
     store: Store,
     served: Reader<CertStore>,
     /// One at a time: each holds all documents twice.
     place: Semaphore,
+}
+
+/// Whose mistakes speak against a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strictness {
+    All,
+    /// Those of documents that would be written: what is wrong and stays is no worse than it was.
+    Changes,
 }
 
 /// Staged documents beside those that they would replace.
@@ -52,8 +69,8 @@ impl Desk {
     /// `prefix` is the pod's.
     pub fn new(client: Client, prefix: &str, store: Store, served: Reader<CertStore>) -> Arc<Desk> {
         Arc::new(Desk {
+            ledger: Ledger::new(client.clone(), prefix),
             client,
-            prefix: prefix.to_owned(),
             store,
             served,
             place: Semaphore::new(1),
@@ -73,7 +90,7 @@ impl Desk {
             .map_err(|_| StagingError::Stopped)?;
         match staging {
             Staging::Plan(staged) => {
-                let considered = self.consider(staged, task).await?;
+                let considered = self.consider(staged, Strictness::All, task).await?;
                 Ok(StagingAnswer::Plan(considered.plan))
             }
             Staging::Apply {
@@ -81,26 +98,109 @@ impl Desk {
                 basis,
                 word,
             } => {
-                let written = self.apply(staged, basis, &word, task).await?;
+                let considered = self.consider(staged, Strictness::All, task).await?;
+                let written = self.apply(considered, basis, &word, task).await?;
+                Ok(StagingAnswer::Written(written))
+            }
+            Staging::History => self.history().await.map(StagingAnswer::History),
+            Staging::Diff { from, to } => self.diff(from, to).await.map(StagingAnswer::Diff),
+            Staging::Rollback { to, word } => {
+                let written = self.roll_back(to, word, task).await?;
                 Ok(StagingAnswer::Written(written))
             }
         }
+    }
+
+    async fn history(&self) -> Result<Vec<RevisionRow>, StagingError> {
+        let book = self.ledger.book().await.map_err(refusal)?;
+        let row = |head: Head| RevisionRow {
+            revision: head.n,
+            at: head.at,
+            by: head.by,
+            note: head.note,
+            added: head.added,
+            changed: head.changed,
+            removed: head.removed,
+        };
+        Ok(book.heads.into_iter().rev().map(row).collect())
+    }
+
+    async fn diff(&self, from: u64, to: Option<u64>) -> Result<Vec<Difference>, StagingError> {
+        let book = self.ledger.book().await.map_err(refusal)?;
+        let before = book.state(from).map_err(refusal)?;
+        let after = match to {
+            Some(to) => book.state(to).map_err(refusal)?,
+            None => state_of(&self.ledger.live().await.map_err(refusal)?),
+        };
+        blocking(move || {
+            let changed = entries(&before, &after, Scope::Changes).into_iter();
+            let difference = |entry: Entry| {
+                let text = |side: &Option<Text>| side.as_ref().map(|text| text.shown().to_owned());
+                let (before, after) = (text(&entry.before), text(&entry.after));
+                Difference {
+                    diff: unified(&entry.path, before.as_deref(), after.as_deref()),
+                    path: entry.path,
+                }
+            };
+            changed.map(difference).collect()
+        })
+        .await
+    }
+
+    /// By the same way as any other change, so that it is one: checked, announced, and a revision of its own.
+    async fn roll_back(
+        &self,
+        to: u64,
+        word: Word,
+        task: &mpsc::Sender<Request>,
+    ) -> Result<Written, StagingError> {
+        let book = self.ledger.book().await.map_err(refusal)?;
+        let state = book.state(to).map_err(refusal)?;
+        let mut documents = BTreeMap::new();
+        for (path, text) in state {
+            match text {
+                Text::Plain(text) => drop(documents.insert(path, text)),
+                Text::Hex { .. } => {
+                    let why = format!("revision {to}: {path} is no text, so nobody could read it");
+                    return Err(StagingError::Refused(why));
+                }
+            }
+        }
+        let staged = Staged {
+            kinds: Kind::ALL.into(),
+            documents,
+        };
+        let note = match word.note.is_empty() {
+            true => format!("rollback to {to}"),
+            false => format!("rollback to {to}: {}", word.note),
+        };
+        let word = Word { note, ..word };
+        let considered = self.consider(staged, Strictness::Changes, task).await?;
+        self.apply(considered, None, &word, task).await
     }
 
     /// Reads, checks and compares.
     async fn consider(
         &self,
         staged: Staged,
+        strictness: Strictness,
         task: &mpsc::Sender<Request>,
     ) -> Result<Considered, StagingError> {
         let mut ground = self.ground(task).await?;
         let base = ground.rehearsal.file().tuning.clone();
-        let (staged, checked) = blocking(move || {
+        let (staged, (asked, mut mistakes)) = blocking(move || {
             let checked = check(&staged, &base);
             (staged, checked)
         })
         .await?;
-        let asked = checked.map_err(StagingError::Mistakes)?;
+        if strictness == Strictness::Changes {
+            let changed = ground.live.changes(&staged);
+            let is_changed = |path: &str| changed.iter().any(|change| change.path == path);
+            mistakes.retain(|mistake| is_changed(&mistake.document));
+        }
+        if !mistakes.is_empty() {
+            return Err(StagingError::Mistakes(mistakes));
+        }
         self.ask_about(asked, &mut ground.rehearsal).await;
         let served = self.served.full();
         blocking(move || {
@@ -113,12 +213,12 @@ impl Desk {
 
     async fn apply(
         &self,
-        staged: Staged,
+        considered: Considered,
         basis: Option<Basis>,
         word: &Word,
         task: &mpsc::Sender<Request>,
     ) -> Result<Written, StagingError> {
-        let Considered { live, staged, plan } = self.consider(staged, task).await?;
+        let Considered { live, staged, plan } = considered;
         let since = basis.map_or_else(Vec::new, |basis| moved(&basis, &plan.basis));
         if !since.is_empty() {
             let plan = Box::new(plan);
@@ -130,14 +230,20 @@ impl Desk {
         }
         let batches = batches(&staged, &live);
         let transactions = batches.len();
-        match apply::write(&self.store, batches).await? {
+        let pending = Pending {
+            by: word.by.clone(),
+            note: word.note.clone(),
+            state: hash(&state_with(&live, &staged)),
+        };
+        match apply::write(&self.store, batches, &pending).await? {
             Outcome::Done => Ok(Written {
                 message: done(&plan, transactions, word),
+                revision: self.revision_of(&pending.state).await,
                 plan,
             }),
             Outcome::Conflict { done } => {
                 let read = plan.basis;
-                let now = self.consider(staged, task).await?.plan;
+                let now = self.consider(staged, Strictness::Changes, task).await?.plan;
                 Err(StagingError::Changed {
                     since: moved(&read, &now.basis),
                     done,
@@ -147,23 +253,27 @@ impl Desk {
         }
     }
 
+    /// The revision that holds a state, once it is written; nobody waits long for it.
+    async fn revision_of(&self, state: &str) -> Option<u64> {
+        for _ in 0..RECORDED_LOOKS {
+            if let Ok(Some((last, _))) = self.ledger.last().await
+                && last.state == state
+            {
+                return Some(last.n);
+            }
+            sleep(RECORDED_REST).await;
+        }
+        None
+    }
+
     async fn ground(&self, task: &mpsc::Sender<Request>) -> Result<Ground, StagingError> {
         let (answer, answered) = oneshot::channel();
         let asked = task.send(Request::Rehearse(answer)).await;
         asked.map_err(|_| StagingError::Stopped)?;
         Ok(Ground {
-            live: self.live().await?,
+            live: self.ledger.live().await.map_err(refusal)?,
             rehearsal: answered.await.map_err(|_| StagingError::Stopped)?,
         })
-    }
-
-    /// All documents, of one moment, as a majority has them.
-    async fn live(&self) -> Result<Live, StagingError> {
-        let key = format!("{}/config/", self.prefix);
-        let listed = self.client.kv_list(&key, Consistency::Consistent).await;
-        listed
-            .map(Live::of)
-            .map_err(|error| no_consul(&key, &error))
     }
 
     /// What cannot be asked is said in the plan: nothing is known of it.
@@ -204,8 +314,13 @@ fn done(plan: &Plan, transactions: usize, word: &Word) -> String {
     }
 }
 
-fn no_consul(key: &str, error: &ConsulError) -> StagingError {
-    StagingError::NoConsul(format!("kv:{key}: {error}"))
+fn refusal(error: LedgerError) -> StagingError {
+    let why = error.to_string();
+    match error {
+        LedgerError::Consul(_) => StagingError::NoConsul(why),
+        LedgerError::Missing(_) => StagingError::Unknown(why),
+        LedgerError::Unreadable(_) => StagingError::Refused(why),
+    }
 }
 
 /// Large sets take milliseconds: no watch and no probe waits for them.

@@ -32,6 +32,10 @@ impl Live {
         )
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Document)> {
+        self.0.iter()
+    }
+
     pub fn get(&self, path: &str) -> Option<&Document> {
         self.0.get(path)
     }

@@ -6,7 +6,14 @@ mod apply;
 pub mod batches;
 mod check;
 mod desk;
+pub mod ledger;
 pub mod live;
 pub mod plan;
 
+mod recorder;
+pub mod revision;
+mod unified;
+
 pub use desk::Desk;
+pub use ledger::Ledger;
+pub use recorder::Recorder;

@@ -38,6 +38,8 @@ pub struct Assembly {
     /// What was read anew for the table that is being built: once, however many services look again.
     tls_read: HashSet<TlsKey>,
     ledger: Ledger,
+    /// Servers that the last table does not have any more.
+    gone: Vec<Arc<Upstream>>,
 }
 
 /// Whether files that services name are read.
@@ -100,6 +102,7 @@ impl Assembly {
             tls: HashMap::new(),
             tls_read: HashSet::new(),
             ledger: Ledger::default(),
+            gone: Vec::new(),
         }
     }
 
@@ -126,8 +129,17 @@ impl Assembly {
         self.services.get(name).map(|built| &built.service)
     }
 
+    /// Tells who left the table that was built last. To be called once it is published: before, requests that still go by the one before
+    /// it would find nobody.
+    pub fn mark_gone(&mut self) {
+        for upstream in self.gone.drain(..) {
+            upstream.set(Unfit::Gone);
+        }
+    }
+
     /// Builds what changed, takes over the rest; says which mistakes are new and which are gone.
     pub fn build(&mut self, model: &Model, now: SystemTime) -> (Snapshot, News) {
+        self.mark_gone();
         self.generation += 1;
         self.tls_read.clear();
         self.build_services(model);
@@ -172,7 +184,7 @@ impl Assembly {
             .collect();
         for name in gone {
             if let Some(built) = self.services.remove(&name) {
-                built.upstreams.values().for_each(|old| mark_gone(old));
+                self.gone.extend(built.upstreams.into_values());
             }
             self.measured.remove(&name);
         }
@@ -218,7 +230,7 @@ impl Assembly {
                 standing: member.standing.clone(),
             });
         }
-        old.values().for_each(|old| mark_gone(old));
+        self.gone.extend(old.into_values());
         if protocol.is_none() {
             // Nothing can be spoken to them without TLS settings.
             members.clear();
@@ -441,10 +453,6 @@ impl Built {
             ServiceProtocol::Https | ServiceProtocol::H2 => false,
         }
     }
-}
-
-fn mark_gone(upstream: &Upstream) {
-    upstream.set(Unfit::Gone);
 }
 
 fn is_the_same(route: &Route, entry: &RouteEntry, service: &Arc<Service>) -> bool {

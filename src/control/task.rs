@@ -392,6 +392,7 @@ impl Task {
             }
             tracing::debug!(generation = snapshot.generation, "a new table");
             self.outlets.table.publish(snapshot);
+            self.assembly.mark_gone();
             tell(&news);
             tell_lines(&self.rota.compare(self.model.services(), self.clock.now()));
             self.follow_wants();

@@ -277,6 +277,25 @@ fn a_server_that_left_the_file_is_marked_as_gone() {
 }
 
 #[test]
+fn a_server_that_leaves_is_marked_once_the_table_without_it_is_out() {
+    let text = |server: &str| {
+        format!(
+            "[[service]]\nname = \"app\"\nservers = [\"{server}\"]\n[[route]]\nhost = \"*\"\nservice = \"app\"\n"
+        )
+    };
+    let mut world = World::of(&text("10.0.0.1:80"));
+    let left = world.service("app").members[0].upstream.clone();
+    world.apply(Event::File(file(&text("10.0.0.2:80"))));
+    drop(world.assembly.build(&world.model, world.now));
+    assert!(
+        !left.has(Unfit::Gone),
+        "requests still go by the table before"
+    );
+    world.assembly.mark_gone();
+    assert!(left.has(Unfit::Gone));
+}
+
+#[test]
 fn a_listener_of_rotas_own_is_never_a_server() {
     let mut world = World::of(
         "[[service]]\nname = \"app\"\nservers = [\"127.0.0.1:8080\", \"127.0.0.1:9\"]\n[[route]]\nhost = \"*\"\nservice = \"app\"\n",

@@ -111,7 +111,9 @@ impl World {
     }
 
     pub fn build(&mut self) -> Snapshot {
-        self.assembly.build(&self.model, self.now).0
+        let (table, _) = self.assembly.build(&self.model, self.now);
+        self.assembly.mark_gone();
+        table
     }
 
     pub fn service(&mut self, name: &str) -> Arc<Service> {

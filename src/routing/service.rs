@@ -143,16 +143,22 @@ impl Service {
         let walk = |turn, tried: &[u64], may_serve| {
             self.walk(turn, worker, workers, position, tried, may_serve)
         };
-        // Members that fell or came back since this snapshot was made are in either order.
-        let fit = |tried: &[u64]| {
-            let mut orders = [&self.turn, &self.reserve].into_iter();
-            orders.find_map(|turn| walk(turn, tried, Upstream::is_fit))
-        };
-        if let Some(found) = fit(tried) {
+        if let Some(found) = walk(&self.turn, tried, Upstream::is_fit) {
             return Some(found);
         }
-        if !tried.is_empty() && fit(&[]).is_some() {
-            return None;
+        // Members that fell or came back since this snapshot was made are in either order. In panic nobody did: an order may be
+        // far longer than there are members, so they are asked first.
+        let is_fit = |member: &Member| member.weight > 0 && member.upstream.is_fit();
+        if self.members.iter().any(is_fit) {
+            let fit = |tried: &[u64]| {
+                let mut orders = [&self.reserve, &self.turn].into_iter();
+                orders.find_map(|turn| walk(turn, tried, Upstream::is_fit))
+            };
+            // Who is in no order yet keeps nobody else from serving in panic.
+            let found = fit(tried);
+            if found.is_some() || !tried.is_empty() && fit(&[]).is_some() {
+                return found;
+            }
         }
         let mut orders = [&self.reserve, &self.turn].into_iter();
         orders.find_map(|turn| walk(turn, tried, Upstream::is_fit_in_panic))

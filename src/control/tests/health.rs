@@ -47,6 +47,20 @@ fn who_comes_back_while_nobody_is_fit_serves_before_the_next_table_is_there() {
 }
 
 #[test]
+fn who_is_fit_and_in_no_order_yet_keeps_nobody_from_serving_in_panic() {
+    let mut world = World::with_consul("");
+    world.answer(vec![
+        instance(A, CheckStatus::Maintenance),
+        instance(B, CheckStatus::Critical),
+    ]);
+    let service = world.service("app");
+    service.members[0].upstream.clear(Unfit::Operator);
+    assert!(service.members[0].upstream.is_fit());
+    let picked = service.pick(crate::routing::WorkerId(0), 1, &[]);
+    assert_eq!(picked, Some(1));
+}
+
+#[test]
 fn a_dead_node_takes_its_servers_off_and_says_so() {
     let mut world = World::with_consul("");
     let mut dead = instance(A, CheckStatus::Passing);

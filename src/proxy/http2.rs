@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use self::conduct::{ABANDONED, Conduct, Working};
 use self::meter::{Budget, Metered};
+use self::outflow::Outflow;
 use self::sink::StreamSink;
 use self::source::StreamSource;
 use super::answer::{Then, refusal_fields};
@@ -37,6 +38,7 @@ use crate::telemetry::Reason;
 
 mod conduct;
 mod meter;
+mod outflow;
 mod sink;
 mod source;
 pub mod upstream;
@@ -63,7 +65,8 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
     let timer = Timer::default();
     let budget = Budget::new(Instant::now());
     let io = Rc::new(Io::new(stream));
-    let metered = Metered::new(io.clone(), budget.clone());
+    let outflow = Outflow::new(&worker);
+    let metered = Metered::new(io.clone(), budget.clone(), outflow.clone());
     let handshake = builder(&worker.table.load().limits).handshake(metered);
     let Ok(Ok(mut connection)) = timer.within(deadline, handshake).await else {
         return;
@@ -76,9 +79,19 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
             is_leaving = true;
             connection.graceful_shutdown();
         }
-        let keep_alive = worker.table.load().timeouts.keep_alive;
-        let next = next(&mut connection, &worker, &budget, is_leaving);
-        match timer.within(idle_since + keep_alive, next).await {
+        let (keep_alive, body) = {
+            let timeouts = &worker.table.load().timeouts;
+            (timeouts.keep_alive, timeouts.body)
+        };
+        let idle_until = match is_leaving {
+            false => idle_since + keep_alive,
+            // It has nothing more to ask: what h2 may still hold for it is not held for long.
+            true => idle_since + body.min(keep_alive),
+        };
+        let look = outflow.next_look(body);
+        let deadline = look.map_or(idle_until, |look| look.min(idle_until));
+        let next = next(&mut connection, &worker, (&budget, &outflow), is_leaving);
+        match timer.within(deadline, next).await {
             Ok(Event::Stream(request, respond)) => {
                 idle_since = Instant::now();
                 let task = serve_stream(
@@ -86,15 +99,21 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
                     peer.clone(),
                     *request,
                     respond,
-                    Working::begin(&conduct),
+                    (Working::begin(&conduct), outflow.clone()),
                 );
                 tokio::task::spawn_local(task);
                 if conduct.is_abusive() {
                     break Event::Flood;
                 }
             }
-            Ok(Event::Drain) => {}
+            Ok(Event::Drain | Event::Blocked) => {}
             Ok(end @ (Event::Flood | Event::Calmed | Event::End)) => break end,
+            Err(_) if outflow.is_stuck(Instant::now(), body) => {
+                worker.vitals.workers[worker.id.0].stuck.add(1);
+                // Nor would it take a farewell; and what the kernel holds for it goes, too.
+                return io.reset_on_close();
+            }
+            Err(_) if Instant::now() < idle_until => {}
             Err(_) if !conduct.is_idle() => idle_since = Instant::now(),
             Err(_) if is_leaving => break Event::End,
             Err(_) => {
@@ -134,6 +153,8 @@ fn builder(limits: &Limits) -> Builder {
 enum Event {
     Stream(Box<Request<RecvStream>>, SendResponse<Bytes>),
     Drain,
+    /// The client's socket takes nothing now.
+    Blocked,
     /// The client has to be told to calm down.
     Flood,
     /// h2 told it so already.
@@ -145,11 +166,13 @@ enum Event {
 async fn next(
     connection: &mut Connection<Metered, Bytes>,
     worker: &Worker,
-    budget: &Budget,
+    (budget, outflow): (&Budget, &Outflow),
     is_leaving: bool,
 ) -> Event {
+    let was_blocked = outflow.is_blocked();
     poll_fn(|cx| {
         let accepted = connection.poll_accept(cx);
+        outflow.settle();
         if budget.is_spent() {
             return Poll::Ready(Event::Flood);
         }
@@ -162,6 +185,7 @@ async fn next(
             Poll::Pending if !is_leaving && worker.phase.get() >= Phase::Draining => {
                 Poll::Ready(Event::Drain)
             }
+            Poll::Pending if !was_blocked && outflow.is_blocked() => Poll::Ready(Event::Blocked),
             Poll::Pending => Poll::Pending,
         }
     })
@@ -177,7 +201,7 @@ async fn serve_stream(
     peer: Rc<Peer>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    working: Working,
+    (working, outflow): (Working, Rc<Outflow>),
 ) {
     let _watched = Watched::begin(&worker);
     let began = Instant::now();
@@ -231,6 +255,7 @@ async fn serve_stream(
         }
     };
     worker.scratches.give(scratch);
+    outflow.answer_ended();
     match reason {
         // What would end an HTTP/1 connection at once is borne here, but not for ever.
         Reason::ClientAborted | Reason::BadRequest | Reason::HeadTooLarge => {

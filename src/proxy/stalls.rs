@@ -12,7 +12,7 @@ use super::timer::{Elapsed, Timer};
 use super::worker::Worker;
 
 /// How long one piece of an answer (16 KiB) may take to be given to its client once too many wait.
-const SPAN: Duration = Duration::from_secs(1);
+pub const SPAN: Duration = Duration::from_secs(1);
 
 /// A worker's.
 #[derive(Debug, Default)]
@@ -33,6 +33,39 @@ impl Stalls {
 
     fn is_crowded(&self) -> bool {
         self.waiting.get() > self.most.get()
+    }
+}
+
+/// Answers that have ended for us and wait in h2 for their client, until dropped.
+#[must_use]
+pub struct Held {
+    worker: Rc<Worker>,
+    count: Cell<usize>,
+}
+
+impl Held {
+    pub fn none(worker: &Rc<Worker>) -> Held {
+        Held {
+            worker: worker.clone(),
+            count: Cell::new(0),
+        }
+    }
+
+    /// So many there are now.
+    pub fn are(&self, count: usize) {
+        let waiting = &self.worker.stalls.waiting;
+        waiting.set(waiting.get() - self.count.replace(count) + count);
+    }
+
+    /// There are some, and too many answers wait.
+    pub fn is_too_much(&self) -> bool {
+        self.count.get() > 0 && self.worker.stalls.is_crowded()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.are(0);
     }
 }
 

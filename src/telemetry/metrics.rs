@@ -297,6 +297,10 @@ fn worker_samples(page: &mut Page, vitals: &Vitals) {
             families::STALLED_CUT,
             workers.iter().map(|w| w.stalled_cut.value()).sum(),
         ),
+        (
+            families::STUCK,
+            workers.iter().map(|w| w.stuck.value()).sum(),
+        ),
         (families::SHED, workers.iter().map(|w| w.shed.value()).sum()),
         (
             families::LINGER_SKIPPED,

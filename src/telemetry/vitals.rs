@@ -173,6 +173,8 @@ pub struct WorkerVitals {
     /// Answers that wait for HTTP/2 clients, and those cut since too many did.
     pub stalled: AtomicI64,
     pub stalled_cut: Counter,
+    /// HTTP/2 connections closed since their clients took nothing of what was held for them.
+    pub stuck: Counter,
     pub pool_idle: AtomicI64,
     /// Connections to servers taken from the pool, and those found closed in it.
     pub pool_reused: Counter,

@@ -31,6 +31,7 @@ mod reload;
 mod retry;
 mod routing;
 mod stream_rules;
+mod stuck;
 mod timeouts;
 mod tls;
 mod world;

@@ -15,6 +15,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::outflow::Outflow;
 use crate::proxy::io::Io;
 use crate::telemetry::vitals::FrameKind;
 
@@ -168,15 +169,17 @@ impl Walk {
 pub struct Metered {
     io: Rc<Io>,
     budget: Rc<Budget>,
+    outflow: Rc<Outflow>,
     received: Walk,
     sent: Walk,
 }
 
 impl Metered {
-    pub fn new(io: Rc<Io>, budget: Rc<Budget>) -> Metered {
+    pub fn new(io: Rc<Io>, budget: Rc<Budget>, outflow: Rc<Outflow>) -> Metered {
         Metered {
             io,
             budget,
+            outflow,
             received: Walk::behind(PREFACE),
             sent: Walk::behind(0),
         }
@@ -213,9 +216,15 @@ impl AsyncWrite for Metered {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let Metered {
-            io, budget, sent, ..
+            io,
+            budget,
+            outflow,
+            sent,
+            ..
         } = self.get_mut();
-        let count = ready!(Pin::new(&mut *io.stream()).poll_write(cx, buf))?;
+        let written = Pin::new(&mut *io.stream()).poll_write(cx, buf);
+        outflow.wrote(&written);
+        let count = ready!(written)?;
         sent.over(&buf[..count], |frame| budget.sent(frame));
         Poll::Ready(Ok(count))
     }
@@ -226,9 +235,15 @@ impl AsyncWrite for Metered {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let Metered {
-            io, budget, sent, ..
+            io,
+            budget,
+            outflow,
+            sent,
+            ..
         } = self.get_mut();
-        let count = ready!(Pin::new(&mut *io.stream()).poll_write_vectored(cx, bufs))?;
+        let written = Pin::new(&mut *io.stream()).poll_write_vectored(cx, bufs);
+        outflow.wrote(&written);
+        let count = ready!(written)?;
         let mut left = count;
         for buf in bufs {
             let taken = left.min(buf.len());
@@ -243,7 +258,9 @@ impl AsyncWrite for Metered {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_flush(cx)
+        let flushed = self.io.poll_flush(cx);
+        self.outflow.flushed(&flushed);
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

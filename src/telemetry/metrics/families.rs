@@ -91,6 +91,8 @@ families! {
         "Answers that wait for HTTP/2 clients to take more of them.";
     STALLED_CUT = Counter "rota_http2_stalled_cut_total" []
         "Answers cut since limits.stalled_answers waited and they had waited for a second.";
+    STUCK = Counter "rota_http2_stuck_total" []
+        "HTTP/2 connections reset since their clients took less than 16 KiB of what waited for them within timeouts.body, or within a second while limits.stalled_answers waited.";
     PROXY_REFUSED = Counter "rota_proxy_protocol_refused_total" []
         "Connections closed since they began with no PROXY header from a trusted address.";
     POOL_IDLE = Gauge "rota_pool_idle_connections" []

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
@@ -203,7 +203,7 @@ async fn dispatch(
 
 fn read(state: &State, head: &Parts) -> Result<Answer, Refusal> {
     let snapshot = state.table.full();
-    let now = SystemTime::now();
+    let now = state.vitals.now();
     let all_services = || -> Vec<views::ServiceView> {
         let services = snapshot.services.values();
         services

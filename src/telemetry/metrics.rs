@@ -42,7 +42,7 @@ pub fn render(
     certificate_samples(&mut page, certificates);
     worker_samples(&mut page, vitals);
     listener_samples(&mut page, vitals);
-    discovery_samples(&mut page, vitals, SystemTime::now());
+    discovery_samples(&mut page, vitals, vitals.now());
     process_samples(&mut page, vitals);
     page.text()
 }

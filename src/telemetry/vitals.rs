@@ -259,6 +259,12 @@ impl Vitals {
         }
     }
 
+    /// The time of day as this process counts it: by the wall clock at its start and what went by since. What has a since or an age
+    /// goes by it, so that a wall clock that is set while rota runs makes nothing older or younger.
+    pub fn now(&self) -> std::time::SystemTime {
+        self.started_at + self.started.elapsed()
+    }
+
     /// Milliseconds from the process's start to `at`, plus one: never 0.
     pub fn moment(&self, at: std::time::Instant) -> crate::routing::Moment {
         let since = at.saturating_duration_since(self.started);

@@ -12,6 +12,7 @@ mod attack;
 mod bodies;
 mod check;
 mod client_certificates;
+mod clock;
 mod conversation;
 mod crowds;
 mod demo;

@@ -11,6 +11,7 @@
 
 pub mod authority;
 pub mod client;
+pub mod faketime;
 pub mod http2;
 pub mod load;
 pub mod origin;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use self::rests::{Full, Rest, Trouble};
-use self::when::{by_lifetime, spread, within};
+use self::when::{by_lifetime, overdue, spread, within};
 pub(super) use self::when::{jittered, seed_of};
 pub use super::failure::Failure;
 use crate::config::DomainName;
@@ -23,6 +23,13 @@ const ASK_LATEST: Duration = Duration::from_secs(24 * 3600);
 const ASK_AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// What another load balancer orders is looked at again after so long.
 const ELSEWHERE: Duration = Duration::from_secs(5);
+
+/// Of a clock far ahead of the CA's: each certificate that comes would be followed by another one at once.
+const OVERDUE: &str =
+    "the certificate that came is due for renewal already: is the clock of this machine right?";
+
+/// A clock that goes back by more was set.
+const SET_BACK: Duration = Duration::from_secs(3600);
 
 /// From when to when a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +156,8 @@ pub struct Model {
     account: Account,
     account_trouble: Option<Trouble>,
     effects: Vec<Effect>,
+    /// When the last event was applied.
+    latest: Option<SystemTime>,
 }
 
 impl Model {
@@ -162,6 +171,10 @@ impl Model {
     }
 
     pub fn apply(&mut self, event: Event, now: SystemTime) {
+        let latest = self.latest.replace(now);
+        if latest.is_some_and(|latest| now + SET_BACK < latest) {
+            self.forget_what_lies_ahead(now);
+        }
         match event {
             Event::Wanted(wanted) => self.want(wanted, now),
             Event::Held(name, validity) => {
@@ -257,6 +270,17 @@ impl Model {
         }
     }
 
+    /// What a clock that was ahead settled would hold names back until then. The store remembers what is to rest in any case.
+    fn forget_what_lies_ahead(&mut self, now: SystemTime) {
+        self.account_trouble = None;
+        for known in self.names.values_mut() {
+            known.rest = None;
+            known.full = None;
+            known.ask_at = known.ask_at.map(|_| SystemTime::UNIX_EPOCH);
+            known.since = known.since.map(|since| since.min(now));
+        }
+    }
+
     fn keep_closed(&mut self, failure: &Failure, now: SystemTime) {
         self.account = Account::Closed;
         let before = self.account_trouble.as_ref();
@@ -295,7 +319,7 @@ impl Model {
         if let Ended::NoAccount(..) = ended {
             self.account = Account::Closed;
         }
-        let (_, node) = self.seeds(name);
+        let (seed, node) = self.seeds(name);
         let Some(known) = self.names.get_mut(name) else {
             return;
         };
@@ -306,6 +330,9 @@ impl Model {
             Ended::Held(validity) => {
                 known.is_overdue = false;
                 known.hold(Some(validity), now);
+                if by_lifetime(validity, seed) <= now {
+                    known.rest = Some(Rest::for_reason(overdue(validity, now), OVERDUE.into()));
+                }
             }
             Ended::Elsewhere => {
                 // Whoever is at it brings another one; what was asked for and is still not there is asked again.

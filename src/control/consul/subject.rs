@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use tokio::sync::mpsc;
 
@@ -61,7 +61,7 @@ impl Outlet {
         if self.vitals.discovery_failing.load(Relaxed) > 0 {
             return;
         }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since = self.vitals.now().duration_since(UNIX_EPOCH);
         let now = since.map_or(0, |since| since.as_millis() as i64);
         self.vitals.set_discovery_contact(now);
     }

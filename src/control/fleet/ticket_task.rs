@@ -20,6 +20,9 @@ const SPREAD: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(60);
 /// Between two tries to write.
 const REST: Duration = Duration::from_secs(5);
+/// After another generation was added, which is for hours: two load balancers whose clocks are days apart each find the other's keys
+/// absurd, and would add their own in turn all the time.
+const TURNED_REST: Duration = Duration::from_secs(3600);
 /// The longest sleep, so that a wall clock that was set is noticed.
 const LOOK_EACH: Duration = Duration::from_secs(600);
 
@@ -177,22 +180,26 @@ impl TicketTask {
     async fn add_what_is_due(&mut self, keyring: &Keyring) {
         self.rests_until = Instant::now() + REST;
         match self.try_to_add(keyring).await {
-            Ok(()) => {}
+            Ok(rest) => self.rests_until = Instant::now() + rest,
             Err(why) => self.say(why),
         }
     }
 
-    /// Reads what is there now, not what the watch last said; what somebody else wrote in between wins.
-    async fn try_to_add(&self, keyring: &Keyring) -> Result<(), String> {
+    /// Reads what is there now, not what the watch last said; what somebody else wrote in between wins. Gives how long to rest.
+    async fn try_to_add(&self, keyring: &Keyring) -> Result<Duration, String> {
         let failed = |error: ConsulError| format!("kv:{}: {error}", self.key);
         let present = self.client.kv_read(&self.key).await.map_err(failed)?;
         let now = SystemTime::now();
+        let mut rest = REST;
         let (keys, version) = match &present {
             None => (Some(first(now)), 0),
             Some(document) => {
                 let version = document.modify_index;
                 let keys = match self.read(keyring, document) {
-                    Ok(known) => tickets::turned(&known, now, Secret::random()),
+                    Ok(known) => {
+                        rest = TURNED_REST;
+                        tickets::turned(&known, now, Secret::random())
+                    }
                     Err(_) if self.has_lain_for_long(version) => Some(self.instead(now)),
                     Err(unusable) => return Err(unusable.why),
                 };
@@ -200,7 +207,7 @@ impl TicketTask {
             }
         };
         let Some(keys) = keys else {
-            return Ok(());
+            return Ok(REST);
         };
         let sealed = keyring.seal(&self.key, &tickets::write(&keys));
         let is_written = self
@@ -210,8 +217,9 @@ impl TicketTask {
             .map_err(failed)?;
         if is_written {
             tracing::info!("the fleet has another session ticket key");
+            return Ok(rest);
         }
-        Ok(())
+        Ok(REST)
     }
 
     /// Whether it is the damage that was seen [`GRACE`] ago.

@@ -233,10 +233,19 @@ impl Writer {
     }
 }
 
-/// Names sort by time; two of one moment differ by a number.
+/// The moment in the youngest segment's name.
+fn newest(folder: &Path) -> io::Result<Option<u128>> {
+    let found = segments(folder)?;
+    let moment = |path: &PathBuf| path.file_stem()?.to_str()?.split('-').next()?.parse().ok();
+    Ok(found.iter().filter_map(moment).max())
+}
+
+/// Names sort in the order in which segments were begun, whatever the wall clock was set to in between; two of one moment differ by a
+/// number.
 fn made(folder: &Path) -> io::Result<File> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default().as_millis();
+    let now = newest(folder)?.map_or(now, |newest| now.max(newest + 1));
     let mut number = 0;
     loop {
         let path = folder.join(format!("{now:013}-{number:02}.{EXTENSION}"));
@@ -247,5 +256,27 @@ fn made(folder: &Path) -> io::Result<File> {
             }
             made => return made,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_sorts_behind_those_that_are_there_whatever_the_clock_says() {
+        let name = format!("rota-segments-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        // A clock that was two centuries ahead.
+        File::create(folder.join("8000000000000-00.journal")).unwrap();
+        for _ in 0..3 {
+            made(&folder).unwrap();
+        }
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        let names: Vec<_> = segments(&folder).unwrap().iter().map(name).collect();
+        let expected = [0, 1, 2, 3].map(|n| format!("800000000000{n}-00.journal"));
+        assert_eq!(names, expected);
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

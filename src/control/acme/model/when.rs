@@ -32,6 +32,11 @@ pub(super) fn by_lifetime(validity: Validity, seed: u64) -> SystemTime {
     validity.not_before + validity.lifetime().mul_f64(2.0 / 3.0 - share(seed) / 20.0)
 }
 
+/// Until when the next one is not ordered, if a certificate was due for renewal when it came.
+pub(super) fn overdue(validity: Validity, now: SystemTime) -> SystemTime {
+    now + validity.lifetime() / 50
+}
+
 /// A moment of the window, the same each time. Of the window counts what lies in the certificate's own life: of one that reaches
 /// into its second half only that, without the last tenth; and of none the first moments after `since`, lest a CA whose windows are
 /// all in the past be asked for one certificate after the other.

@@ -281,7 +281,10 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
             Known::XForwardedHost if peer.is_trusted => kept.host = Some(field.value),
             Known::XForwardedProto if peer.is_trusted => kept.proto = Some(field.value),
             Known::XRequestId if peer.is_trusted => kept.request_id = request_id(field.value),
-            Known::Identity if peer.is_trusted => push_field(out, field.name, field.value),
+            // A proxy that says it itself need not know the same name with `_`: that one may be its client's.
+            Known::Identity if peer.is_trusted && !has_underscore(field.name) => {
+                push_field(out, field.name, field.value)
+            }
             Known::Traceparent if is_traceparent(field.value) && traceparent.is_none() => {
                 traceparent = Some(field.value)
             }

@@ -232,3 +232,15 @@ fn what_a_server_may_take_for_an_edges_word_is_dropped_over_both_protocols() {
         );
     }
 }
+
+#[test]
+fn a_name_with_an_underscore_is_dropped_from_a_trusted_proxy_too() {
+    let origin = Origin::fixed("ok");
+    let request = forwarded(
+        &trusting(&origin),
+        &origin,
+        "X-Forwarded-Client-Cert: proxy's\r\nX-Forwarded-Client_Cert: client's\r\n",
+    );
+    assert_eq!(request.field("x-forwarded-client-cert"), Some("proxy's"));
+    assert_eq!(request.field("x-forwarded-client_cert"), None);
+}

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
 use http::Request;
-use httparse::Header;
 use tokio::time::Instant;
 
 use self::conduct::{ABANDONED, Conduct, Working};
@@ -19,14 +18,12 @@ use self::sink::StreamSink;
 use self::source::StreamSource;
 use super::answer::{Then, refusal_fields};
 use super::exchange::{Sink, Source};
-use super::fields::{ConnectionOptions, Known, known};
-use super::http1::head::{RequestHead, Version};
+use super::http1::head::Version;
 use super::io::Io;
 use super::linger::linger;
 use super::plan::{self, Facts, Peer, Plan, Prepared};
 use super::refusal::Refusal;
 use super::scratch::Scratch;
-use super::seen::Seen;
 use super::story;
 use super::timer::Timer;
 use super::under_way::UnderWay;
@@ -37,6 +34,7 @@ use crate::routing::Limits;
 use crate::telemetry::Reason;
 
 mod conduct;
+pub mod head;
 mod meter;
 mod outflow;
 mod sink;
@@ -50,9 +48,6 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of an answer that may wait in h2 for the client, for one stream.
 const SEND_BUFFER: usize = 32 * 1024;
-
-/// Fields that a client may split its cookies into; browsers keep at most 180 for a host. 431 beyond.
-const COOKIE_CRUMBS: usize = 256;
 
 /// Heads of streams that the client reset before they were accepted, kept by h2 until then: as many as a page may cancel in one go.
 const UNACCEPTED_RESETS: usize = 100;
@@ -317,7 +312,7 @@ async fn carry(
     end.reason
 }
 
-/// Reads a request's pseudo-header and header fields (RFC 9113 section 8.3) as the same head that HTTP/1 gives.
+/// What is to be done with a stream, and the head that the server gets.
 fn prepare(
     worker: &Worker,
     peer: &Peer,
@@ -327,57 +322,11 @@ fn prepare(
 ) -> Result<Prepared, Refusal> {
     scratch.facts.clear();
     let snapshot = worker.table.load();
-    let method = parts.method.as_str();
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let cookies = joined_cookies(parts)?;
-    let mut list: Vec<Header<'_>> = Vec::with_capacity(parts.headers.len() + 1);
-    let mut seen = Seen::default();
-    if let Some(scheme) = parts.uri.scheme_str()
-        && !matches!(scheme, "http" | "https")
-    {
-        return Err(Refusal::Malformed("a scheme that is not http or https"));
-    }
-    for (name, value) in &parts.headers {
-        // RFC 9113 section 8.2.1: over HTTP/1 it would be taken for padding.
-        if value.as_bytes().trim_ascii().len() != value.len() {
-            return Err(Refusal::Malformed(
-                "a field's value begins or ends with white space",
-            ));
-        }
-        let field = Header {
-            name: name.as_str(),
-            value: value.as_bytes(),
-        };
-        let known = known(field.name);
-        seen.request_field(known, &field)?;
-        match known {
-            Known::Host | Known::ContentLength | Known::Expect => {}
-            _ if name == http::header::COOKIE => {}
-            _ => list.push(field),
-        }
-    }
-    if !cookies.is_empty() {
-        list.push(Header {
-            name: "cookie",
-            value: &cookies,
-        });
-    }
-    let authority = parts.uri.authority().map(|authority| authority.as_str());
-    let head = RequestHead {
-        length: 0,
-        method,
-        target: path,
-        path_and_query: path,
-        host: seen.authority(authority)?,
-        version: Version::H2,
-        fields: &list,
-        framing: seen.stream_request_framing(is_end)?,
-        connection: ConnectionOptions::default(),
-        expects_continue: seen.expects_continue && !is_end,
-        upgrade: false,
-    };
+    let cookies = head::joined_cookies(parts)?;
+    let mut list = Vec::with_capacity(parts.headers.len() + 1);
+    let head = head::request(parts, is_end, &cookies, &mut list)?;
     plan::note(&mut scratch.facts, &head);
-    check_limits(&head, &snapshot.limits)?;
+    head::check_limits(&head, &snapshot.limits)?;
     plan::prepare(
         &head,
         peer,
@@ -386,42 +335,6 @@ fn prepare(
         &mut scratch.facts,
         &mut scratch.request,
     )
-}
-
-fn check_limits(head: &RequestHead<'_>, limits: &Limits) -> Result<(), Refusal> {
-    if head.method == "CONNECT" || head.method == "TRACE" {
-        return Err(Refusal::MethodNotAllowed);
-    }
-    if head.path_and_query.len() > limits.target_bytes {
-        return Err(Refusal::TargetTooLong);
-    }
-    if head.fields.len() > limits.head_fields {
-        return Err(Refusal::TooManyFields);
-    }
-    if head.path_and_query == "*" && head.method != "OPTIONS" {
-        return Err(Refusal::Malformed(
-            "an asterisk is no target of this method",
-        ));
-    }
-    let is_plain = |b: u8| b > b' ' && b < 0x7f && b != b'#';
-    if !head.path_and_query.bytes().all(is_plain) {
-        return Err(Refusal::Malformed("the request target is malformed"));
-    }
-    Ok(())
-}
-
-/// Cookie crumbs become one field again (RFC 9113 section 8.2.3).
-fn joined_cookies(parts: &http::request::Parts) -> Result<Vec<u8>, Refusal> {
-    let crumbs: Vec<&[u8]> = parts
-        .headers
-        .get_all(http::header::COOKIE)
-        .iter()
-        .map(|crumb| crumb.as_bytes())
-        .collect();
-    if crumbs.len() > COOKIE_CRUMBS {
-        return Err(Refusal::TooManyFields);
-    }
-    Ok(crumbs.join(&b"; "[..]))
 }
 
 /// A text answer's fields and body.

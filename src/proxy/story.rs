@@ -1,11 +1,12 @@
 //! The story of one request, for both protocols: pick, send, relay, and again elsewhere where that is safe. Hot path.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::answer::Then;
-use super::exchange::{ClientGone, Sink, Source, SourceFault};
+use super::exchange::{ClientGone, Piece, Sink, Source, SourceFault};
 use super::fields::is_trailer;
 use super::http2::upstream::Lease;
 use super::plan::Plan;
@@ -71,6 +72,8 @@ impl Drop for InFlight<'_> {
 struct Flow {
     /// When the request was sent, or last made progress.
     progress: Cell<Instant>,
+    /// The client owes the next piece of its body: meanwhile no server is late.
+    awaits_client: Cell<bool>,
     uploaded: Cell<bool>,
     /// Something of the answer is on its way to the client.
     answered: Cell<bool>,
@@ -85,12 +88,36 @@ impl Flow {
     fn begin(now: Instant) -> Flow {
         Flow {
             progress: Cell::new(now),
+            awaits_client: Cell::new(false),
             uploaded: Cell::new(false),
             answered: Cell::new(false),
             continued: Cell::new(false),
             status: Cell::new(0),
             is_stream: Cell::new(false),
         }
+    }
+
+    /// The next piece of the client's body.
+    async fn next_piece<'s, S: Source>(&self, source: &'s mut S) -> Result<Piece<'s>, SourceFault> {
+        self.awaits_client.set(true);
+        let piece = source.next().await;
+        self.awaits_client.set(false);
+        if piece.is_ok() {
+            self.progress.set(Instant::now());
+        }
+        piece
+    }
+
+    /// When the server may be late: it has `response` from the last progress on, its client's time aside.
+    fn answer_due(&self, response: Duration) -> Instant {
+        match self.awaits_client.get() {
+            true => Instant::now() + response,
+            false => self.progress.get() + response,
+        }
+    }
+
+    fn is_answer_late(&self, response: Duration) -> bool {
+        !self.awaits_client.get() && self.progress.get() + response <= Instant::now()
     }
 }
 

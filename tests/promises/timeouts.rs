@@ -73,6 +73,21 @@ fn a_body_that_stops_coming_is_408() {
 }
 
 #[test]
+fn a_client_that_owes_its_body_makes_no_server_late() {
+    let origin = Origin::fixed("ok");
+    let rota = start("body = \"2s\"\nresponse = \"300ms\"", &origin);
+    let mut client = Client::connect(rota.http());
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nsome");
+    std::thread::sleep(Duration::from_secs(1));
+    client.send("more");
+    assert_eq!(client.answer().status, 200);
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nsome");
+    assert_eq!(client.answer().status, 408);
+    let timeouts = [("outcome", "timeout")];
+    assert_eq!(rota.metric("rota_upstream_requests_total", &timeouts), 0.0);
+}
+
+#[test]
 fn an_idle_connection_is_closed_without_a_word() {
     let origin = Origin::fixed("ok");
     let rota = start("keep_alive = \"300ms\"", &origin);

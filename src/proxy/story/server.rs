@@ -158,7 +158,7 @@ impl Story<'_> {
             }
         }
         loop {
-            let (is_last, written) = match source.next().await? {
+            let (is_last, written) = match flow.next_piece(source).await? {
                 Piece::Data(bytes) if is_chunked => {
                     let size = chunk_line(&mut line, bytes.len());
                     let parts = [first, size, bytes, b"\r\n"];
@@ -320,10 +320,13 @@ impl Story<'_> {
         sink: &mut K,
     ) -> Result<usize, AwaitFault> {
         loop {
-            let deadline = flow.progress.get() + self.plan.timeouts.response;
+            let response = self.plan.timeouts.response;
             match self
                 .timer
-                .within(deadline, watch(sink, connection.io.read(&connection.buf)))
+                .within(
+                    flow.answer_due(response),
+                    watch(sink, connection.io.read(&connection.buf)),
+                )
                 .await
             {
                 Ok(Ok(Ok(count))) => return Ok(count),
@@ -332,7 +335,7 @@ impl Story<'_> {
                 }
                 Ok(Ok(Err(_))) => return Err(AwaitFault::Server(Fault::BadAnswer)),
                 Ok(Err(ClientGone)) => return Err(AwaitFault::ClientGone),
-                Err(_) if flow.progress.get() + self.plan.timeouts.response > Instant::now() => {}
+                Err(_) if !flow.is_answer_late(response) => {}
                 Err(_) => return Err(AwaitFault::Server(Fault::Timeout)),
             }
         }

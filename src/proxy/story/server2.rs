@@ -170,7 +170,7 @@ impl Story<'_> {
         source: &mut S,
     ) -> Result<Frame, SourceFault> {
         loop {
-            match source.next().await {
+            match flow.next_piece(source).await {
                 Ok(Piece::Data(bytes)) => return Ok(Frame::Data(Bytes::copy_from_slice(bytes))),
                 Ok(Piece::Trailers(fields)) => {
                     return Ok(Frame::Trailers(upstream::trailers_of(&fields)));
@@ -262,7 +262,8 @@ impl Story<'_> {
         sink: &mut K,
     ) -> Result<Heard, AwaitFault> {
         loop {
-            let deadline = flow.progress.get() + self.plan.timeouts.response;
+            let response = self.plan.timeouts.response;
+            let deadline = flow.answer_due(response);
             let heard = poll_fn(|cx| {
                 if let Poll::Ready(Some(interim)) = answer.poll_informational(cx) {
                     return Poll::Ready(interim.map(Heard::Interim));
@@ -275,7 +276,7 @@ impl Story<'_> {
                 Ok(Ok(Ok(heard))) => return Ok(heard),
                 Ok(Ok(Err(error))) => return Err(AwaitFault::Server(fault_of(&error))),
                 Ok(Err(ClientGone)) => return Err(AwaitFault::ClientGone),
-                Err(_) if flow.progress.get() + self.plan.timeouts.response > Instant::now() => {}
+                Err(_) if !flow.is_answer_late(response) => {}
                 Err(_) => return Err(AwaitFault::Server(Fault::Timeout)),
             }
         }

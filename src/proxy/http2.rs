@@ -199,6 +199,7 @@ async fn serve_stream(
     (working, outflow): (Working, Rc<Outflow>),
 ) {
     let _watched = Watched::begin(&worker);
+    worker.accepted();
     let began = Instant::now();
     let mut scratch = worker.scratches.take();
     let (parts, body) = request.into_parts();

@@ -233,6 +233,11 @@ impl Worker {
         self.stalls.allow(stalled.div_ceil(self.workers));
     }
 
+    /// Counts a request's beginning. Each has one end, by [`Worker::record`].
+    pub fn accepted(&self) {
+        self.vitals.workers[self.id.0].requests.add(1);
+    }
+
     /// Records a request's end: the one place that feeds access log and metrics.
     pub fn record(&self, outcome: &Outcome<'_>, of: Option<(&Service, Method)>) {
         self.vitals.workers[self.id.0].ended(outcome.reason);

@@ -251,6 +251,11 @@ fn certificate_samples(page: &mut Page, certificates: impl Iterator<Item = (Stri
 
 fn worker_samples(page: &mut Page, vitals: &Vitals) {
     let workers = &vitals.workers;
+    page.count(
+        families::REQUESTS_ACCEPTED,
+        &[],
+        workers.iter().map(|worker| worker.requests.value()).sum(),
+    );
     for reason in Reason::ALL {
         let count = workers.iter().map(|worker| worker.reason(reason)).sum();
         page.count(families::REQUESTS_ENDED, &[reason.label()], count);

@@ -151,7 +151,9 @@ pub struct WorkerVitals {
     pub busy_ns: AtomicU64,
     /// The share of the last sampling window that the thread was busy, in thousandths; written by [`super::busy::Sampler`].
     pub busy_permille: AtomicU64,
-    /// Requests by [`Reason`], service or not.
+    /// Requests that began: each ends with a [`Reason`], what has not yet is under way.
+    pub requests: Counter,
+    /// Requests that ended by [`Reason`], service or not.
     reasons: [Counter; Reason::ALL.len()],
     /// HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the last frame that came.
     calmed: [Counter; FrameKind::ALL.len()],

@@ -6,9 +6,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use crate::attack::secure;
 use crate::support::client::{self, Client};
 use crate::support::http2::Http2;
-use crate::support::rota::{PLAIN, Place, Signal, edge, run, said};
+use crate::support::rota::{PLAIN, Place, Signal, edge, run, said, sum_of};
 use crate::support::{Authority, Origin, Rota, eventually, stays};
 
 /// A server whose `/slow` answers once `go` is sent.
@@ -290,6 +291,36 @@ fn every_request_is_counted_by_how_it_ended() {
     });
     let labels = [("service", "app"), ("code", "200"), ("method", "GET")];
     assert_eq!(rota.metric("rota_requests_total", &labels), 1.0);
+}
+
+#[test]
+fn what_was_accepted_has_ended_or_is_under_way() {
+    let (authority, (origin, go)) = (Authority::new(), gated());
+    let rota = secure(&authority, &origin, "");
+    let counted = || {
+        let text = rota.metrics();
+        let sum = |name| sum_of(&text, name, &[]);
+        (
+            sum("rota_requests_accepted_total"),
+            sum("rota_requests_ended_total"),
+        )
+    };
+    let mut busy = Client::connect(rota.http());
+    busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    let tls = authority.client_with("shop.test", &["h2"], rustls::DEFAULT_VERSIONS);
+    assert_eq!(
+        Http2::connect(rota.https(), &tls)
+            .get("shop.test", "/")
+            .unwrap()
+            .status,
+        200
+    );
+    rota.get("a", "/%00");
+    rota.ask("no request at all\r\n\r\n");
+    eventually("one of four is under way", || counted() == (4.0, 3.0));
+    go.send(()).unwrap();
+    assert_eq!(busy.answer().status, 200);
+    eventually("it has ended", || counted() == (4.0, 4.0));
 }
 
 const SOCKET: &str = "[admin]\naddress = \"unix:{dir}/admin.sock\"\n";

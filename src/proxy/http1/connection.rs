@@ -196,6 +196,7 @@ impl Connection<'_> {
 
     /// One request, from its whole head among the first `within` bytes to its recorded end.
     async fn request(&mut self, within: usize) -> Next {
+        self.worker.accepted();
         let began = Instant::now();
         let mut scratch = self.worker.scratches.take();
         let mut length = within;
@@ -360,6 +361,7 @@ impl Connection<'_> {
 
     /// Refuses what never became a request.
     async fn refuse_unread(&mut self, refusal: Refusal) -> Next {
+        self.worker.accepted();
         let mut scratch = self.worker.scratches.take();
         scratch.facts.clear();
         scratch.answer.clear();

@@ -41,6 +41,8 @@ families! {
         "Requests that ended, by the status sent to the client; code 0: no answer was sent, method other: none of the well-known ones.";
     REQUEST_DURATION = Histogram "rota_request_duration_seconds" ["service"]
         "From a request head's first byte to its answer's last.";
+    REQUESTS_ACCEPTED = Counter "rota_requests_accepted_total" []
+        "Requests accepted: whole heads, and what was refused before it was one; those that rota_requests_ended_total does not have yet are under way, WebSockets among them.";
     REQUESTS_ENDED = Counter "rota_requests_ended_total" ["reason"]
         "Every request accepted, whether a service had it or not, by the reason of its end.";
     RETRIES = Counter "rota_retries_total" ["service"]

@@ -74,7 +74,15 @@ impl Origin {
     pub fn start(
         behaviour: impl Fn(&mut Exchange) -> io::Result<()> + Send + Sync + 'static,
     ) -> Origin {
-        Origin::listen(Box::new(behaviour), None)
+        Origin::listen(0, Box::new(behaviour), None)
+    }
+
+    /// The same on a port of one's own choice.
+    pub fn start_at(
+        port: u16,
+        behaviour: impl Fn(&mut Exchange) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Origin {
+        Origin::listen(port, Box::new(behaviour), None)
     }
 
     /// The same over TLS.
@@ -82,7 +90,7 @@ impl Origin {
         tls: Arc<rustls::ServerConfig>,
         behaviour: impl Fn(&mut Exchange) -> io::Result<()> + Send + Sync + 'static,
     ) -> Origin {
-        Origin::listen(Box::new(behaviour), Some(tls))
+        Origin::listen(0, Box::new(behaviour), Some(tls))
     }
 
     /// Answers everything with 200 and `body`.
@@ -105,8 +113,12 @@ impl Origin {
         })
     }
 
-    fn listen(behaviour: Box<Behaviour>, tls: Option<Arc<rustls::ServerConfig>>) -> Origin {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn listen(
+        port: u16,
+        behaviour: Box<Behaviour>,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> Origin {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             behaviour,
@@ -289,7 +301,13 @@ struct Recorded {
 
 impl Read for Recorded {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.wire.read(into)?;
+        let count = loop {
+            match self.wire.read(into) {
+                // A process that was stopped and goes on: reads with a timeout are interrupted by that.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         if count > 0 && self.shared.is_recording.load(SeqCst) {
             let mut received = self.shared.received.lock().unwrap();
             let kept = received.entry(self.connection).or_default();

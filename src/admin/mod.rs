@@ -10,7 +10,7 @@
 //! | `GET /v1/services` | [`views::ServiceView`]s by name |
 //! | `GET /v1/services/NAME` | one [`views::ServiceView`] |
 //! | `GET /v1/routes` | [`views::RouteView`]s by host and path |
-//! | `GET /v1/why?q=…` | [`why::Answer`]: of a service, a server, a host or a URL |
+//! | `GET /v1/why?q=…` | [`why::Answer`]: of a service, a server, a host, a URL or a request |
 //! | `GET /v1/certificates` | [`views::CertificateRow`]s |
 //! | `POST /v1/plan` | takes a [`Staged`](crate::routing::staged::Staged), gives a [`Plan`](crate::routing::staged::Plan); changes nothing |
 //! | `POST /v1/apply` | takes a [`staging::ApplyRequest`], gives a [`Written`](crate::routing::staged::Written) |

@@ -230,7 +230,12 @@ fn read(state: &State, head: &Parts) -> Result<Answer, Refusal> {
         "/v1/certificates" => Ok(json(&(state.certificates)())),
         "/v1/why" => {
             let question = question(head.uri.query().unwrap_or_default())?;
-            Ok(json(&why::explain(&snapshot, &question, now)))
+            Ok(json(&why::explain_live(
+                &snapshot,
+                &state.vitals,
+                &question,
+                now,
+            )))
         }
         path => {
             let named = path.strip_prefix("/v1/services/");
@@ -259,7 +264,9 @@ fn question(query: &str) -> Result<String, Refusal> {
     let value = query
         .split('&')
         .find_map(|pair| pair.strip_prefix("q="))
-        .ok_or_else(|| bad("/v1/why needs ?q=, with a service, a server, a host or a URL"))?;
+        .ok_or_else(|| {
+            bad("/v1/why needs ?q=, with a service, a server, a host, a URL or a request's id")
+        })?;
     let mut decoded = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
     while let [first, after @ ..] = rest {

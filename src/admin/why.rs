@@ -1,5 +1,6 @@
-//! Why things are as they are: of a service, a server, a host or a URL, as data and in words.
+//! Why things are as they are: of a service, a server, a host, a URL or a request, as data and in words.
 
+mod request;
 mod words;
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::near::nearest;
 use super::views::{self, RouteView, ServerView, ServiceView};
 use crate::routing::path::{canonical, without_query};
-use crate::routing::{Host, HostPattern, Member, NoRoute, Route, Service, Snapshot};
+use crate::routing::{Host, HostPattern, Member, NoRoute, Prefix, Route, Service, Snapshot};
+use crate::telemetry::Vitals;
 
+pub use request::{AROUND, AttemptView, MAX_SERVERS, NotedView, RequestView, ServerNow};
 pub use words::{for_people, percent};
 
 /// Longer questions are not looked at.
@@ -29,10 +32,17 @@ pub enum Answer {
         servers: Vec<ServerOf>,
     },
     Route(Box<RouteAnswer>),
+    /// Requests with that id that failed or were sent again, newest first.
+    Requests {
+        requests: Vec<RequestView>,
+    },
     Unknown {
         question: String,
         /// What may have been meant.
         near: Vec<String>,
+        /// How far what is held of requests reaches, should it be an id; null: nobody is running who would hold any.
+        #[serde(default)]
+        noted: Option<NotedView>,
     },
 }
 
@@ -92,6 +102,39 @@ pub fn explain(snapshot: &Snapshot, question: &str, now: SystemTime) -> Answer {
     unknown(snapshot, question)
 }
 
+/// As [`explain`], and requests by their ids: `request:ID`, or the id alone where the table has nothing of that name.
+pub fn explain_live(
+    snapshot: &Snapshot,
+    vitals: &Vitals,
+    question: &str,
+    now: SystemTime,
+) -> Answer {
+    let question = question.trim();
+    let answer = match request::named(question) {
+        Some(_) => unknown(snapshot, question),
+        None => explain(snapshot, question, now),
+    };
+    let is_found = match &answer {
+        Answer::Service(_) | Answer::Servers { .. } | Answer::Requests { .. } => true,
+        Answer::Route(found) => found.route.is_some(),
+        Answer::Unknown { .. } => false,
+    };
+    if is_found {
+        return answer;
+    }
+    let id = request::named(question).unwrap_or(question);
+    let requests = request::about(snapshot, vitals, id, now);
+    match answer {
+        _ if !requests.is_empty() => Answer::Requests { requests },
+        Answer::Unknown { question, near, .. } => Answer::Unknown {
+            question,
+            near,
+            noted: Some(request::reach(vitals)),
+        },
+        other => other,
+    }
+}
+
 fn unknown(snapshot: &Snapshot, question: &str) -> Answer {
     let services = snapshot.services.keys().map(|name| name.as_str());
     let mut near = nearest(question, services);
@@ -99,6 +142,7 @@ fn unknown(snapshot: &Snapshot, question: &str) -> Answer {
     Answer::Unknown {
         question: question.chars().take(256).collect(),
         near,
+        noted: None,
     }
 }
 
@@ -132,6 +176,7 @@ fn about_server(service: &Service, question: &str, server: &str, now: SystemTime
     Answer::Unknown {
         question: question.to_owned(),
         near,
+        noted: None,
     }
 }
 
@@ -195,7 +240,7 @@ fn about_url(snapshot: &Snapshot, question: &str, rest: &str, now: SystemTime) -
 
 fn about_route(snapshot: &Snapshot, host: Host, path: &str, now: SystemTime) -> RouteAnswer {
     let (found, because) = match decide(snapshot, &host, path) {
-        Ok(route) => (Some(route), chosen_because(route)),
+        Ok(route) => (Some(route), chosen_because(&route.host, &route.path)),
         Err(refused) => (None, refused),
     };
     let near = match snapshot.routes.find(host.as_str(), path) {
@@ -233,25 +278,19 @@ fn decide<'a>(snapshot: &'a Snapshot, host: &Host, path: &str) -> Result<&'a Rou
     }
 }
 
-fn chosen_because(route: &Route) -> String {
-    let host = match &route.host {
+fn chosen_because(host: &HostPattern, path: &Prefix) -> String {
+    let of_host = match host {
         HostPattern::Exact(_) => "its host is exactly this one".to_owned(),
         HostPattern::Wildcard(_) => {
-            format!(
-                "its host {} is the longest wildcard that has this one",
-                route.host
-            )
+            format!("its host {host} is the longest wildcard that has this one")
         }
         HostPattern::Any => "no other route has this host, and its host is *".to_owned(),
     };
-    let path = match route.path.depth() {
+    let of_path = match path.depth() {
         0 => "no longer path of that host has this one".to_owned(),
-        _ => format!(
-            "{} is the longest path of that host that has this one",
-            route.path
-        ),
+        _ => format!("{path} is the longest path of that host that has this one"),
     };
-    format!("{host}; {path}")
+    format!("{of_host}; {of_path}")
 }
 
 fn covers(pattern: &HostPattern, host: &Host) -> bool {

@@ -88,9 +88,9 @@ pub enum Ask {
         #[command(flatten)]
         to: Running,
     },
-    /// Explain a service, a server, a host or a URL
+    /// Explain a service, a server, a host, a URL, or a request that failed or was sent again
     Why {
-        /// SERVICE, SERVICE/SERVER, address:port, a host, or a URL
+        /// SERVICE, SERVICE/SERVER, address:port, a host, a URL, or a request's id (request:ID where it could be a host)
         #[arg(value_name = "WHAT")]
         what: String,
         #[command(flatten)]

@@ -24,6 +24,7 @@ pub(super) const LIMITS: &[&str] = &[
     "handshakes",
     "handshakes_per_client",
     "stalled_answers",
+    "noted_requests",
     "loop_lag",
 ];
 
@@ -113,6 +114,9 @@ fn read_limits(from: &Section<'_>, base: &Limits) -> Limits {
         stalled_answers: from
             .number("stalled_answers", 0..=10_000_000)
             .unwrap_or(base.stalled_answers),
+        noted_requests: from
+            .number("noted_requests", 0..=1_000_000)
+            .unwrap_or(base.noted_requests),
         loop_lag: from
             .duration("loop_lag", Duration::ZERO..=LONGEST_LAG)
             .unwrap_or(base.loop_lag),

@@ -298,7 +298,7 @@ async fn carry(
     } = scratch;
     let mut under_way = UnderWay::begin(worker, peer, facts, plan, began);
     let mut source = StreamSource::new(body, plan, sink.answered()).await;
-    let end = story::carry(
+    let mut end = story::carry(
         worker,
         plan,
         request,
@@ -308,7 +308,7 @@ async fn carry(
         sink,
     )
     .await;
-    under_way.ended(&end);
+    under_way.ended(&mut end);
     under_way.moved(source.received(), sink.sent());
     end.reason
 }

@@ -197,6 +197,27 @@ impl Fault {
         }
     }
 
+    /// What went wrong at the server, as `rota why` tells it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Fault::Refused => "the connection was refused, or nobody is reachable there",
+            Fault::ConnectTimeout => "no connection in time",
+            Fault::Tls => "its certificate is not valid, or tls could not be agreed on",
+            Fault::NotHttp2 => "http/2 could not be agreed on",
+            Fault::Local => "this load balancer had no descriptor or port left for a connection",
+            Fault::GoneAway => "it was ending its http/2 connection",
+            Fault::StreamRefused => "it took no more streams",
+            Fault::ClosedUnsent => "it had closed the connection before a byte was written",
+            Fault::ClosedBeforeAnswer => {
+                "it closed or reset the connection before its answer began"
+            }
+            Fault::BadAnswer => "its answer is not http, is ambiguous, or was cut in its head",
+            Fault::Status(_) => "its status is one that is tried elsewhere",
+            Fault::TooLate => "no time was left to ask it",
+            Fault::Timeout => "no answer in time",
+        }
+    }
+
     /// What passive health hears of it.
     pub fn passive(self) -> Option<PassiveFault> {
         match self {

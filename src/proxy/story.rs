@@ -17,7 +17,7 @@ use super::worker::Worker;
 use crate::routing::admission::Pass;
 use crate::routing::measured::AttemptOutcome;
 use crate::routing::{Member, PassiveFault, Protocol, UpstreamCell};
-use crate::telemetry::Reason;
+use crate::telemetry::{Attempt, Reason};
 
 use self::admitted::Unadmitted;
 
@@ -26,6 +26,7 @@ mod attempts;
 mod pooled;
 mod server;
 mod server2;
+mod trail;
 
 /// Servers that one request may try, whatever its policy says.
 const MAX_TRIED: usize = 16;
@@ -38,6 +39,8 @@ pub struct End<'p> {
     pub reason: Reason,
     pub upstream: Option<&'p str>,
     pub attempts: u32,
+    /// Empty where all went well.
+    pub tried: Vec<Attempt>,
     /// Whether the client's connection can carry another request.
     pub then: Then,
     /// A WebSocket begins.
@@ -163,6 +166,8 @@ struct Story<'p> {
     attempts: Cell<u32>,
     /// Attempts that count against the policy: connections refused at once don't.
     counted: Cell<u32>,
+    /// Attempts that came to nothing: empty, and no memory, where all goes well.
+    trail: Cell<Vec<Attempt>>,
     timer: &'p Timer,
 }
 
@@ -185,6 +190,7 @@ pub async fn carry<'p, S: Source, K: Sink>(
         tried_count: Cell::new(0),
         attempts: Cell::new(0),
         counted: Cell::new(0),
+        trail: Cell::default(),
         timer,
     };
     plan.route
@@ -262,16 +268,19 @@ impl<'p> Story<'p> {
                 }
                 Exchanged::Truncated => {
                     self.record(member, AttemptOutcome::Truncated);
+                    self.note(member, AttemptOutcome::Truncated, trail::TRUNCATED);
                     self.failed(member, PassiveFault::Broken);
                     sink.cut();
                     return self.broken_off(member, &flow, Reason::UpstreamTruncated);
                 }
                 Exchanged::ClientGone => {
                     self.record(member, AttemptOutcome::Aborted);
+                    self.note(member, AttemptOutcome::Aborted, trail::CLIENT_GONE);
                     return self.broken_off(member, &flow, Reason::ClientAborted);
                 }
                 Exchanged::Source(fault) => {
                     self.record(member, AttemptOutcome::Aborted);
+                    self.note(member, AttemptOutcome::Aborted, trail::BODY_MISSING);
                     let refusal = fault.refusal();
                     if let (Some(refusal), false) = (refusal, flow.answered.get()) {
                         return self.refuse(refusal, Some(member), source, sink).await;
@@ -394,6 +403,7 @@ impl<'p> Story<'p> {
             reason,
             upstream,
             attempts: self.attempts.get(),
+            tried: self.trail_to(status, reason, member),
             then,
             tunnel: None,
         }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::plan::{Facts, Peer, Plan};
 use super::story::End;
 use super::worker::Worker;
-use crate::telemetry::Reason;
+use crate::telemetry::{Attempt, NotedRequest, Reason};
 
 /// Recorded when dropped: as it ended, or as cut where its task ends before it (by the end of a drain, by a panic of ours).
 #[must_use]
@@ -22,6 +22,7 @@ pub struct UnderWay<'a> {
     ended: Option<Reason>,
     upstream: Option<&'a str>,
     attempts: u32,
+    tried: Vec<Attempt>,
     received: u64,
     sent: u64,
 }
@@ -45,17 +46,19 @@ impl<'a> UnderWay<'a> {
             ended: None,
             upstream: None,
             attempts: 0,
+            tried: Vec::new(),
             received: 0,
             sent: 0,
         }
     }
 
-    pub fn ended(&mut self, end: &End<'a>) {
+    pub fn ended(&mut self, end: &mut End<'a>) {
         self.status = end.status;
         self.ended = Some(end.reason);
         self.over = end.tunnel.is_none().then_some(end.at);
         self.upstream = end.upstream;
         self.attempts = end.attempts;
+        self.tried = std::mem::take(&mut end.tried);
     }
 
     /// Body bytes that came from the client and went to it.
@@ -86,5 +89,9 @@ impl Drop for UnderWay<'_> {
         (outcome.received, outcome.sent) = (self.received, self.sent);
         self.worker
             .record(&outcome, Some((service, self.plan.method)));
+        if NotedRequest::is_wanted(&outcome, &self.tried) {
+            let tried = std::mem::take(&mut self.tried);
+            self.worker.note(&outcome, &self.plan.route, tried);
+        }
     }
 }

@@ -28,9 +28,11 @@ use super::stalls::Stalls;
 use crate::certs::{CertStore, Wants};
 use crate::drain::{Gate, Phase};
 use crate::routing::swap::Reader;
-use crate::routing::{Limits, ListenerPolicy, Method, PassiveReport, Service, Snapshot, WorkerId};
+use crate::routing::{
+    Limits, ListenerPolicy, Method, PassiveReport, Route, Service, Snapshot, WorkerId,
+};
 use crate::telemetry::access_log::WorkerLog;
-use crate::telemetry::{Outcome, Vitals};
+use crate::telemetry::{Attempt, NotedRequest, Outcome, Vitals};
 
 /// How often a worker looks after what no request does: the log's batch, its CPU time, idle connections.
 const TICK: Duration = Duration::from_millis(100);
@@ -102,6 +104,8 @@ pub struct Worker {
     pub target_bytes: Cell<usize>,
     pub connections: Cell<usize>,
     pub pool_total: Cell<usize>,
+    /// This worker's share of `limits.noted_requests`.
+    noted: Cell<usize>,
     log: RefCell<Option<WorkerLog>>,
     /// Tasks of connections, to be woken when the worker begins to drain.
     sleepers: RefCell<HashMap<u64, Waker>>,
@@ -211,6 +215,7 @@ impl Worker {
             target_bytes: Cell::new(limits.target_bytes),
             connections: Cell::new(limits.connections),
             pool_total: Cell::new(limits.pool),
+            noted: Cell::new(0),
             log: RefCell::new(start.log),
             sleepers: RefCell::default(),
             next_sleeper: Cell::new(0),
@@ -231,6 +236,8 @@ impl Worker {
         self.pool_total.set(idle.div_ceil(self.workers));
         let stalled = snapshot.limits.stalled_answers;
         self.stalls.allow(stalled.div_ceil(self.workers));
+        let noted = snapshot.limits.noted_requests;
+        self.noted.set(noted.div_ceil(self.workers));
     }
 
     /// Counts a request's beginning. Each has one end, by [`Worker::record`].
@@ -250,6 +257,16 @@ impl Worker {
         }
         if let Some(log) = self.log.borrow_mut().as_mut() {
             log.record(outcome);
+        }
+    }
+
+    /// Keeps what there is to explain of a request that failed or was sent again.
+    #[cold]
+    pub fn note(&self, outcome: &Outcome<'_>, route: &Route, tried: Vec<Attempt>) {
+        let limit = self.noted.get();
+        if limit > 0 {
+            let request = NotedRequest::new(outcome, route, tried);
+            self.vitals.workers[self.id.0].noted.note(request, limit);
         }
     }
 

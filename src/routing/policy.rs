@@ -35,6 +35,8 @@ pub struct Limits {
     pub handshakes_per_client: usize,
     /// Answers that wait for HTTP/2 clients to take more; beyond it those are cut that have waited for a second.
     pub stalled_answers: usize,
+    /// Requests that failed or were sent again, held for `rota why ID`; beyond it the oldest go. 0: none.
+    pub noted_requests: usize,
     /// How late a worker's loop may be, thrice in a row, before it refuses new connections; zero: as late as it likes.
     pub loop_lag: Duration,
 }
@@ -59,6 +61,7 @@ impl Default for Limits {
             handshakes: 1000,
             handshakes_per_client: 500,
             stalled_answers: 4096,
+            noted_requests: 4096,
             loop_lag: Duration::from_millis(500),
         }
     }

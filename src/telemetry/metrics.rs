@@ -291,6 +291,14 @@ fn worker_samples(page: &mut Page, vitals: &Vitals) {
             workers.iter().map(|w| w.pool_stale.value()).sum(),
         ),
         (
+            families::NOTED_DROPPED,
+            workers.iter().map(|w| w.noted.dropped.value()).sum(),
+        ),
+        (
+            families::NOTED,
+            workers.iter().map(|w| w.noted.held() as u64).sum(),
+        ),
+        (
             families::PANICS,
             workers.iter().map(|w| w.panics.value()).sum(),
         ),

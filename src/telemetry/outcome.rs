@@ -95,6 +95,38 @@ impl Reason {
             Reason::Internal => "internal",
         }
     }
+
+    /// For people.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Reason::Answered => "a server's own answer",
+            Reason::Redirected => "sent to https",
+            Reason::Proven => "a CA was shown a proof",
+            Reason::NoRoute => "no route has its host and path",
+            Reason::NoUpstream => "nobody of the service could be asked",
+            Reason::BadRequest => "it could not be read or was ambiguous",
+            Reason::HeadTooLarge => "its head is beyond limits.head_bytes or limits.head_fields",
+            Reason::TargetTooLong => "its target is beyond limits.target_bytes",
+            Reason::BodyTooLarge => "its body is beyond limits.body_bytes",
+            Reason::ClientTimeout => "its head or body came too slowly",
+            Reason::MethodNotAllowed => "its method is not forwarded",
+            Reason::NotImplemented => "it asks for what rota does not do",
+            Reason::Misdirected => "its connection's certificate does not cover its host",
+            Reason::ClientAborted => "the client went away before its answer was complete",
+            Reason::ConnectFailed => "connections were refused or took too long",
+            Reason::UpstreamBroken => "the server closed, reset, or spoke no http before an answer",
+            Reason::UpstreamTimeout => "no answer within timeouts.response",
+            Reason::UpstreamTruncated => "the server's answer was cut in its middle",
+            Reason::Stopped => "rota stopped before the answer was complete",
+            Reason::Exhausted => {
+                "no descriptor or local port was left for a connection to a server"
+            }
+            Reason::Overloaded => {
+                "the service's max_in_flight were under way, and the queue was full or took too long"
+            }
+            Reason::Internal => "an error of rota's own",
+        }
+    }
 }
 
 /// One request's end. Borrowed from the connection's buffers: nothing is allocated to record it.

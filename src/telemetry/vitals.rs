@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use super::noted::Noted;
 use super::outcome::Reason;
 use crate::routing::measured::Counter;
 
@@ -155,6 +156,8 @@ pub struct WorkerVitals {
     pub requests: Counter,
     /// Requests that ended by [`Reason`], service or not.
     reasons: [Counter; Reason::ALL.len()],
+    /// Those that failed or were sent again.
+    pub noted: Noted,
     /// HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the last frame that came.
     calmed: [Counter; FrameKind::ALL.len()],
     pub panics: Counter,

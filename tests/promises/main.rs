@@ -25,6 +25,7 @@ mod grpc;
 mod headers;
 mod health;
 mod identity;
+mod noted;
 mod operation;
 mod overload;
 mod pace;

@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{Answer, RouteAnswer, ServerOf};
-use crate::admin::views::{GroupView, ServerView, ServiceView, span};
+use super::request::may_be_id;
+use super::{Answer, NotedView, RequestView, RouteAnswer, ServerOf};
+use crate::admin::views::{GroupView, ServerView, ServiceView, TransitionView, span};
 use crate::routing::Host;
 
 /// Several lines, each ended. Nothing in them moves a terminal's cursor: evidence comes from servers.
@@ -18,12 +19,22 @@ pub fn for_people(answer: &Answer) -> String {
             }
         }
         Answer::Route(route) => about_route(&mut out, route),
-        Answer::Unknown { question, near } => {
+        Answer::Requests { requests } => {
+            requests.iter().for_each(|it| about_request(&mut out, it));
+        }
+        Answer::Unknown {
+            question,
+            near,
+            noted,
+        } => {
             line(&mut out, 0, &format!("nothing here is called {question:?}"));
             about_near(&mut out, near);
             if Host::parse(question).is_ok() {
                 let text = format!("if it is a host, ask for {question}/");
                 line(&mut out, 0, &text);
+            }
+            if let Some(noted) = noted.as_ref().filter(|_| may_be_id(question)) {
+                about_noted(&mut out, noted);
             }
         }
     }
@@ -153,5 +164,86 @@ fn about_route(out: &mut String, answer: &RouteAnswer) {
     about_near(out, &answer.near);
     if let Some(service) = &answer.service {
         about_service(out, service);
+    }
+}
+
+fn about_request(out: &mut String, request: &RequestView) {
+    let RequestView { id, at, ago_s, .. } = request;
+    let ago = span(*ago_s);
+    line(out, 0, &format!("request {id}, ended {at} ({ago} ago)"));
+    let asked = format!(
+        "{} {}{} from {} over {} at listener {}",
+        request.method,
+        request.host,
+        request.path,
+        request.client,
+        request.version,
+        request.listener
+    );
+    line(out, 1, &asked);
+    let sent = match request.status {
+        0 => "nothing was answered".to_owned(),
+        status => format!("answered with {status}"),
+    };
+    let ended = format!(
+        "{sent} after {} ms: {} ({})",
+        request.duration_ms, request.reason, request.meaning
+    );
+    line(out, 1, &ended);
+    let route = &request.route;
+    let way = format!(
+        "by route {} ({} {}) to service {}, since {}",
+        route.name, route.host, route.path, route.service, request.because
+    );
+    line(out, 1, &way);
+    about_attempts(out, request);
+    for server in &request.servers {
+        line(out, 1, &format!("{} is now {}", server.server, server.now));
+        for step in &server.around {
+            let TransitionView {
+                at,
+                signal,
+                from,
+                to,
+                evidence,
+                ..
+            } = step;
+            let text = format!("{at}: {signal} {from} -> {to} ({evidence})");
+            line(out, 2, text.trim_end_matches(" ()"));
+        }
+    }
+    if let Some(server) = request.servers.first() {
+        line(out, 1, &format!("more of it: rota why {}", server.server));
+    }
+}
+
+fn about_attempts(out: &mut String, request: &RequestView) {
+    for (number, attempt) in request.tried.iter().enumerate() {
+        let mut text = format!("attempt {}: {}", number + 1, attempt.upstream);
+        match attempt.status {
+            Some(status) => text.push_str(&format!(" answered {status}")),
+            None => text.push_str(&format!(" {}", attempt.outcome)),
+        }
+        text.push_str(&format!(" after {} ms", attempt.ms));
+        if !attempt.error.is_empty() {
+            text.push_str(&format!(": {}", attempt.error));
+        }
+        line(out, 1, &text);
+    }
+    if request.tried.is_empty() {
+        line(out, 1, "no server was asked");
+    }
+}
+
+/// To whoever asks for an id that is not held.
+fn about_noted(out: &mut String, noted: &NotedView) {
+    let NotedView { held, since } = noted;
+    for text in [
+        format!(
+            "if it is a request's id: none with it failed or was sent again on this load balancer since {since} ({held} such requests are held, limits.noted_requests)"
+        ),
+        "what goes well, or is refused for its client's fault, is not held: the access log has it by its request_id; other load balancers hold their own".to_owned(),
+    ] {
+        line(out, 0, &text);
     }
 }

@@ -271,7 +271,7 @@ impl Connection<'_> {
             plan.version,
             &answered,
         );
-        let end = story::carry(
+        let mut end = story::carry(
             self.worker,
             plan,
             request,
@@ -282,7 +282,7 @@ impl Connection<'_> {
         )
         .await;
         self.since = end.at;
-        under_way.ended(&end);
+        under_way.ended(&mut end);
         under_way.moved(source.received(), sink.sent());
         let is_read = source.finish();
         if let Some(tunnel) = end.tunnel {

@@ -149,6 +149,7 @@ impl Story<'_> {
     /// Counts a failed attempt and tells passive health what it has to know.
     pub(super) fn blame(&self, member: &Member, fault: Fault, past: Past) {
         self.record(member, fault.outcome());
+        self.note_fault(member, fault);
         match fault.passive() {
             Some(passive @ (PassiveFault::Refused | PassiveFault::Tls)) => {
                 self.eject(member, Unfit::Refused, passive)

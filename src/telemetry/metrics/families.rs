@@ -45,6 +45,10 @@ families! {
         "Requests accepted: whole heads, and what was refused before it was one; those that rota_requests_ended_total does not have yet are under way, WebSockets among them.";
     REQUESTS_ENDED = Counter "rota_requests_ended_total" ["reason"]
         "Every request accepted, whether a service had it or not, by the reason of its end.";
+    NOTED = Gauge "rota_noted_requests" []
+        "Requests that failed or were sent again and that `rota why ID` can explain.";
+    NOTED_DROPPED = Counter "rota_noted_requests_dropped_total" []
+        "Requests that failed or were sent again and that `rota why ID` cannot explain any more: newer ones took their places (limits.noted_requests).";
     RETRIES = Counter "rota_retries_total" ["service"]
         "Requests sent again to another server.";
     RETRIES_DENIED = Counter "rota_retries_denied_total" ["service"]

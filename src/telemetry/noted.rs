@@ -1,0 +1,208 @@
+//! Requests that failed or were sent again, noted for `rota why ID`: a bounded ring for each worker, which no other request touches.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use super::outcome::{Outcome, Reason};
+use crate::routing::measured::{AttemptOutcome, Counter};
+use crate::routing::path::without_query;
+use crate::routing::{HostPattern, Prefix, Route, ServiceName};
+
+/// A host or path is cut there, in bytes.
+pub const MAX_TEXT_BYTES: usize = 512;
+/// Attempts of one request that are told, the last one besides: more than retry policies allow.
+pub const MAX_ATTEMPTS: usize = 32;
+/// Requests with one id that are told: who asks for others keeps theirs over their own retries.
+pub const MAX_ALIKE: usize = 16;
+
+/// One attempt at a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub upstream: Arc<str>,
+    pub outcome: AttemptOutcome,
+    /// What went wrong, in words; empty: it answered.
+    pub error: &'static str,
+    /// Of its answer; None: there was none, or none that counts.
+    pub status: Option<u16>,
+    pub lasted: Duration,
+}
+
+/// The route that a request took, as it was then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTaken {
+    pub name: Arc<str>,
+    pub host: HostPattern,
+    pub path: Prefix,
+    pub service: ServiceName,
+}
+
+/// A request that failed or was sent again.
+#[derive(Clone, Debug)]
+pub struct NotedRequest {
+    pub id: Box<str>,
+    /// When it ended.
+    pub at: SystemTime,
+    pub duration: Duration,
+    pub listener: Box<str>,
+    pub client: IpAddr,
+    pub version: &'static str,
+    pub method: Box<str>,
+    pub host: Box<str>,
+    /// Without its query, which may hold what is secret.
+    pub path: Box<str>,
+    pub route: RouteTaken,
+    /// 0: no answer was sent.
+    pub status: u16,
+    pub reason: Reason,
+    /// How many there were; [`NotedRequest::tried`] may hold fewer.
+    pub attempts: u32,
+    pub tried: Vec<Attempt>,
+}
+
+impl NotedRequest {
+    /// Whether there is something to explain: it was sent again, failed at a server, or its client got a 5xx or nothing.
+    pub fn is_wanted(outcome: &Outcome<'_>, tried: &[Attempt]) -> bool {
+        !tried.is_empty() || outcome.status >= 500 || outcome.status == 0
+    }
+
+    /// Of a request that ended just now.
+    pub fn new(outcome: &Outcome<'_>, route: &Route, tried: Vec<Attempt>) -> NotedRequest {
+        NotedRequest {
+            id: outcome.request_id.into(),
+            at: SystemTime::now(),
+            duration: outcome.duration,
+            listener: outcome.listener.into(),
+            client: outcome.client,
+            version: outcome.version,
+            method: cut(outcome.method).into(),
+            host: cut(outcome.host).into(),
+            path: cut(without_query(outcome.target)).into(),
+            route: RouteTaken {
+                name: route.name.clone(),
+                host: route.host.clone(),
+                path: route.path.clone(),
+                service: route.service.name.clone(),
+            },
+            status: outcome.status,
+            reason: outcome.reason,
+            attempts: outcome.attempts,
+            tried,
+        }
+    }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
+}
+
+/// One worker's ring.
+#[derive(Debug, Default)]
+pub struct Noted {
+    ring: Mutex<VecDeque<NotedRequest>>,
+    held: AtomicUsize,
+    /// Noted ones that had to go for newer ones, and those that came while somebody looked.
+    pub dropped: Counter,
+}
+
+impl Noted {
+    /// To be called by the worker alone, which never waits. At most `limit` are held: the oldest go first.
+    pub fn note(&self, request: NotedRequest, limit: usize) {
+        let Ok(mut ring) = self.ring.try_lock() else {
+            return self.dropped.add(1);
+        };
+        ring.push_back(request);
+        let beyond = ring.len().saturating_sub(limit);
+        ring.drain(..beyond);
+        self.dropped.add(beyond as u64);
+        self.held.store(ring.len(), Relaxed);
+    }
+
+    pub fn held(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+
+    /// Newest first, [`MAX_ALIKE`] at most.
+    pub fn named(&self, id: &str) -> Vec<NotedRequest> {
+        let ring = self.ring.lock().expect("no panic while held");
+        let alike = ring.iter().rev().filter(|request| &*request.id == id);
+        alike.take(MAX_ALIKE).cloned().collect()
+    }
+
+    /// When the oldest one ended that is still held; None: all that there ever were are.
+    pub fn reaches_back_to(&self) -> Option<SystemTime> {
+        let ring = self.ring.lock().expect("no panic while held");
+        let is_whole = self.dropped.value() == 0;
+        (!is_whole).then(|| {
+            ring.front()
+                .map_or_else(SystemTime::now, |oldest| oldest.at)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn request(id: &str, at: u64) -> NotedRequest {
+        NotedRequest {
+            id: id.into(),
+            at: UNIX_EPOCH + Duration::from_secs(at),
+            duration: Duration::ZERO,
+            listener: "web".into(),
+            client: IpAddr::from([127, 0, 0, 1]),
+            version: "HTTP/1.1",
+            method: "GET".into(),
+            host: "a".into(),
+            path: "/".into(),
+            route: RouteTaken {
+                name: "a".into(),
+                host: HostPattern::Any,
+                path: Prefix::parse("/").unwrap(),
+                service: "app".into(),
+            },
+            status: 502,
+            reason: Reason::UpstreamBroken,
+            attempts: 1,
+            tried: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_newest_are_held_and_what_had_to_go_is_counted() {
+        let noted = Noted::default();
+        for at in 0..10 {
+            noted.note(request(&format!("r{at}"), at), 4);
+        }
+        assert_eq!((noted.held(), noted.dropped.value()), (4, 6));
+        assert!(noted.named("r5").is_empty());
+        assert_eq!(noted.named("r6").len(), 1);
+        let reach = noted.reaches_back_to().unwrap();
+        assert_eq!(reach, UNIX_EPOCH + Duration::from_secs(6));
+        noted.note(request("r10", 10), 0);
+        assert_eq!((noted.held(), noted.dropped.value()), (0, 11));
+    }
+
+    #[test]
+    fn requests_with_one_id_are_told_newest_first() {
+        let noted = Noted::default();
+        (0..20).for_each(|at| noted.note(request("same", at), 100));
+        let named = noted.named("same");
+        assert_eq!(named.len(), MAX_ALIKE);
+        assert_eq!(named[0].at, UNIX_EPOCH + Duration::from_secs(19));
+        assert_eq!(noted.reaches_back_to(), None);
+    }
+
+    #[test]
+    fn a_worker_never_waits_for_who_looks() {
+        let noted = Noted::default();
+        let looking = noted.ring.lock().unwrap();
+        noted.note(request("r", 1), 4);
+        drop(looking);
+        assert_eq!((noted.held(), noted.dropped.value()), (0, 1));
+    }
+}

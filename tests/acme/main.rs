@@ -8,6 +8,7 @@
 mod support;
 
 mod choices;
+mod clock;
 #[path = "../support/consul.rs"]
 mod consul_agent;
 mod orders;

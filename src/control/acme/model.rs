@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use self::rests::{Full, Rest, Trouble};
-use self::when::{by_lifetime, overdue, spread, within};
+use self::when::{by_lifetime, spread, within};
 pub(super) use self::when::{jittered, seed_of};
 pub use super::failure::Failure;
 use crate::config::DomainName;
 
+mod clock;
 mod rests;
 #[cfg(test)]
 mod tests;
@@ -23,13 +24,6 @@ const ASK_LATEST: Duration = Duration::from_secs(24 * 3600);
 const ASK_AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// What another load balancer orders is looked at again after so long.
 const ELSEWHERE: Duration = Duration::from_secs(5);
-
-/// Of a clock far ahead of the CA's: each certificate that comes would be followed by another one at once.
-const OVERDUE: &str =
-    "the certificate that came is due for renewal already: is the clock of this machine right?";
-
-/// A clock that goes back by more was set.
-const SET_BACK: Duration = Duration::from_secs(3600);
 
 /// From when to when a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,10 +165,7 @@ impl Model {
     }
 
     pub fn apply(&mut self, event: Event, now: SystemTime) {
-        let latest = self.latest.replace(now);
-        if latest.is_some_and(|latest| now + SET_BACK < latest) {
-            self.forget_what_lies_ahead(now);
-        }
+        self.note_the_time(now);
         match event {
             Event::Wanted(wanted) => self.want(wanted, now),
             Event::Held(name, validity) => {
@@ -270,29 +261,6 @@ impl Model {
         }
     }
 
-    /// What a clock that was ahead settled would hold names back until then. The store remembers what is to rest in any case.
-    fn forget_what_lies_ahead(&mut self, now: SystemTime) {
-        self.account_trouble = None;
-        for known in self.names.values_mut() {
-            known.rest = None;
-            known.full = None;
-            known.ask_at = known.ask_at.map(|_| SystemTime::UNIX_EPOCH);
-            known.since = known.since.map(|since| since.min(now));
-        }
-    }
-
-    fn keep_closed(&mut self, failure: &Failure, now: SystemTime) {
-        self.account = Account::Closed;
-        let before = self.account_trouble.as_ref();
-        let failures = before.map_or(0, |before| before.failures) + 1;
-        let seed = seed_of(&[&self.node]).wrapping_add(u64::from(failures));
-        self.account_trouble = Some(Trouble {
-            failures,
-            until: now + jittered(failure.pause(failures), seed),
-            text: failure.text().to_owned(),
-        });
-    }
-
     fn want(&mut self, wanted: BTreeMap<DomainName, Option<Validity>>, now: SystemTime) {
         // An order under way ends by itself; its name is forgotten then.
         self.names
@@ -330,8 +298,8 @@ impl Model {
             Ended::Held(validity) => {
                 known.is_overdue = false;
                 known.hold(Some(validity), now);
-                if by_lifetime(validity, seed) <= now {
-                    known.rest = Some(Rest::for_reason(overdue(validity, now), OVERDUE.into()));
+                if let Some(rest) = clock::rest_of_one_that_is_due(validity, seed, now) {
+                    known.rest = Some(rest);
                 }
             }
             Ended::Elsewhere => {

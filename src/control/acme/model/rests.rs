@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::{Model, Replaces};
+use super::{Account, Failure, Model, Replaces, jittered, seed_of};
 use crate::config::DomainName;
 
 /// Failures in a row to open the account.
@@ -44,6 +44,18 @@ impl Full {
 }
 
 impl Model {
+    pub(super) fn keep_closed(&mut self, failure: &Failure, now: SystemTime) {
+        self.account = Account::Closed;
+        let before = self.account_trouble.as_ref();
+        let failures = before.map_or(0, |before| before.failures) + 1;
+        let seed = seed_of(&[&self.node]).wrapping_add(u64::from(failures));
+        self.account_trouble = Some(Trouble {
+            failures,
+            until: now + jittered(failure.pause(failures), seed),
+            text: failure.text().to_owned(),
+        });
+    }
+
     /// Names without a certificate that something keeps from being ordered, and until when.
     pub fn resting(&self) -> BTreeMap<DomainName, SystemTime> {
         let resting = self

@@ -10,7 +10,7 @@ const BREATHER: Duration = Duration::from_secs(3600);
 pub(super) const SPREAD: Duration = Duration::from_secs(2);
 
 impl Validity {
-    fn lifetime(self) -> Duration {
+    pub(super) fn lifetime(self) -> Duration {
         let lifetime = self.not_after.duration_since(self.not_before);
         lifetime.unwrap_or_default()
     }
@@ -30,11 +30,6 @@ pub(in crate::control::acme) fn jittered(span: Duration, seed: u64) -> Duration 
 /// At two thirds of the lifetime, up to a twentieth of it earlier, so that what was ordered together is not renewed together.
 pub(super) fn by_lifetime(validity: Validity, seed: u64) -> SystemTime {
     validity.not_before + validity.lifetime().mul_f64(2.0 / 3.0 - share(seed) / 20.0)
-}
-
-/// Until when the next one is not ordered, if a certificate was due for renewal when it came.
-pub(super) fn overdue(validity: Validity, now: SystemTime) -> SystemTime {
-    now + validity.lifetime() / 50
 }
 
 /// A moment of the window, the same each time. Of the window counts what lies in the certificate's own life: of one that reaches

@@ -72,6 +72,7 @@ pub struct Place {
     pub admin: u16,
     environment: Vec<(String, String)>,
     descriptors: Option<u32>,
+    disk: Option<String>,
 }
 
 impl Place {
@@ -83,6 +84,7 @@ impl Place {
             admin: free_port(),
             environment: Vec::new(),
             descriptors: None,
+            disk: None,
         }
     }
 
@@ -99,6 +101,15 @@ impl Place {
     /// Lets the process have so many descriptors at most.
     pub fn with_descriptors(mut self, limit: u32) -> Place {
         self.descriptors = Some(limit);
+        self
+    }
+
+    /// A file system of this size at `folder`, which the process alone sees: in namespaces of its own.
+    pub fn with_small_disk(mut self, folder: &str, size: &str) -> Place {
+        let at = self.path().join(folder);
+        fs::create_dir_all(&at).unwrap();
+        let options = format!("size={size},mode=700");
+        self.disk = Some(format!("mount -t tmpfs -o {options} none {}", at.display()));
         self
     }
 
@@ -138,14 +149,19 @@ impl Place {
         fs::write(&config, self.fill(text)).unwrap();
         let stderr = File::create(self.path().join("stderr")).unwrap();
         let stdout = File::create(self.path().join("stdout")).unwrap();
-        let mut command = match self.descriptors {
-            None => Command::new(binary()),
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
-                shell.arg(binary());
-                shell
-            }
+        let within = |shell: &[&str], first: &str| {
+            let mut command = Command::new(shell[0]);
+            let script = format!("{first} && exec \"$0\" \"$@\"");
+            command
+                .args(&shell[1..])
+                .args(["-c", &script])
+                .arg(binary());
+            command
+        };
+        let mut command = match (self.descriptors, &self.disk) {
+            (None, None) => Command::new(binary()),
+            (Some(limit), _) => within(&["sh"], &format!("ulimit -n {limit}")),
+            (None, Some(mount)) => within(&["unshare", "-Urm", "sh"], mount),
         };
         command
             .args(["run", "--config"])

@@ -14,7 +14,9 @@ use consul_agent::Agent;
 use rota::certs::{CertStore, TicketKeys};
 use rota::config::{self, Environment};
 use rota::control::acme::Overview;
+use rota::control::fleet::Fleet;
 use rota::control::{Handle, Inputs, start};
+use rota::drain;
 use rota::routing::operator::{Order, Reach, Target};
 use rota::routing::swap::{self, Reader};
 use rota::routing::{PassiveReport, ServiceName, Snapshot};
@@ -59,6 +61,8 @@ impl Control {
             certificates: swap::channel(CertStore::default()).0,
             overview: swap::channel(Overview::default()).0,
             hurried: mpsc::channel(1).1,
+            fleet: swap::channel(Fleet::default()).0,
+            gate: drain::channel().1,
         };
         let handle = runtime.block_on(async { start(inputs) }).unwrap();
         Control {

@@ -11,6 +11,7 @@
 //! | `GET /v1/services/NAME` | one [`views::ServiceView`] |
 //! | `GET /v1/routes` | [`views::RouteView`]s by host and path |
 //! | `GET /v1/why?q=…` | [`why::Answer`]: of a service, a server, a host, a URL or a request |
+//! | `GET /v1/fleet` | a [`fleet::FleetView`] |
 //! | `GET /v1/certificates` | [`views::CertificateRow`]s |
 //! | `POST /v1/plan` | takes a [`Staged`](crate::routing::staged::Staged), gives a [`Plan`](crate::routing::staged::Plan); changes nothing |
 //! | `POST /v1/apply` | takes a [`staging::ApplyRequest`], gives a [`Written`](crate::routing::staged::Written) |
@@ -28,6 +29,7 @@
 //! need the token besides, or the Unix socket, which only its owner can open.
 
 pub mod access;
+pub mod fleet;
 pub mod listener;
 mod near;
 pub mod orders;

@@ -227,6 +227,7 @@ fn read(state: &State, head: &Parts) -> Result<Answer, Refusal> {
         "/v1/status" => Ok(json(&views::status(state, &snapshot, now))),
         "/v1/services" => Ok(json(&all_services())),
         "/v1/routes" => Ok(json(&views::routes(&snapshot))),
+        "/v1/fleet" => Ok(json(&(state.fleet)())),
         "/v1/certificates" => Ok(json(&(state.certificates)())),
         "/v1/why" => {
             let question = question(head.uri.query().unwrap_or_default())?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::fleet::FleetView;
 use super::orders::Control;
 use super::token::Token;
 use super::views::CertificateRow;
@@ -16,12 +17,16 @@ use crate::telemetry::Vitals;
 /// Gives the certificates served at this moment.
 pub type Certificates = Arc<dyn Fn() -> Vec<CertificateRow> + Send + Sync>;
 
+/// Gives how it stands with the pod's load balancers at this moment.
+pub type Fleet = Arc<dyn Fn() -> FleetView + Send + Sync>;
+
 /// Shared by all admin connections.
 pub struct State {
     pub node: String,
     pub version: &'static str,
     pub table: Reader<Snapshot>,
     pub certificates: Certificates,
+    pub fleet: Fleet,
     pub vitals: Arc<Vitals>,
     pub gate: Gate,
     /// Carries out orders.

@@ -14,6 +14,7 @@ use self::client::{Answer, Question};
 use super::cli::{Ask, Certs, Changing, Form, Running, Staged, Whom};
 use super::own_certificates;
 use crate::admin::Token;
+use crate::admin::fleet::FleetView;
 use crate::admin::orders::{CertificateRequest, Request, RequestReach, SELF};
 use crate::admin::shift::{ShiftRequest, parse_weights};
 use crate::admin::token::Secret;
@@ -59,6 +60,7 @@ fn answered(ask: &Ask) -> Result<String, String> {
                 print::certificates(&rows, std::time::SystemTime::now())
             })
         }
+        Ask::Fleet { to } => compared(to),
         Ask::Why { what, to } => explained(to, what),
         Ask::Shift {
             service,
@@ -117,6 +119,24 @@ fn explained(to: &Running, what: &str) -> Result<String, String> {
         }
         (_, true) => Ok(body),
         (_, false) => Ok(text),
+    }
+}
+
+/// What is wrong is an error, told after the table; programs get the answer all the same.
+fn compared(to: &Running) -> Result<String, String> {
+    let body = body_of(client::send(&to.address()?, &Question::get("/v1/fleet"))?)?;
+    let fleet: FleetView = parsed(&body)?;
+    let text = match to.form.json {
+        true => body,
+        false => print::fleet(&fleet),
+    };
+    match fleet.troubles() {
+        0 => Ok(text),
+        count => {
+            print::to_stdout(&text);
+            let s = if count == 1 { "" } else { "s" };
+            Err(format!("{count} finding{s} in this pod"))
+        }
     }
 }
 

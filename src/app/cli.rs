@@ -88,6 +88,12 @@ pub enum Ask {
         #[command(flatten)]
         to: Running,
     },
+    /// Show a pod's load balancers beside each other, and what is wrong between them
+    #[command(after_help = "Exit codes: 0 nothing is wrong, 1 something is (or an error).")]
+    Fleet {
+        #[command(flatten)]
+        to: Running,
+    },
     /// Explain a service, a server, a host, a URL, or a request that failed or was sent again
     Why {
         /// SERVICE, SERVICE/SERVER, address:port, a host, a URL, or a request's id (request:ID where it could be a host)
@@ -377,6 +383,7 @@ mod tests {
             "rota version --json",
             "rota status --admin 127.0.0.1:1 --json",
             "rota status --admin http://127.0.0.1:1/",
+            "rota fleet --json",
             "rota why shop --admin unix:/run/rota.sock",
             "rota drain shop/10.0.0.7:80 --here --for 10m --token-file t",
             "rota drain --self",

@@ -1,5 +1,6 @@
 //! A running rota, from a checked configuration to the end of its drain. The main thread is the control thread.
 
+mod fleet;
 mod launch;
 mod planes;
 mod reading;
@@ -21,6 +22,7 @@ use super::sockets::{Group, Opened};
 use crate::admin::AdminListener;
 use crate::certs::{CertStore, Terms, TicketKeys};
 use crate::config::Config;
+use crate::control::fleet::Fleet;
 use crate::control::{self, acme::Overview};
 use crate::drain::{Drain, Gate, Phase};
 use crate::proxy::WorkerOrder;
@@ -79,6 +81,8 @@ struct Process {
     certificates: Option<Publisher<CertStore>>,
     overview: Reader<Overview>,
     overview_publisher: Option<Publisher<Overview>>,
+    fleet: Reader<Fleet>,
+    fleet_publisher: Option<Publisher<Fleet>>,
     certificate_reader: Reader<CertStore>,
     /// Names that clients of workers wait for; there are none before there are workers.
     hurried: Option<mpsc::Receiver<Arc<str>>>,

@@ -71,6 +71,12 @@ impl<T> Tree<T> {
             .collect()
     }
 
+    fn index(&self) -> u64 {
+        let entries = self.entries.values();
+        let newest = entries.map(|entry| entry.document.modify_index).max();
+        newest.unwrap_or(0)
+    }
+
     fn observe(
         &mut self,
         documents: Vec<Document>,
@@ -252,6 +258,17 @@ impl Documents {
             self.base = base.clone();
             self.tuning.read_again(|document| tuning_of(document, base));
         }
+    }
+
+    /// The highest ModifyIndex among services, routes, domains and tuning, as they were last heard; 0: there are none.
+    pub fn index(&self) -> u64 {
+        let newest = [
+            self.services.index(),
+            self.routes.index(),
+            self.domains.index(),
+            self.tuning.index(),
+        ];
+        newest.into_iter().max().unwrap_or(0)
     }
 
     pub fn tuning_in_force(&self) -> Tuning {

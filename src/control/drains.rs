@@ -61,6 +61,11 @@ impl Drains {
         .find_map(|target| self.word(target, now))
     }
 
+    /// What the pod's word drains, and until when.
+    pub fn of_pod(&self) -> impl Iterator<Item = (&Target, Option<SystemTime>)> {
+        self.pod.iter().map(|(target, word)| (target, word.until))
+    }
+
     pub fn is_node_drained(&self, now: SystemTime) -> bool {
         self.word(&Target::Node, now).is_some()
     }

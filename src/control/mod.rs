@@ -43,6 +43,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::certs::{CertStore, TicketKeys};
 use crate::config::{Config, Tags};
+use crate::drain::Gate;
 use crate::routing::operator::{CertificateOrder, Order, OrderError, ShiftOrder};
 use crate::routing::staged::{Staging, StagingAnswer, StagingError};
 use crate::routing::swap::Publisher;
@@ -52,7 +53,7 @@ use crate::telemetry::Vitals;
 
 use self::candidate::Bounds;
 use self::consul::{Client, Watcher};
-use self::fleet::TicketTask;
+use self::fleet::{Fleet, Knowledge, StatusTask, TicketTask};
 use self::kept::keeping::Keeping;
 use self::kept::table::Table;
 use self::kept::{Keeper, Owner};
@@ -80,6 +81,9 @@ pub struct Inputs {
     pub own_certificates: CertStore,
     pub certificates: Publisher<CertStore>,
     pub overview: Publisher<acme::Overview>,
+    /// How it stands with the pod's load balancers.
+    pub fleet: Publisher<Fleet>,
+    pub gate: Gate,
     /// Names whose certificates clients wait for.
     pub hurried: mpsc::Receiver<Arc<str>>,
     /// Listeners and admin: never an upstream, whatever `allow_upstreams` says. An unspecified address stands for each local one.
@@ -108,6 +112,8 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
     let mut memory = acme::Memory::default();
     let mut desk = None;
     let (documents, heard) = watch::channel(0);
+    let served = inputs.certificates.reader();
+    let (newest, revision) = watch::channel(0);
     let (keyring, keyrings) = watch::channel(inputs.keyring.clone());
     if let Some(settings) = &config.consul {
         terms.bounds.allow = settings.allow_upstreams.clone();
@@ -139,10 +145,10 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             client.clone(),
             &settings.prefix,
             shared.clone(),
-            inputs.certificates.reader(),
+            served.clone(),
         ));
         let ledger = Ledger::new(client.clone(), &settings.prefix);
-        tokio::spawn(Recorder::new(ledger, shared.clone(), heard).run());
+        tokio::spawn(Recorder::new(ledger, shared.clone(), heard, newest).run());
         store = Some(shared);
         inputs.vitals.discovery_configured.store(true, Relaxed);
         let (watcher, observations) =
@@ -154,6 +160,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             keeping,
         });
     }
+    let (knowledge, known) = watch::channel(Knowledge::default());
     let (kv_names, names) = watch::channel(Arc::default());
     let (loading, loaded) = watch::channel(acme::Loaded::default());
     let certificates = acme::task::Task::new(acme::Inputs {
@@ -166,15 +173,32 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         overview: inputs.overview,
         loaded: loading,
         vitals: inputs.vitals.clone(),
-        store,
+        store: store.clone(),
         memory,
     })?;
+    if let Some(store) = store {
+        let status = StatusTask::new(fleet::Inputs {
+            node: config.node.name.clone(),
+            store,
+            knowledge: known,
+            in_force: certificates.in_force(),
+            revision,
+            services: watch::channel(Arc::default()).1,
+            table: inputs.publisher.reader(),
+            certificates: served,
+            gate: inputs.gate,
+            vitals: inputs.vitals.clone(),
+            publisher: inputs.fleet,
+        });
+        tokio::spawn(status.run());
+    }
     let (sender, requests) = mpsc::channel(REQUESTS);
     let workers = inputs.vitals.workers.len();
     let outlets = Outlets {
         table: inputs.publisher,
         kv_names,
         documents,
+        knowledge,
     };
     terms.certificates = loaded.borrow().clone();
     let task = Task::new(terms, inputs.config, outlets, workers, link, &inputs.vitals);

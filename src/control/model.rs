@@ -63,6 +63,7 @@ pub struct Model {
     names: BTreeMap<String, Resolution>,
     services: BTreeMap<ServiceName, ServiceState>,
     routes: Vec<RouteEntry>,
+    routes_revision: u64,
     claims: Vec<Mistake>,
     tagged: TaggedServices,
     kv_names: Arc<KvNames>,
@@ -93,6 +94,7 @@ impl Model {
             names: BTreeMap::new(),
             services: BTreeMap::new(),
             routes: Vec::new(),
+            routes_revision: 0,
             claims: Vec::new(),
             tagged: TaggedServices::default(),
             kv_names: Arc::default(),
@@ -187,6 +189,18 @@ impl Model {
     /// Each host and path once.
     pub fn routes(&self) -> &[RouteEntry] {
         &self.routes
+    }
+    /// Moves on whenever the routes are others.
+    pub fn routes_revision(&self) -> u64 {
+        self.routes_revision
+    }
+    /// The highest ModifyIndex among the documents that were heard of; 0: there are none.
+    pub fn documents_index(&self) -> u64 {
+        self.documents.index()
+    }
+    /// Watches that fail, by name.
+    pub fn failing(&self) -> impl Iterator<Item = &String> {
+        self.failing.keys()
     }
     /// The names that KV adds to those that may have certificates; the same `Arc` for as long as they are the same.
     pub fn kv_names(&self) -> &Arc<KvNames> {

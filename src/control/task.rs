@@ -13,6 +13,7 @@ use super::acme::{KvNames, Loaded};
 use super::assembly::Assembly;
 use super::consul::{Client, Observation, Watcher};
 use super::event::{Effect, Event};
+use super::fleet::{Knowledge, TableHash};
 use super::journal::Journal;
 use super::kept::keeping::{Due, Keeping};
 use super::mistake::News;
@@ -87,6 +88,8 @@ pub struct Outlets {
     pub kv_names: watch::Sender<Arc<KvNames>>,
     /// Moves on with each answer about documents.
     pub documents: watch::Sender<u64>,
+    /// What others of the pod are told of this one's table.
+    pub knowledge: watch::Sender<Knowledge>,
 }
 
 pub struct Task {
@@ -95,6 +98,9 @@ pub struct Task {
     assembly: Assembly,
     outlets: Outlets,
     published: u64,
+    table_hash: TableHash,
+    /// Consul was heard of, or another table published, since others were told of this one's.
+    has_learnt: bool,
     probes: Probes,
     names: Names,
     /// What the log has said of who is on the rota.
@@ -141,6 +147,8 @@ impl Task {
             assembly,
             outlets,
             published: 0,
+            table_hash: TableHash::default(),
+            has_learnt: true,
             probes: Probes::new(sender.clone()),
             names: Names::new(sender.clone()),
             rota: Rota::default(),
@@ -225,6 +233,7 @@ impl Task {
             | Observation::Tagged { .. }
             | Observation::Strays(_) => {}
         }
+        self.has_learnt = true;
         self.apply(Event::Consul(observation));
     }
 
@@ -396,8 +405,15 @@ impl Task {
             tell(&news);
             tell_lines(&self.rota.compare(self.model.services(), self.clock.now()));
             self.follow_wants();
+            self.has_learnt = true;
+            // Nobody is woken for that alone.
+            self.outlets.knowledge.send_if_modified(|known| {
+                known.published = Instant::now();
+                false
+            });
         }
         self.tell_names();
+        self.tell_knowledge();
         for waiting in self.waiting.drain(..) {
             // Who asked may have gone.
             let _ = waiting.send(());
@@ -412,6 +428,25 @@ impl Task {
             if is_news {
                 *told = names.clone();
             }
+            is_news
+        });
+    }
+
+    fn tell_knowledge(&mut self) {
+        // Without Consul there is no pod.
+        if self.link.is_none() || !std::mem::take(&mut self.has_learnt) {
+            return;
+        }
+        let table = self.table_hash.of(&self.model);
+        self.outlets.knowledge.send_if_modified(|known| {
+            let now = Knowledge {
+                table,
+                index: self.model.documents_index(),
+                failing: self.model.failing().cloned().collect(),
+                published: known.published,
+            };
+            let is_news = *known != now;
+            *known = now;
             is_news
         });
     }

@@ -15,6 +15,7 @@ use prometheus::proto::{
 };
 
 use self::families::{Family, Kind};
+use super::fleet::FleetFault;
 use super::outcome::Reason;
 use super::process;
 use super::vitals::{FrameKind, Handshake, Vitals};
@@ -43,6 +44,7 @@ pub fn render(
     worker_samples(&mut page, vitals);
     listener_samples(&mut page, vitals);
     discovery_samples(&mut page, vitals, vitals.now());
+    fleet_samples(&mut page, vitals, vitals.now());
     process_samples(&mut page, vitals);
     page.text()
 }
@@ -379,11 +381,39 @@ fn discovery_samples(page: &mut Page, vitals: &Vitals, now: SystemTime) {
 
 /// Seconds since Consul's last good answer; None: there was none yet.
 pub fn discovery_age_seconds(vitals: &Vitals, now: SystemTime) -> Option<f64> {
-    let contact_ms = vitals.discovery_contact_ms.load(Relaxed);
+    age_seconds(vitals.discovery_contact_ms.load(Relaxed), now)
+}
+
+/// Since a moment in Unix milliseconds; None: there was none.
+fn age_seconds(at_ms: i64, now: SystemTime) -> Option<f64> {
     let now_ms = now
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as i64);
-    (contact_ms > 0).then(|| (now_ms - contact_ms).max(0) as f64 / 1e3)
+    (at_ms > 0).then(|| (now_ms - at_ms).max(0) as f64 / 1e3)
+}
+
+fn fleet_samples(page: &mut Page, vitals: &Vitals, now: SystemTime) {
+    if !vitals.discovery_configured.load(Relaxed) {
+        return;
+    }
+    let fleet = &vitals.fleet;
+    page.count(families::FLEET_NODES, &["live"], fleet.live.load(Relaxed));
+    page.count(families::FLEET_NODES, &["gone"], fleet.gone.load(Relaxed));
+    page.count(
+        families::FLEET_DIVERGING,
+        &[],
+        fleet.count(FleetFault::Diverging),
+    );
+    for fault in FleetFault::ALL {
+        page.count(
+            families::FLEET_FINDINGS,
+            &[fault.label()],
+            fleet.count(fault),
+        );
+    }
+    if let Some(age) = age_seconds(fleet.heard_ms.load(Relaxed), now) {
+        page.add(families::FLEET_AGE, &[], age);
+    }
 }
 
 fn process_samples(page: &mut Page, vitals: &Vitals) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use super::fleet::FleetVitals;
 use super::noted::Noted;
 use super::outcome::Reason;
 use crate::routing::measured::Counter;
@@ -230,6 +231,7 @@ pub struct Vitals {
     pub discovery_configured: AtomicBool,
     /// Watches that are failing now.
     pub discovery_failing: AtomicI64,
+    pub fleet: FleetVitals,
     pub access_log_dropped: AtomicU64,
     /// Records that did not come into the journal.
     pub journal_lost: AtomicU64,
@@ -253,6 +255,7 @@ impl Vitals {
             discovery_remembered_ms: AtomicI64::new(0),
             discovery_configured: AtomicBool::new(false),
             discovery_failing: AtomicI64::new(0),
+            fleet: FleetVitals::default(),
             access_log_dropped: AtomicU64::new(0),
             journal_lost: AtomicU64::new(0),
             access_log_failed: AtomicU64::new(0),

@@ -10,9 +10,11 @@ mod consul_agent;
 mod support;
 
 mod accept;
+mod between;
 mod compose;
 mod documents;
 mod domains;
+mod fleet;
 mod groups;
 mod journal;
 mod kept;

@@ -1,6 +1,7 @@
 //! The admin API over real sockets: what it answers, and to whom.
 
 use super::*;
+use crate::admin::fleet::FleetView;
 use crate::admin::listener::{Address, bind};
 use crate::admin::orders::{Answered, Carried, Control};
 use crate::admin::{CertificateRow, Token};
@@ -111,6 +112,7 @@ fn world(name: &str) -> World {
         version: "0.1.0",
         table,
         certificates: Arc::new(move || vec![row.clone()]),
+        fleet: Arc::new(FleetView::default),
         vitals: Arc::new(Vitals::new(1)),
         gate,
         control: ordered.clone(),

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::admin::fleet::{FleetView, NodeView};
 use crate::admin::views::{CertificateRow, DiscoveryView, GroupView, StatusView, span};
 use crate::admin::why::percent;
 use crate::routing::staged::RevisionRow;
@@ -158,6 +159,88 @@ pub fn certificates(rows: &[CertificateRow], now: SystemTime) -> String {
         ]);
     }
     table(&lines)
+}
+
+/// A line a load balancer, then what is wrong between them.
+pub fn fleet(fleet: &FleetView) -> String {
+    if !fleet.has_pod {
+        return one_line("there is no [consul]: this load balancer is its own pod");
+    }
+    let columns = [
+        "NODE",
+        "STATE",
+        "VERSION",
+        "UP",
+        "REVISION",
+        "TABLE",
+        "AGE",
+        "DISCOVERY",
+        "IN FLIGHT",
+        "REQUESTS",
+        "FAILED",
+        "CERTIFICATES",
+        "MISTAKES",
+    ];
+    let mut rows = vec![columns.map(str::to_owned)];
+    rows.extend(fleet.nodes.iter().map(fleet_row));
+    let mut out = table(&rows);
+    if let Some(heard) = fleet.heard_s.filter(|heard| *heard >= fleet.old_after_s) {
+        out.push_str(&one_line(&format!(
+            "this is how the pod was {} ago",
+            span(heard)
+        )));
+    }
+    for finding in &fleet.findings {
+        let subject = match finding.node.as_str() {
+            "" => String::new(),
+            node => format!("{node}: "),
+        };
+        let text = format!(
+            "{}: {subject}{} (for {})",
+            finding.finding.replace('_', " "),
+            finding.message,
+            span(finding.since_s)
+        );
+        out.push_str(&one_line(&text));
+    }
+    out
+}
+
+fn fleet_row(node: &NodeView) -> [String; 13] {
+    let name = match node.is_asked {
+        true => format!("{} *", node.name),
+        false => node.name.clone(),
+    };
+    let state = match node.state_s {
+        None => node.state.clone(),
+        Some(since) => format!("{} {}", node.state, span(since)),
+    };
+    let mut row = [const { String::new() }; 13];
+    row[..3].clone_from_slice(&[name, state, node.version.clone()]);
+    let Some(status) = &node.status else {
+        return row;
+    };
+    let percent_failed = match status.requests {
+        0 => "0".to_owned(),
+        requests => percent(status.failed as f64 / requests as f64),
+    };
+    let rest = [
+        span(status.up_s),
+        match status.revision {
+            0 => "-".to_owned(),
+            revision => revision.to_string(),
+        },
+        status.table.clone(),
+        span(status.table_s),
+        status.discovery_s.map_or_else(|| "-".to_owned(), span),
+        status.in_flight.to_string(),
+        format!("{} in {}", status.requests, span(status.window_s)),
+        percent_failed,
+        status.certificates.clone(),
+        status.mistakes.to_string(),
+    ];
+    row[3..].clone_from_slice(&rest);
+    row
 }
 
 /// Changes of documents, as they come.

@@ -1,6 +1,7 @@
 //! The client against a real admin listener, and what people get to see.
 
 use super::*;
+use crate::admin::fleet::{FindingView, FleetView, NodeStatusView, NodeView};
 use crate::admin::listener::{Address, AdminListener, bind};
 use crate::admin::orders::{Answered, Carried, Control};
 use crate::admin::state::State;
@@ -81,6 +82,7 @@ fn serve_until(listener: AdminListener, stopped: &std::sync::mpsc::Receiver<()>)
         version: "0.1.0",
         table,
         certificates: Arc::new(Vec::new),
+        fleet: Arc::new(a_fleet),
         vitals: Arc::new(Vitals::new(1)),
         gate,
         control: Arc::new(Refusing),
@@ -122,6 +124,64 @@ fn status_is_asked_over_tcp_and_printed_for_people_or_as_json() {
     let read: StatusView = serde_json::from_str(&json).unwrap();
     assert!(!read.ready);
     assert!(run(&running.0, &["certs"]).unwrap().starts_with("DOMAIN"));
+}
+
+/// Two of one pod, one of them behind.
+fn a_fleet() -> FleetView {
+    let node = |name: &str| NodeView {
+        name: name.into(),
+        is_asked: name == "lb-1",
+        version: "0.1.0".into(),
+        state: "ready".into(),
+        status: Some(NodeStatusView {
+            revision: 7,
+            table: "00000000000000ab".into(),
+            requests: 200,
+            failed: 1,
+            window_s: 10,
+            ..NodeStatusView::default()
+        }),
+        ..NodeView::default()
+    };
+    FleetView {
+        node: "lb-1".into(),
+        has_pod: true,
+        old_after_s: 75,
+        nodes: vec![node("lb-1"), node("lb-2")],
+        findings: vec![FindingView {
+            finding: "behind".into(),
+            is_trouble: true,
+            node: "lb-2".into(),
+            since_s: 65,
+            message: "its documents are older".into(),
+        }],
+        ..FleetView::default()
+    }
+}
+
+#[test]
+fn a_fleet_is_a_table_and_what_is_wrong_in_it_an_error() {
+    let running = tcp();
+    let said = run(&running.0, &["fleet"]).unwrap_err();
+    assert_eq!(said, "1 finding in this pod");
+    let text = print::fleet(&a_fleet());
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("NODE"), "{text}");
+    assert!(
+        lines[1].starts_with("lb-1 *") && lines[1].contains("200 in 10s"),
+        "{text}"
+    );
+    assert_eq!(
+        lines[3],
+        "behind: lb-2: its documents are older (for 1m05s)"
+    );
+    let alone = print::fleet(&FleetView::default());
+    assert!(alone.contains("its own pod"), "{alone}");
+    let old = FleetView {
+        heard_s: Some(80),
+        ..a_fleet()
+    };
+    assert!(print::fleet(&old).contains("1m20s ago"));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::app::sockets::Group;
 use crate::certs::{self, CertStore, Terms, TicketKeys, wants};
 use crate::config::{AccessLog, Config};
 use crate::control::acme::Overview;
+use crate::control::fleet::Fleet;
 use crate::drain;
 use crate::proxy::{self, WorkerOrder};
 use crate::routing::swap;
@@ -45,6 +46,7 @@ impl Process {
         let (publisher, table) = swap::channel(first_snapshot(&config));
         let (certificates, certificate_reader) = swap::channel(CertStore::default());
         let (overview_publisher, overview) = swap::channel(Overview::default());
+        let (fleet_publisher, fleet) = swap::channel(Fleet::default());
         let (ticket_publisher, ticket_keys) = swap::channel(TicketKeys::default());
         let (drain, gate) = drain::channel();
         let (passive_sender, passive) = mpsc::channel(PASSIVE_REPORTS);
@@ -73,6 +75,8 @@ impl Process {
             certificate_reader,
             overview,
             overview_publisher: Some(overview_publisher),
+            fleet,
+            fleet_publisher: Some(fleet_publisher),
             hurried: None,
             keyring: launch.keyring,
             ticket_keys,

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::Semaphore;
 
-use super::Process;
+use super::{Process, fleet};
 use crate::admin::orders::{Answered, Carried};
 use crate::admin::state::LARGE_BODIES;
 use crate::admin::{self, CertificateRow};
@@ -45,11 +45,14 @@ impl Process {
             certificates: self.certificates.take().expect(taken),
             overview: self.overview_publisher.take().expect(taken),
             hurried: self.hurried.take().expect(taken),
+            fleet: self.fleet_publisher.take().expect(taken),
+            gate: self.gate.clone(),
         })?;
         for group in std::mem::take(&mut self.queued) {
             self.open_door(group).await?;
         }
         let (certificates, overview) = (self.certificate_reader.clone(), self.overview.clone());
+        let seen = self.fleet.clone();
         let state = admin::State {
             node: self.config.node.name.clone(),
             version: env!("CARGO_PKG_VERSION"),
@@ -57,6 +60,7 @@ impl Process {
             certificates: Arc::new(move || {
                 certificate_rows(&certificates.load(), &overview.load())
             }),
+            fleet: Arc::new(move || fleet::view(&seen.load(), Instant::now())),
             vitals: self.vitals.clone(),
             gate: self.gate.clone(),
             control: Arc::new(Ordering(handle.clone())),

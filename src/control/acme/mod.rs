@@ -41,5 +41,6 @@ mod transport;
 mod wanted;
 
 pub use model::Standing;
+pub use records::NodeRecord;
 pub use task::{Inputs, Loaded, Memory, Order, Overview, Request};
 pub use wanted::{KvNames, can_prove, orders_any, to_be_ordered};

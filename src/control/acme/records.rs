@@ -106,19 +106,19 @@ pub(super) struct ProofRecord {
     pub(super) until: u64,
 }
 
-/// `nodes/<lb>`: what a live load balancer has in force.
+/// Of `nodes/<lb>`: what a live load balancer has in force of certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct NodeRecord {
-    pub(super) node: String,
-    pub(super) version: String,
+pub struct NodeRecord {
+    pub node: String,
+    pub version: String,
     #[serde(default)]
-    pub(super) thumbprint: Option<String>,
+    pub thumbprint: Option<String>,
     /// Of pending proofs by tls-alpn-01, in hex.
     #[serde(default)]
-    pub(super) proofs: Vec<String>,
+    pub proofs: Vec<String>,
     /// It cannot open what the pod has sealed, so that it can answer no CA: nobody waits for it.
     #[serde(default)]
-    pub(super) is_locked_out: bool,
+    pub is_locked_out: bool,
 }
 
 /// The text of a record.

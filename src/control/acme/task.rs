@@ -26,7 +26,7 @@ use super::index::Hash;
 use super::model::{Event, Model, Standing, Validity};
 use super::own::Imported;
 use super::proofs;
-use super::records::{self, NodeRecord};
+use super::records::NodeRecord;
 use super::shelf::{Pace, Serve, Shelf};
 use super::sweep;
 use super::sync::{Extent, Found, Held};
@@ -206,6 +206,11 @@ impl Task {
         task.want();
         task.publish();
         Ok(task)
+    }
+
+    /// What others of the pod may count on, told once it is in force here. Nothing where no certificates are ordered.
+    pub fn in_force(&self) -> watch::Receiver<NodeRecord> {
+        self.in_force.subscribe()
     }
 
     /// Goes on until nobody can order anything any more.
@@ -415,11 +420,12 @@ impl Task {
         let store = self.shelf.store(&self.wanted, self.serves());
         self.publisher.publish(store);
         let in_force = self.shelf.in_force(&self.config.node.name);
-        if let Some(link) = &self.link
-            && *self.in_force.borrow() != in_force
-        {
-            link.store.announce(records::write(&in_force).to_vec());
-            self.in_force.send_replace(in_force);
+        if self.link.is_some() {
+            self.in_force.send_if_modified(|told| {
+                let is_news = *told != in_force;
+                *told = in_force;
+                is_news
+            });
         }
     }
 }

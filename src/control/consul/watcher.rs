@@ -23,9 +23,9 @@ use crate::telemetry::Vitals;
 
 /// Observations that wait for the control plane; beyond it the watches wait.
 const OBSERVATIONS: usize = 256;
-/// Connections that no service gets: the subtrees, what lies beside them, the fleet's ticket keys, the probe, one for questions between,
-/// re-reads.
-const RESERVED: usize = Subtree::ALL.len() + 4 + reread::AT_ONCE;
+/// Connections that no service gets: the subtrees, what lies beside them, the fleet's ticket keys, its load balancers' reports, the probe, one
+/// for questions between, re-reads.
+const RESERVED: usize = Subtree::ALL.len() + 5 + reread::AT_ONCE;
 /// How often an agent is asked whether it is there at all.
 const PROBE_EACH: Duration = Duration::from_secs(2);
 

@@ -153,6 +153,7 @@ impl Model {
         if routes != self.routes {
             self.routes = routes;
             self.revision += 1;
+            self.routes_revision = self.revision;
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Recorder {
     store: Store,
     /// Moves on with each answer about documents.
     heard: watch::Receiver<u64>,
+    /// The newest revision that is known of.
+    newest: watch::Sender<u64>,
     /// The last revision, if this process wrote it, and what it left.
     known: Option<(u64, State)>,
     /// What was last told as wrong.
@@ -45,11 +47,18 @@ enum Look {
 }
 
 impl Recorder {
-    pub fn new(ledger: Ledger, store: Store, heard: watch::Receiver<u64>) -> Recorder {
+    /// `heard` moves on with each answer about documents; `newest` is told the newest revision.
+    pub fn new(
+        ledger: Ledger,
+        store: Store,
+        heard: watch::Receiver<u64>,
+        newest: watch::Sender<u64>,
+    ) -> Recorder {
         Recorder {
             ledger,
             store,
             heard,
+            newest,
             known: None,
             told: None,
         }
@@ -102,6 +111,7 @@ impl Recorder {
         if !self.known.as_ref().is_some_and(is_ours) {
             self.known = None;
         }
+        self.newest.send_replace(last.map_or(0, |(last, _)| last.n));
         Ok(is_due)
     }
 

@@ -239,8 +239,12 @@ impl Keeper {
                 held.renewal
             }
             Err(why) => {
+                let rest = match why {
+                    StoreError::Refused(_) => DENIED_REST,
+                    StoreError::Away(_) | StoreError::Broken { .. } => LOCK_DELAY / 2,
+                };
                 self.say_unheard_of(why);
-                held.renewal.min(Instant::now() + LOCK_DELAY / 2)
+                held.renewal.min(Instant::now() + rest)
             }
         }
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::certs::{CertStore, TicketKeys};
 use crate::control::acme::Overview;
+use crate::control::fleet::Fleet;
 use crate::control::probe::{Spec, probe};
 use crate::control::{Handle, Inputs, start};
 use crate::routing::operator::{Order, OrderError, Reach, Target};
@@ -35,6 +36,8 @@ fn live(config: Arc<Config>) -> Live {
         certificates: swap::channel(CertStore::default()).0,
         overview: swap::channel(Overview::default()).0,
         hurried: mpsc::channel(1).1,
+        fleet: swap::channel(Fleet::default()).0,
+        gate: crate::drain::channel().1,
     })
     .unwrap();
     Live {

@@ -129,6 +129,14 @@ families! {
         "1 for each entry (document, tag, server) that is wrong; its last good version is in force, or it is ignored.";
     SNAPSHOT_GENERATION = Gauge "rota_snapshot_generation" []
         "Counts up with each table published; 0: none yet.";
+    FLEET_NODES = Gauge "rota_fleet_nodes" ["state"]
+        "Load balancers of the pod as this one sees it: live, or gone without a drain within the last hour; absent without Consul.";
+    FLEET_DIVERGING = Gauge "rota_fleet_diverging" []
+        "Load balancers whose table has been another one for longer than a change needs to spread; absent without Consul.";
+    FLEET_FINDINGS = Gauge "rota_fleet_findings" ["finding"]
+        "What `rota fleet` finds wrong between load balancers, by kind: same_name, behind, diverging, certificates, stuck_watch, gone, silent, untold, deaf, version_skew, too_many; absent without Consul.";
+    FLEET_AGE = Gauge "rota_fleet_age_seconds" []
+        "Since this load balancer last heard of its pod; absent before it first did, and without Consul.";
     RELOADS = Counter "rota_reloads_total" ["outcome"]
         "Re-reads of the configuration file: ok, or failed (nothing was changed).";
     READY = Gauge "rota_ready" []

@@ -1,4 +1,4 @@
-//! What certificates are ordered with, while they are: the store, what follows it, and the present settings' tools.
+//! What certificates are ordered with, while they are: what follows the store, and the present settings' tools.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::super::account::{Accounts, follow_thumbprint};
 use super::super::live::Live;
 use super::super::order::Tools;
 use super::super::own::{self, Imported};
+use super::super::records::NodeRecord;
 use super::super::sync::Sync;
 use super::super::wanted::in_use;
 use super::super::{keys, proofs};
@@ -22,7 +23,6 @@ const LOADING: Duration = Duration::from_secs(30);
 
 /// What certificates are ordered with, while they are.
 pub(super) struct Link {
-    pub(super) store: Store,
     pub(super) sync: Sync,
     live: Arc<Live>,
     pub(super) tools: Arc<Tools>,
@@ -37,6 +37,8 @@ impl Task {
             self.link = None;
             self.shelf.held.clear();
             self.imported.tell.send_replace(Imported::default());
+            // Nobody waits for a proof here any more.
+            self.in_force.send_replace(NodeRecord::default());
             self.loaded.send_replace(Loaded::Done);
             return Ok(());
         };
@@ -70,7 +72,6 @@ impl Task {
                 followers.spawn(lose_patience(store.clone(), self.loaded.clone()));
                 self.link = Some(Link {
                     sync: Sync::follow(&store, self.known()),
-                    store,
                     live,
                     tools,
                     _followers: followers,

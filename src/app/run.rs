@@ -34,6 +34,8 @@ use crate::telemetry::access_log::{self, Written};
 
 /// How long the end waits for the access log to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// How long it waits until the pod knows, whatever Consul does.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long it waits for what blocking threads have under way: a certificate that is being kept is, a file system that hangs never ends.
 const BLOCKING_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -197,6 +199,7 @@ impl Process {
 
     async fn stop(mut self, handle: control::Handle) {
         self.drain.advance(Phase::Stopped);
+        let _ = tokio::time::timeout(FAREWELL_PATIENCE, handle.leave()).await;
         drop(handle);
         drop(self.log.take());
         if let Some(written) = self.written.take()

@@ -160,6 +160,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             keeping,
         });
     }
+    let (leave, leaving) = mpsc::channel(1);
     let (knowledge, known) = watch::channel(Knowledge::default());
     let (kv_names, names) = watch::channel(Arc::default());
     let (loading, loaded) = watch::channel(acme::Loaded::default());
@@ -189,6 +190,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             gate: inputs.gate,
             vitals: inputs.vitals.clone(),
             publisher: inputs.fleet,
+            leaving,
         });
         tokio::spawn(status.run());
     }
@@ -210,6 +212,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         certificates: of_certificates,
         keyring,
         desk,
+        leave,
     })
 }
 
@@ -241,6 +244,7 @@ pub struct Handle {
     keyring: watch::Sender<Option<Arc<Keyring>>>,
     /// None: there is no Consul, so there are no documents.
     desk: Option<Arc<Desk>>,
+    leave: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Handle {
@@ -312,6 +316,17 @@ impl Handle {
         let sent = self.certificates.send(request).await;
         sent.map_err(|_| OrderError::Stopped)?;
         answered.await.unwrap_or(Err(OrderError::Stopped))
+    }
+}
+
+impl Handle {
+    /// Tells the pod that this load balancer ends on purpose, and gives back what goes with it. Ends at once where there is no pod; else
+    /// when Consul has answered.
+    pub async fn leave(&self) {
+        let (done, told) = oneshot::channel();
+        if self.leave.send(done).await.is_ok() {
+            let _ = told.await;
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::support::{Origin, Rota, Signal};
 use super::{PREFIX, document};
 
 /// What is told of a fleet takes a report, and the time that a change has to spread.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 fn node(name: &str, consul: &str) -> Rota {
     Place::new().start(&format!(

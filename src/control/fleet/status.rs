@@ -144,7 +144,16 @@ impl NodeStatus {
 
     /// Whether others are to hear of it at once.
     pub fn is_urgent_after(&self, before: &NodeStatus) -> bool {
-        (self.is_draining, self.has_namesake) != (before.is_draining, before.has_namesake)
+        let flags = |status: &NodeStatus| {
+            let NodeStatus {
+                is_draining,
+                is_ready,
+                has_namesake,
+                ..
+            } = status;
+            [*is_draining, *is_ready, *has_namesake]
+        };
+        flags(self) != flags(before)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::counts;
@@ -73,6 +73,8 @@ pub struct Inputs {
     pub gate: Gate,
     pub vitals: Arc<Vitals>,
     pub publisher: Publisher<Fleet>,
+    /// Asked once, at the process's end, and told when the pod knows.
+    pub leaving: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
 pub struct StatusTask {
@@ -126,12 +128,21 @@ impl StatusTask {
                 Ok(()) = self.inputs.in_force.changed() => is_urgent = true,
                 () = self.nodes.changed() => self.hear(),
                 () = gate.reached(Phase::Announced), if !is_draining => is_draining = true,
+                Some(done) = self.inputs.leaving.recv() => return self.leave(done).await,
                 _ = look.tick() => {}
             }
             self.know();
             self.report(is_urgent).await;
             self.look();
         }
+    }
+
+    /// The last report says that this was no accident.
+    async fn leave(&mut self, done: oneshot::Sender<()>) {
+        self.report(true).await;
+        self.inputs.store.leave().await;
+        // Who asked may have lost patience.
+        let _ = done.send(());
     }
 
     fn hear(&mut self) {

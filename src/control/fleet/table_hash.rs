@@ -3,11 +3,11 @@
 //! It is of what others told: the file, documents, Consul, the pod's operators. What each load balancer finds out by itself (probes,
 //! ejections, doubts) and what flaps by its nature (checks) is left out: who knows the same has the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::status::Fingerprint;
-use crate::control::candidate::MAINTENANCE;
+use crate::control::candidate::{Candidate, MAINTENANCE};
 use crate::control::model::Model;
 use crate::control::service_state::ServiceState;
 use crate::routing::ServiceName;
@@ -55,7 +55,7 @@ fn routes_of(model: &Model) -> Fingerprint {
     all
 }
 
-/// Files on this machine (CAs, certificates) are left out: they may lie elsewhere on another.
+/// Files on this machine (CAs, certificates) are left out, since they may lie elsewhere on another; so is what a host name resolves to.
 fn lines_of(state: &ServiceState) -> String {
     let entry = state.entry();
     let mut lines = format!(
@@ -69,21 +69,23 @@ fn lines_of(state: &ServiceState) -> String {
         entry.in_flight,
         entry.groups,
     );
-    for member in state
-        .members()
-        .values()
-        .filter(|member| !member.is_doubted())
-    {
-        let facts = &member.facts;
-        let _ = writeln!(
-            lines,
-            "server {} {} {} {:?} {}",
-            facts.label,
-            facts.weight,
-            facts.weight_warning,
-            facts.group,
-            facts.word.reason == MAINTENANCE,
-        );
-    }
+    let members = state.members().values();
+    let named = members.filter(|member| !member.is_doubted());
+    let servers: BTreeSet<String> = named.map(|member| line_of(&member.facts)).collect();
+    lines.extend(servers);
     lines
+}
+
+fn line_of(server: &Candidate) -> String {
+    let place = match &server.host_name {
+        Some(name) => format!("{name}:{}", server.address.port()),
+        None => server.address.to_string(),
+    };
+    format!(
+        "server {place} {} {} {:?} {}\n",
+        server.weight,
+        server.weight_warning,
+        server.group,
+        server.word.reason == MAINTENANCE,
+    )
 }

@@ -74,6 +74,13 @@ impl Shared {
         });
     }
 
+    pub(super) async fn leave(&self) {
+        self.wanted.send_modify(|wanted| wanted.leaving = true);
+        // An error: whoever kept the session has gone.
+        let mut standing = self.standing.clone();
+        let _ = standing.wait_for(|standing| standing.has_left).await;
+    }
+
     /// The key in KV, which is also what a secret is bound to.
     pub(super) fn place(&self, key: &str) -> String {
         format!("{}/{key}", self.prefix)

@@ -280,6 +280,15 @@ impl Store {
         }
     }
 
+    /// Writes what was announced, and gives back what goes with this process, so that nobody waits for its end. Locks are nobody's
+    /// afterwards.
+    pub async fn leave(&self) {
+        match &self.backend {
+            Backend::Consul(shared) => shared.leave().await,
+            Backend::Directory(_) => {}
+        }
+    }
+
     /// Takes another key file. In a directory, what lies there is sealed with its first key when this ends; in Consul all load
     /// balancers share what lies there, and none does it by itself.
     pub async fn exchange(&self, keyring: Option<Arc<Keyring>>) {

@@ -39,6 +39,8 @@ pub(super) struct Standing {
     session: Option<Session>,
     /// Why there is none.
     pub(super) trouble: Option<StoreError>,
+    /// It was given back, and there will be none any more.
+    pub(super) has_left: bool,
 }
 
 impl Standing {
@@ -57,6 +59,8 @@ pub(super) struct Wanted {
     pub(super) announced: Option<Arc<[u8]>>,
     /// Counts who was told that the session is not valid: it is renewed at once, or found to be gone.
     pub(super) doubts: u64,
+    /// The process ends: what is announced is written, then the session is given back.
+    pub(super) leaving: bool,
 }
 
 /// Whom the session belongs to.
@@ -114,7 +118,8 @@ impl Keeper {
     }
 
     pub(super) async fn run(mut self) {
-        if self.wanted.wait_for(|wanted| wanted.session).await.is_err() {
+        let is_asked = |wanted: &Wanted| wanted.session || wanted.leaving;
+        if self.wanted.wait_for(is_asked).await.is_err() {
             return;
         }
         let mut left = None;
@@ -131,6 +136,8 @@ impl Keeper {
                 End::Unwanted => {
                     // Whoever waits for its locks need not wait for its end.
                     let _ = self.owner.client.session_destroy(&id).await;
+                    self.standing
+                        .send_modify(|standing| standing.has_left = true);
                     return;
                 }
             }
@@ -140,7 +147,7 @@ impl Keeper {
     /// `left` may still be Consul's: while it is, nobody gets its locks. None: nobody wants one any more.
     async fn create(&mut self, mut left: Option<Arc<str>>) -> Option<Session> {
         let mut pause = Pause::default();
-        while self.wanted.has_changed().is_ok() {
+        while self.wanted.has_changed().is_ok() && !self.wanted.borrow().leaving {
             let asked = Instant::now();
             match self.try_to_create(&mut left).await {
                 Ok(id) => {
@@ -183,7 +190,7 @@ impl Keeper {
     fn believe(&self, session: Session) {
         self.standing.send_replace(Standing {
             session: Some(session),
-            trouble: None,
+            ..Standing::default()
         });
     }
 
@@ -194,8 +201,8 @@ impl Keeper {
             self.told = Some(trouble.clone());
         }
         self.standing.send_replace(Standing {
-            session: None,
             trouble: Some(trouble),
+            ..Standing::default()
         });
     }
 
@@ -209,6 +216,9 @@ impl Keeper {
         };
         loop {
             let again = self.catch_up(&mut held).await;
+            if self.wanted.borrow().leaving {
+                return End::Unwanted;
+            }
             tokio::select! {
                 changed = self.wanted.changed() => if changed.is_err() { return End::Unwanted },
                 () = sleep_until(again) => {}

@@ -3,6 +3,7 @@
 mod arriving;
 mod documents;
 mod domains;
+mod fleet;
 mod groups;
 mod guard;
 mod health;

@@ -78,6 +78,7 @@ fn snapshot() -> Snapshot {
 fn vitals() -> Vitals {
     let vitals = Vitals::new(2);
     vitals.discovery_configured.store(true, Relaxed);
+    vitals.fleet.heard_ms.store(1, Relaxed);
     for worker in &vitals.workers {
         let cells = worker.listener(&"web".into());
         cells.accepted.add(3);

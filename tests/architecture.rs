@@ -114,6 +114,7 @@ const PURE: &[&str] = &[
     "control/fleet/table_hash.rs",
     "control/fleet/tickets.rs",
     "control/fleet/view.rs",
+    "control/fleet/view/compare.rs",
     "control/kept/format.rs",
     "control/kept/table.rs",
     "control/model/memory.rs",

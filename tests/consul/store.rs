@@ -615,6 +615,29 @@ fn what_a_load_balancer_announces_stands_as_long_as_it_does() {
 }
 
 #[test]
+fn who_leaves_gives_back_locks_and_announcement_at_once() {
+    let agent = Agent::start();
+    wait(async {
+        let (one, two) = (store(&agent, "lb-1"), store(&agent, "lb-2"));
+        one.announce(b"here".to_vec());
+        let lease = locked(&one, LOCK).await;
+        within(PATIENCE, "the announcement", async || {
+            raw(&agent, "nodes/lb-1")
+        })
+        .await;
+        one.leave().await;
+        assert_eq!(raw(&agent, "nodes/lb-1"), None);
+        assert!(sessions(&agent).is_empty());
+        assert!(!lease.is_held());
+        let _ = locked(&two, LOCK).await;
+        // One that never had anything has nothing to wait for.
+        timeout(PATIENCE, store(&agent, "lb-3").leave())
+            .await
+            .unwrap();
+    });
+}
+
+#[test]
 fn a_token_that_may_not_is_refused_with_the_policy_it_lacks_and_found_mended() {
     let agent = Agent::start_with(ACL_DENY);
     let path = std::env::temp_dir().join(format!("rota-store-token-{}", std::process::id()));

@@ -26,7 +26,7 @@ use crate::telemetry::fleet::FleetFault;
 use crate::telemetry::metrics::discovery_age_seconds;
 
 /// All reports, by node.
-pub const NODES: &str = "nodes/";
+const NODES: &str = "nodes/";
 /// Between two reports, however much changes; what is urgent does not wait.
 const REPORT_EACH: Duration = Duration::from_secs(10);
 /// Between two reports while nothing changes: so others know that this one lives and follows.
@@ -160,7 +160,8 @@ impl StatusTask {
 
     /// Says how this load balancer is, if that is due.
     async fn report(&mut self, is_urgent: bool) {
-        if self.served.is_none() || self.counted.1.elapsed() >= REPORT_EACH {
+        self.look_at_certificates().await;
+        if self.counted.1.elapsed() >= REPORT_EACH {
             self.count().await;
         }
         let since = self.reported.as_ref().map(|(_, at)| at.elapsed());
@@ -180,19 +181,30 @@ impl StatusTask {
         }
     }
 
-    /// Ends a window, and looks at the certificates served.
+    async fn look_at_certificates(&mut self) {
+        let store = self.inputs.certificates.full();
+        if let Some((known, _)) = &self.served
+            && Arc::ptr_eq(known, &store)
+        {
+            return;
+        }
+        let hashing = tokio::task::spawn_blocking(move || {
+            let fingerprint = counts::certificates(&store);
+            (store, fingerprint)
+        });
+        if let Ok(served) = hashing.await {
+            self.observer.serve(served.1, Instant::now().into_std());
+            self.served = Some(served);
+        }
+    }
+
+    /// Ends a window.
     async fn count(&mut self) {
         let table = self.inputs.table.full();
-        let store = self.inputs.certificates.full();
-        let known = self.served.take();
-        let known = known.filter(|(known, _)| Arc::ptr_eq(known, &store));
         let counting = tokio::task::spawn_blocking(move || {
-            let fingerprint = known.map(|(_, fingerprint)| fingerprint);
-            let fingerprint = fingerprint.unwrap_or_else(|| counts::certificates(&store));
-            let counted = (counts::by_service(&table), counts::in_flight(&table));
-            (counted, (store, fingerprint))
+            (counts::by_service(&table), counts::in_flight(&table))
         });
-        let Ok(((counted, in_flight), served)) = counting.await else {
+        let Ok((counted, in_flight)) = counting.await else {
             return;
         };
         self.in_flight = in_flight;
@@ -202,8 +214,6 @@ impl StatusTask {
             seconds: (now - since).as_secs(),
             counts: counts::since(&self.counted.0, &before),
         };
-        self.observer.serve(served.1, now.into_std());
-        self.served = Some(served);
     }
 
     fn status(&self) -> NodeStatus {

@@ -11,6 +11,8 @@ use super::spread::Spread;
 use super::status::{Fingerprint, NodeReport, NodeStatus};
 use crate::telemetry::fleet::FleetFault;
 
+mod compare;
+
 /// Load balancers that are looked at; a finding says that there are more.
 pub const MOST_NODES: usize = 64;
 /// A change has reached everybody, and everybody has reported it, after so long.
@@ -400,143 +402,6 @@ impl Found {
     fn add_since(&mut self, fault: FleetFault, node: &str, since: Instant, message: String) {
         self.0
             .insert((fault, node.to_owned()), (Some(since), message));
-    }
-}
-
-/// One load balancer that has had another value for longer than a change needs.
-struct Odd {
-    name: String,
-    since: Instant,
-    status: NodeStatus,
-}
-
-impl Observer {
-    /// Who is there, is ready, and can be compared with this one.
-    fn comparable(&self) -> Vec<(String, NodeStatus)> {
-        let is_comparable = |status: &NodeStatus| status.is_ready && !status.is_draining;
-        if !is_comparable(&self.own) {
-            return Vec::new();
-        }
-        let present = self
-            .others
-            .iter()
-            .filter(|(_, other)| other.missing.is_none());
-        let statuses = present.filter_map(|(name, other)| Some((name, other.status()?)));
-        statuses
-            .filter(|(_, status)| is_comparable(status))
-            .map(|(name, status)| (name.clone(), status.clone()))
-            .collect()
-    }
-
-    fn compare(&mut self, found: &mut Found, now: Instant) {
-        let others = self.comparable();
-        let is_late = |since: &Instant| now - *since >= SPREAD;
-        let mut behind = Vec::new();
-        let mut with_other_tables = Vec::new();
-        let mut with_other_certificates = Vec::new();
-        for (name, status) in &others {
-            let odd = |since| Odd {
-                name: name.clone(),
-                since,
-                status: status.clone(),
-            };
-            let documents = self.documents.differs_since(name, status.index, now);
-            behind.extend(documents.filter(is_late).map(odd));
-            let certificates = self
-                .certificates
-                .differs_since(name, status.certificates, now);
-            with_other_certificates.extend(certificates.filter(is_late).map(odd));
-            let is_same_version = self.others[name].report.certificates.version == self.version;
-            let table = self.tables.differs_since(name, status.table, now);
-            with_other_tables.extend(table.filter(is_late).filter(|_| is_same_version).map(odd));
-        }
-        self.find_those_behind(found, &behind);
-        let all = others.len() + 1;
-        let what = "the table differs from that of";
-        self.find_odd(
-            found,
-            FleetFault::Diverging,
-            what,
-            with_other_tables,
-            all,
-            |one| one.table,
-        );
-        let what = "the certificates served differ from those of";
-        self.find_odd(
-            found,
-            FleetFault::Certificates,
-            what,
-            with_other_certificates,
-            all,
-            |one| one.certificates,
-        );
-    }
-
-    /// Who knows of fewer revisions is behind; of equally many, whose newest document is older.
-    fn find_those_behind(&self, found: &mut Found, odd: &[Odd]) {
-        let rank = |status: &NodeStatus| (status.revision, status.index);
-        let shown = |status: &NodeStatus| match status.revision {
-            0 => format!("index {}", status.index),
-            n => format!("revision {n}, index {}", status.index),
-        };
-        let (ahead, behind): (Vec<&Odd>, Vec<&Odd>) = odd
-            .iter()
-            .partition(|odd| rank(&odd.status) > rank(&self.own));
-        for odd in behind {
-            let message = format!(
-                "its documents are older ({}) than those of {} ({})",
-                shown(&odd.status),
-                self.node,
-                shown(&self.own)
-            );
-            found.add_since(FleetFault::Behind, &odd.name, odd.since, message);
-        }
-        let newest = ahead.iter().max_by_key(|odd| rank(&odd.status));
-        if let (Some(newest), Some(since)) = (newest, ahead.iter().map(|odd| odd.since).min()) {
-            let message = format!(
-                "its documents are older ({}) than those of {} ({})",
-                shown(&self.own),
-                newest.name,
-                shown(&newest.status)
-            );
-            found.add_since(FleetFault::Behind, &self.node, since, message);
-        }
-    }
-
-    /// Who is alone with what it has is told: this one, if more than half of all agree on something else.
-    fn find_odd(
-        &self,
-        found: &mut Found,
-        fault: FleetFault,
-        what: &str,
-        odd: Vec<Odd>,
-        all: usize,
-        value: fn(&NodeStatus) -> Fingerprint,
-    ) {
-        let mut groups: BTreeMap<Fingerprint, Vec<&Odd>> = BTreeMap::new();
-        for one in &odd {
-            groups.entry(value(&one.status)).or_default().push(one);
-        }
-        let most = groups.values().find(|group| group.len() * 2 > all);
-        if let Some(most) = most {
-            let names: Vec<&str> = most.iter().map(|odd| odd.name.as_str()).collect();
-            let since = most.iter().map(|odd| odd.since).min();
-            let message = format!(
-                "{what} {} of {all} load balancers: {}",
-                most.len(),
-                names.join(", ")
-            );
-            if let Some(since) = since {
-                found.add_since(fault, &self.node, since, message);
-            }
-        }
-        let agreed = most
-            .and_then(|most| most.first())
-            .map(|odd| value(&odd.status));
-        for one in odd.iter().filter(|one| Some(value(&one.status)) != agreed) {
-            let message = format!("{what} {}", self.node);
-            found.add_since(fault, &one.name, one.since, message);
-        }
     }
 }
 

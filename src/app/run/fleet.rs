@@ -1,6 +1,6 @@
 //! From what the control plane makes of its pod to what the admin listener shows of it.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::admin::fleet::{FindingView, FleetView, NodeStatusView, NodeView};
 use crate::control::fleet::Fleet;
@@ -56,12 +56,10 @@ fn node(node: &Node, now: Instant) -> NodeView {
 
 /// A report is as old as it has been here.
 fn status(status: &NodeStatus, said: Duration) -> NodeStatusView {
-    let started = UNIX_EPOCH + Duration::from_secs(status.started);
-    let up = SystemTime::now().duration_since(started);
     let said = said.as_secs();
     NodeStatusView {
         process: status.process.clone(),
-        up_s: up.map_or(0, |up| up.as_secs()),
+        up_s: status.up_s + said,
         ready: status.is_ready,
         revision: status.revision,
         index: status.index,

@@ -95,8 +95,8 @@ pub struct NodeStatus {
     pub process: String,
     /// Counts up with each report of the process.
     pub number: u64,
-    /// Unix seconds, by its own clock.
-    pub started: u64,
+    /// Since it started.
+    pub up_s: u64,
     /// It is on its way out.
     pub is_draining: bool,
     pub is_ready: bool,
@@ -131,6 +131,7 @@ impl NodeStatus {
     pub fn is_news_after(&self, before: &NodeStatus) -> bool {
         let timeless = |status: &NodeStatus| NodeStatus {
             number: 0,
+            up_s: 0,
             table_s: 0,
             discovery_s: status.discovery_s.map(|_| 0),
             window: Window {
@@ -252,6 +253,7 @@ mod tests {
         let before = status();
         let mut after = NodeStatus {
             number: 8,
+            up_s: 10,
             table_s: 10,
             discovery_s: Some(2),
             ..status()

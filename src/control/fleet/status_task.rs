@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -220,14 +220,13 @@ impl StatusTask {
         let table = self.inputs.table.load();
         let knowledge = self.inputs.knowledge.borrow();
         let vitals = &self.inputs.vitals;
-        let started = vitals.started_at.duration_since(UNIX_EPOCH);
         let services = self.inputs.services.borrow();
         let services = services.iter().take(SERVICES_TOLD);
         let failing = knowledge.failing.iter().take(WATCHES_TOLD);
         NodeStatus {
             process: self.process.clone(),
             number: self.numbered + 1,
-            started: started.map_or(0, |since| since.as_secs()),
+            up_s: vitals.started.elapsed().as_secs(),
             is_draining: self.inputs.gate.phase() != Phase::Serving,
             is_ready: table.missing.is_empty() && !table.node_drained && table.generation > 0,
             revision: *self.inputs.revision.borrow(),
@@ -236,7 +235,7 @@ impl StatusTask {
             certificates: self.served.as_ref().map(|(_, of)| *of).unwrap_or_default(),
             generation: table.generation,
             table_s: knowledge.published.elapsed().as_secs(),
-            discovery_s: discovery_age_seconds(vitals, SystemTime::now()).map(|age| age as u64),
+            discovery_s: discovery_age_seconds(vitals, vitals.now()).map(|age| age as u64),
             failing: knowledge.failing.len() as u64,
             failing_watches: failing.cloned().collect(),
             in_flight: self.in_flight,
@@ -252,30 +251,22 @@ impl StatusTask {
     /// Makes the view of this moment: for whoever asks, for metrics, and what is new of it for the log.
     fn look(&mut self) {
         let fleet = self.observer.look(Instant::now().into_std());
-        let vitals = &self.inputs.vitals.fleet;
-        let live = fleet
-            .nodes
-            .iter()
-            .filter(|node| node.presence.is_live())
-            .count();
-        let gone = |presence| matches!(presence, Presence::Gone(_));
-        let gone = fleet
-            .nodes
-            .iter()
-            .filter(|node| gone(node.presence))
-            .count();
-        vitals.live.store(live as u64, Relaxed);
-        vitals.gone.store(gone as u64, Relaxed);
+        let vitals = &self.inputs.vitals;
+        let count = |is_so: fn(Presence) -> bool| {
+            let nodes = fleet.nodes.iter();
+            nodes.filter(|node| is_so(node.presence)).count() as u64
+        };
+        let gone = count(|presence| matches!(presence, Presence::Gone(_)));
+        vitals.fleet.live.store(count(Presence::is_live), Relaxed);
+        vitals.fleet.gone.store(gone, Relaxed);
         if let Some(heard) = fleet.heard {
-            let at = SystemTime::now() - heard.elapsed();
-            let since = at.duration_since(UNIX_EPOCH);
-            vitals
-                .heard_ms
-                .store(since.map_or(0, |since| since.as_millis() as i64), Relaxed);
+            let at = (vitals.now() - heard.elapsed()).duration_since(UNIX_EPOCH);
+            let at_ms = at.map_or(0, |since| since.as_millis() as i64);
+            vitals.fleet.heard_ms.store(at_ms, Relaxed);
         }
         for fault in FleetFault::ALL {
             let of_fault = fleet.findings.iter().filter(|one| one.fault == fault);
-            vitals.set(fault, of_fault.count());
+            vitals.fleet.set(fault, of_fault.count());
         }
         self.tell(&fleet.findings);
         self.inputs.publisher.publish(fleet);
@@ -283,20 +274,14 @@ impl StatusTask {
 
     /// Once when it begins, once when it is over.
     fn tell(&mut self, findings: &[Finding]) {
-        let now: BTreeSet<_> = findings
-            .iter()
-            .map(|one| (one.fault, one.node.clone()))
-            .collect();
-        for one in findings
-            .iter()
-            .filter(|one| !self.told.contains(&(one.fault, one.node.clone())))
-        {
-            tracing::warn!(
-                finding = one.fault.label(),
-                node = one.node,
-                "fleet: {}",
-                one.message
-            );
+        let mut now = BTreeSet::new();
+        for one in findings {
+            let key = (one.fault, one.node.clone());
+            if !self.told.contains(&key) {
+                let (finding, node, message) = (one.fault.label(), &one.node, &one.message);
+                tracing::warn!(finding, node, "fleet: {message}");
+            }
+            now.insert(key);
         }
         for (fault, node) in self.told.difference(&now) {
             tracing::info!(finding = fault.label(), node, "fleet: no more");

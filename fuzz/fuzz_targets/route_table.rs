@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use rota::routing::{
-    HostPattern, NoRoute, Prefix, Protocol, RetryPolicy, Route, RouteTable, Service,
-    ServiceMeasured, ServiceName, Turn,
-};
+use rota::routing::{HostPattern, NoRoute, Prefix, Route, RouteTable, Service};
+use rota_fuzz::forwarded::service;
 
 #[derive(Arbitrary, Debug)]
 struct Case {
@@ -81,19 +79,7 @@ fn naive<'a>(routes: &'a [Arc<Route>], host: &str, path: &str) -> Result<&'a Arc
 }
 
 fuzz_target!(|case: Case| {
-    let service = Arc::new(Service {
-        name: ServiceName::parse("s").expect("a name"),
-        members: Box::new([]),
-        turn: Turn::build(&[]),
-        reserve: Turn::build(&[]),
-        protocol: Protocol::Http,
-        retry: RetryPolicy::default(),
-        pool: 1,
-        in_flight: None,
-        measured: Arc::new(ServiceMeasured::new(1)),
-        phase: 0,
-        groups: None,
-    });
+    let service = service();
     let all: Vec<_> = case
         .routes
         .iter()

@@ -1,6 +1,9 @@
 //! What several targets hold the product against: a plain, slow reader of HTTP/1 heads, written from RFC 9112 alone, and hyper.
 
 pub mod codec;
+pub mod forwarded;
+pub mod memory_file;
+pub mod stream;
 
 /// What `framing_for` is asked with.
 pub const HEAD: bool = true;

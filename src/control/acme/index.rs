@@ -15,12 +15,12 @@ use crate::config::DomainName;
 use crate::seal::{Digest, Plain};
 
 /// Of a chain, so that it tells nothing of the key.
-pub(super) type Hash = String;
+pub type Hash = String;
 
 /// What is known of a certificate without opening it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
-    pub(super) hash: Hash,
+pub struct Entry {
+    pub hash: Hash,
     pub(super) not_before: u64,
     pub(super) not_after: u64,
     pub(super) issuer: String,
@@ -32,7 +32,7 @@ pub(super) struct Entry {
 }
 
 /// A part of the index.
-pub(super) type Shard = BTreeMap<DomainName, Entry>;
+pub type Shard = BTreeMap<DomainName, Entry>;
 
 pub(super) fn hash_of(chain: &str) -> Hash {
     Digest::of(chain.as_bytes()).to_hex()
@@ -54,7 +54,7 @@ impl Entry {
 
 /// What cannot be read, entry by entry, and entries under names that are none or that belong elsewhere, are passed over: what they
 /// stood for is found by the certificates, and written anew.
-pub(super) fn read(key: &str, text: &[u8]) -> Shard {
+pub fn read(key: &str, text: &[u8]) -> Shard {
     let written: BTreeMap<String, serde_json::Value> =
         serde_json::from_slice(text).unwrap_or_default();
     let named = |(name, entry): (String, serde_json::Value)| {
@@ -64,7 +64,7 @@ pub(super) fn read(key: &str, text: &[u8]) -> Shard {
     written.into_iter().filter_map(named).collect()
 }
 
-pub(super) fn write(shard: &Shard) -> Plain {
+pub fn write(shard: &Shard) -> Plain {
     let written: BTreeMap<&str, &Entry> = shard
         .iter()
         .map(|(name, entry)| (name.as_str(), entry))
@@ -74,14 +74,14 @@ pub(super) fn write(shard: &Shard) -> Plain {
 
 /// What is to be done after the index moved.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct News {
-    pub(super) fetch: Vec<(DomainName, Hash)>,
+pub struct News {
+    pub fetch: Vec<(DomainName, Hash)>,
     /// Known, and not in the index: gone if their certificates are, too.
-    pub(super) unnamed: Vec<DomainName>,
+    pub unnamed: Vec<DomainName>,
 }
 
 /// Compares what is known with the index, shard by shard.
-pub(super) fn news(shards: &BTreeMap<char, Shard>, known: &BTreeMap<DomainName, Hash>) -> News {
+pub fn news(shards: &BTreeMap<char, Shard>, known: &BTreeMap<DomainName, Hash>) -> News {
     let mut news = News::default();
     for (name, entry) in shards.values().flatten() {
         if known.get(name) != Some(&entry.hash) {

@@ -4,7 +4,7 @@ use crate::config::DomainName;
 use crate::seal::Digest;
 
 /// Of certificates, by shard; watched as one prefix.
-pub(super) const INDEX: &str = "acme/index/";
+pub const INDEX: &str = "acme/index/";
 /// Pending proofs by tls-alpn-01, by name; watched as one prefix.
 pub(super) const PROOFS: &str = "acme/proofs/";
 /// What each live load balancer has in force; watched as one prefix.
@@ -35,7 +35,7 @@ pub(super) fn name_of_certificate(key: &str) -> Option<DomainName> {
 }
 
 /// The index shard that has a name.
-pub(super) fn shard(name: &DomainName) -> String {
+pub fn shard(name: &DomainName) -> String {
     format!("{INDEX}{}", shard_digit(name))
 }
 

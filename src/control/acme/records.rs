@@ -12,7 +12,7 @@ use crate::seal::{Digest, Plain};
 
 /// `acme/certs/<name>`, PEM texts.
 #[derive(Serialize, Deserialize)]
-pub(super) struct CertificateRecord {
+pub struct CertificateRecord {
     pub(super) chain: String,
     pub(super) key: String,
     /// Of the CA that issued it; empty: not known.
@@ -22,7 +22,7 @@ pub(super) struct CertificateRecord {
 
 /// `acme/orders/<name>`: an order that its CA knows of. Who comes after its holder can finish it.
 #[derive(Serialize, Deserialize)]
-pub(super) struct OrderRecord {
+pub struct OrderRecord {
     pub(super) directory: String,
     pub(super) url: String,
     pub(super) key_pem: String,
@@ -31,7 +31,7 @@ pub(super) struct OrderRecord {
 
 /// `acme/attempts/<name>`: what went wrong, and until when no load balancer tries again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Attempts {
+pub struct Attempts {
     /// In a row.
     pub(super) failures: u32,
     /// Of these the last ones that were the CAs' own.
@@ -74,7 +74,7 @@ impl Attempts {
 
 impl Attempts {
     /// Until when nobody tries; None: it is over, or what a clock far ahead wrote, which would never end.
-    pub(super) fn rest(&self, now: SystemTime) -> Option<SystemTime> {
+    pub fn rest(&self, now: SystemTime) -> Option<SystemTime> {
         let until = moment(self.not_before);
         (until > now && until <= now + REST_LONGEST).then_some(until)
     }
@@ -100,7 +100,7 @@ pub(super) fn mark_of(settings: &Acme) -> String {
 
 /// `acme/proofs/<name>`: by tls-alpn-01.
 #[derive(Serialize, Deserialize)]
-pub(super) struct ProofRecord {
+pub struct ProofRecord {
     pub(super) digest: [u8; 32],
     /// Nobody looks at it after this.
     pub(super) until: u64,
@@ -122,7 +122,7 @@ pub struct NodeRecord {
 }
 
 /// The text of a record.
-pub(super) fn write(record: &impl Serialize) -> Plain {
+pub fn write(record: &impl Serialize) -> Plain {
     Plain::new(serde_json::to_vec(record).expect("texts and numbers are json"))
 }
 
@@ -132,7 +132,7 @@ pub(super) fn read<T: DeserializeOwned>(key: &str, text: &[u8]) -> Result<T, Str
 }
 
 /// As [`read()`], where the key is named by who asks.
-pub(super) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|_| "not what rota writes".to_owned())
 }
 

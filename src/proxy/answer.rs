@@ -45,7 +45,7 @@ pub fn is_passed_on(name: &str, head: &AnswerHead<'_>) -> bool {
         | Known::XRequestId
         | Known::Traceparent
         | Known::ContentType
-        | Known::Other => !(head.connection.nominates && is_nominated(name, head.fields)),
+        | Known::Other => !(head.connection.nominates() && is_nominated(name, head.fields)),
     }
 }
 

@@ -84,6 +84,22 @@ pub fn has_underscore(name: &str) -> bool {
     name.bytes().fold(false, |seen, byte| seen | (byte == b'_'))
 }
 
+/// Refuses what `http` takes for a field of HTTP/2 though it is none (RFC 9113 section 8.2.1): a quotation mark is of all that it lets
+/// pass in a name the only character of no token, and white space at a value's end would be taken for padding over HTTP/1.
+pub fn check_http2_field(name: &str, value: &[u8]) -> Result<(), &'static str> {
+    if is_quoted(name) {
+        return Err("a header field's name is malformed");
+    }
+    if value.trim_ascii().len() != value.len() {
+        return Err("a field's value begins or ends with white space");
+    }
+    Ok(())
+}
+
+fn is_quoted(name: &str) -> bool {
+    memchr::memchr(b'"', name.as_bytes()).is_some()
+}
+
 /// The elements of a comma-separated field value, without surrounding white space; empty ones are left out.
 pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
@@ -92,28 +108,42 @@ pub fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|element| !element.is_empty())
 }
 
+/// Fields that the `Connection` fields of a message may name beside its own options; the message is refused beyond, since each of its fields
+/// is compared with all of them.
+const NOMINATED: u8 = 32;
+
 /// What the `Connection` fields of a message say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionOptions {
     pub close: bool,
     pub keep_alive: bool,
     pub upgrade: bool,
-    /// Names fields beyond these, which are for this hop alone.
-    pub nominates: bool,
+    /// Fields that are named beyond these, for this hop alone.
+    nominated: u8,
 }
 
 impl ConnectionOptions {
     /// Bytes that no text has may hide a `close` from one reader and not from another: the connection ends behind the message.
-    pub fn add(&mut self, value: &[u8]) {
+    ///
+    /// # Errors
+    /// More fields are named than may be.
+    pub fn add(&mut self, value: &[u8]) -> Result<(), &'static str> {
         self.close |= !value.is_ascii();
         for element in elements(value) {
             match element.len() {
                 5 if element.eq_ignore_ascii_case(b"close") => self.close = true,
                 7 if element.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
                 10 if element.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
-                _ => self.nominates = true,
+                _ if self.nominated == NOMINATED => return Err("too many connection options"),
+                _ => self.nominated += 1,
             }
         }
+        Ok(())
+    }
+
+    /// Whether fields are named that are for this hop alone.
+    pub fn nominates(self) -> bool {
+        self.nominated > 0
     }
 }
 
@@ -180,6 +210,7 @@ pub fn is_trailer(name: &str) -> bool {
     ];
     matches!(known(name), Known::Other)
         && !has_underscore(name)
+        && !is_quoted(name)
         && !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never))
 }
 
@@ -240,11 +271,20 @@ mod tests {
             value: b"close, X-Foo ,cookie",
         }];
         let mut options = ConnectionOptions::default();
-        options.add(fields[0].value);
-        assert!(options.close && options.nominates && !options.upgrade);
+        options.add(fields[0].value).unwrap();
+        assert!(options.close && options.nominates() && !options.upgrade);
         let mut unclear = ConnectionOptions::default();
-        unclear.add(b"keep-alive, \x80close");
+        unclear.add(b"keep-alive, \x80close").unwrap();
         assert!(unclear.close);
         assert!(is_nominated("x-foo", &fields) && !is_nominated("Cookie", &fields));
+    }
+
+    #[test]
+    fn connection_fields_nominate_no_more_than_a_few_together() {
+        let mut options = ConnectionOptions::default();
+        for _ in 0..NOMINATED {
+            assert_eq!(options.add(b"x, , close, keep-alive"), Ok(()));
+        }
+        assert!(options.add(b"close").is_ok() && options.add(b"x").is_err());
     }
 }

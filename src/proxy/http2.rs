@@ -51,7 +51,7 @@ const SEND_BUFFER: usize = 32 * 1024;
 
 /// Heads of streams that the client reset before they were accepted, kept by h2 until then: as many as a page may cancel in one go.
 const UNACCEPTED_RESETS: usize = 100;
-/// How long a client that was told to calm down may take to read it.
+/// How long a client that was told why its connection ends may take to read it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends. `deadline`: for the client's preface.
@@ -98,11 +98,11 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
                 );
                 tokio::task::spawn_local(task);
                 if conduct.is_abusive() {
-                    break Event::Flood;
+                    break Event::Breach(h2::Reason::ENHANCE_YOUR_CALM);
                 }
             }
             Ok(Event::Drain | Event::Blocked) => {}
-            Ok(end @ (Event::Flood | Event::Calmed | Event::End)) => break end,
+            Ok(end @ (Event::Breach(_) | Event::Calmed | Event::End)) => break end,
             Err(_) if outflow.is_stuck(Instant::now(), body) => {
                 worker.vitals.workers[worker.id.0].stuck.add(1);
                 // Nor would it take a farewell; and what the kernel holds for it goes, too.
@@ -118,11 +118,14 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
             }
         }
     };
-    if !matches!(event, Event::End) {
+    if matches!(
+        event,
+        Event::Breach(h2::Reason::ENHANCE_YOUR_CALM) | Event::Calmed
+    ) {
         worker.vitals.workers[worker.id.0].calm(budget.last());
     }
-    if matches!(event, Event::Flood) {
-        connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+    if let Event::Breach(reason) = event {
+        connection.abrupt_shutdown(reason);
         let said = poll_fn(|cx| connection.poll_closed(cx));
         // Whether it was read or not: the connection ends here.
         let _ = timer.within(Instant::now() + FAREWELL, said).await;
@@ -150,8 +153,8 @@ enum Event {
     Drain,
     /// The client's socket takes nothing now.
     Blocked,
-    /// The client has to be told to calm down.
-    Flood,
+    /// The client has to be told that its connection ends, and why.
+    Breach(h2::Reason),
     /// h2 told it so already.
     Calmed,
     End,
@@ -168,8 +171,8 @@ async fn next(
     poll_fn(|cx| {
         let accepted = connection.poll_accept(cx);
         outflow.settle();
-        if budget.is_spent() {
-            return Poll::Ready(Event::Flood);
+        if let Some(reason) = budget.verdict() {
+            return Poll::Ready(Event::Breach(reason));
         }
         match accepted {
             Poll::Ready(Some(Ok((request, respond)))) => {

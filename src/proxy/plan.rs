@@ -160,6 +160,7 @@ pub fn prepare(
             .unwrap_or_default();
         return Ok(Prepared::Redirect(format!("https://{host}{port}{path}")));
     }
+    check_scheme(head, peer)?;
     check_direction(peer, host)?;
     let route = find_route(snapshot, host, head.path_and_query)?;
     let body_limit = snapshot.limits.body_bytes.unwrap_or(u64::MAX);
@@ -199,6 +200,18 @@ fn check_host_field(head: &RequestHead<'_>, host: &str) -> Result<(), Refusal> {
                 "the host differs from the target's authority",
             ));
         }
+    }
+    Ok(())
+}
+
+/// What is meant for a secured connection is not taken from another one (RFC 9110 section 7.4), unless a trusted proxy's was secured.
+fn check_scheme(head: &RequestHead<'_>, peer: &Peer) -> Result<(), Refusal> {
+    let scheme = head.target.as_bytes().first_chunk::<6>();
+    let is_https = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https:"));
+    if is_https && peer.tls.is_none() && !peer.is_trusted {
+        return Err(Refusal::Malformed(
+            "a target of https on a connection without tls",
+        ));
     }
     Ok(())
 }
@@ -272,7 +285,7 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
         match known(field.name) {
             Known::Other | Known::ContentType => {
                 let is_dropped = has_underscore(field.name)
-                    || (head.connection.nominates && is_nominated(field.name, head.fields));
+                    || (head.connection.nominates() && is_nominated(field.name, head.fields));
                 if !is_dropped {
                     push_field(out, field.name, field.value);
                 }

@@ -117,8 +117,11 @@ fn version_2(bytes: &[u8]) -> Found {
         return Found::Part;
     }
     let addresses = &bytes[16..length];
-    let client = match (version_and_command & 15, family >> 4) {
+    // Section 2.2: "Receivers must drop connections presenting unexpected values here".
+    let (family, transport) = (family >> 4, family & 15);
+    let client = match (version_and_command & 15, family) {
         (0, _) => None,
+        _ if transport > 2 => return Found::Malformed,
         (_, 1) => match addresses.first_chunk::<4>() {
             Some(octets) if addresses.len() >= 12 => Some(IpAddr::from(*octets)),
             _ => return Found::Malformed,
@@ -127,7 +130,9 @@ fn version_2(bytes: &[u8]) -> Found {
             Some(octets) if addresses.len() >= 36 => Some(IpAddr::from(*octets)),
             _ => return Found::Malformed,
         },
-        _ => None,
+        // Unspecified, or a Unix socket's.
+        (_, 0 | 3) => None,
+        _ => return Found::Malformed,
     };
     Found::Header { length, client }
 }
@@ -193,6 +198,26 @@ mod tests {
         assert_eq!(client(&header), None, "LOCAL speaks for itself");
         header[12] = 0x31;
         assert_eq!(find(&header), Found::Malformed);
+    }
+
+    #[test]
+    fn a_family_or_transport_that_version_2_does_not_have_is_refused() {
+        let header = |command, family| {
+            let mut header = [&SIGNATURE[..], &[command, family, 0, 36]].concat();
+            header.extend([0; 36]);
+            find(&header)
+        };
+        let own = Found::Header {
+            length: 52,
+            client: None,
+        };
+        for family in [0x13, 0x1f, 0x23, 0x33, 0x03, 0x41, 0xf1] {
+            assert_eq!(header(0x21, family), Found::Malformed, "{family:#x}");
+            assert_eq!(header(0x20, family), own, "LOCAL asks nobody for it");
+        }
+        for family in [0x00, 0x31, 0x32] {
+            assert_eq!(header(0x21, family), own, "{family:#x}");
+        }
     }
 
     #[test]

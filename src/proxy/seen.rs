@@ -79,7 +79,7 @@ impl<'a> Seen<'a> {
         match known {
             Known::ContentLength => return self.length(field.value),
             Known::TransferEncoding => self.coding(field.value),
-            Known::Connection => self.connection.add(field.value),
+            Known::Connection => self.connection.add(field.value)?,
             Known::Upgrade => {
                 self.websocket = field.value.trim_ascii().eq_ignore_ascii_case(b"websocket")
             }

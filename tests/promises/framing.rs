@@ -103,6 +103,14 @@ const LINES_AND_FIELDS: &[Clause] = &[
         ],
     ),
     (
+        "more connection options than anyone has use for",
+        400,
+        &[
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a\r\nConnection: a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a\r\n\r\n",
+        ],
+    ),
+    (
         "a carriage return or line feed that ends no line",
         400,
         &[
@@ -240,6 +248,11 @@ const REQUEST_LINE_AND_HOST: &[Clause] = &[
         ],
     ),
     (
+        "a target of https on a connection without TLS",
+        400,
+        &["GET https://real.test/ HTTP/1.1\r\nHost: real.test\r\n\r\n"],
+    ),
+    (
         "a Host that differs from an absolute target",
         400,
         &[
@@ -288,6 +301,33 @@ fn a_line_or_field_that_two_readers_could_cut_differently_is_refused() {
 #[test]
 fn a_request_line_is_three_words_and_names_exactly_one_host() {
     assert_clauses(REQUEST_LINE_AND_HOST);
+}
+
+/// Lines behind which nothing comes: whoever sent them waits for an answer.
+const LINES_ALONE: &[(&str, u16)] = &[
+    ("GET /\r\n", 400),
+    ("GET / HTTP/1.1\n", 400),
+    ("GET / HTTP/0.9\r\n", 505),
+    ("PRI * HTTP/2.0\r\n", 505),
+    ("SSH-2.0-OpenSSH_9.2\r\n", 400),
+    ("EHLO shop.test\r\n", 400),
+    ("HTTP/1.1 200 OK\r\n", 400),
+];
+
+#[test]
+fn a_request_line_that_is_none_is_refused_before_the_rest_of_its_head_comes() {
+    let origin = Origin::fixed("never");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    for (line, status) in LINES_ALONE {
+        for pieces in [vec![*line], line.split_inclusive(' ').collect()] {
+            let mut client = Client::connect(rota.http());
+            for piece in pieces {
+                client.send(piece);
+            }
+            assert_eq!(client.answer().status, *status, "{line:?}");
+            assert!(client.is_closed(), "{line:?}");
+        }
+    }
 }
 
 #[test]

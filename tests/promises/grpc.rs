@@ -352,6 +352,18 @@ fn an_empty_piece_of_a_servers_body_is_not_taken_for_its_end() {
 }
 
 #[test]
+fn an_answer_with_a_field_that_is_none_over_http_1_is_502() {
+    for (name, value) in [("x\"y", "1"), ("x", " 1"), ("x", "1\t")] {
+        let server = Server::start(move |mut call: Call| async move {
+            let head = Response::builder().header(name, value).body(()).unwrap();
+            call.respond.send_response(head, true).unwrap();
+        });
+        let answer = Client::connect(plain(&[&server]).http()).get("a.test", "/");
+        assert_eq!(answer.status, 502, "{name:?}: {value:?}");
+    }
+}
+
+#[test]
 fn a_body_that_the_status_forbids_is_not_taken_for_the_next_answer() {
     let server = Server::start(|mut call: Call| async move {
         let head = Response::builder().status(204).body(()).unwrap();

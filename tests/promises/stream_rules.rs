@@ -1,6 +1,10 @@
 //! What HTTP/2 forbids at the byte (RFC 9113 section 8) is refused, and never written to a server as HTTP/1.
 
-use crate::attack::{DATA, END_HEADERS, END_STREAM, Frame, Frames, HEADERS, block, frame, secure};
+use crate::attack::{
+    DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PREFACE, RST_STREAM, block,
+    frame, secure,
+};
+use crate::support::client::Client;
 use crate::support::{Authority, Origin, Rota};
 
 type Fields = &'static [(&'static str, &'static str)];
@@ -26,6 +30,7 @@ const FORBIDDEN_FIELDS: &[(&str, &[Fields])] = &[
             &[("x ", "1")],
             &[("x\ty", "1")],
             &[("x(y", "1")],
+            &[("x\"y", "1")],
             &[("x\0y", "1")],
             &[("x\r\ny", "1")],
             &[("x:y", "1")],
@@ -400,4 +405,61 @@ fn a_fragment_is_no_part_of_the_path_that_a_server_gets() {
         requests.iter().all(|one| one.target == "/a"),
         "{requests:?}"
     );
+}
+
+const PRIORITY: u8 = 2;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const ACK: u8 = 1;
+const PROTOCOL_ERROR: u8 = 1;
+const FRAME_SIZE_ERROR: u8 = 6;
+
+/// The error that the connection ends with, behind frames of its client; a request that follows them is not served.
+fn ends_with(client: &mut Frames, frames: &[u8]) -> Option<u8> {
+    let head = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(GOOD));
+    let _ = client.0.try_send(&[frames, &head].concat());
+    let last = std::iter::from_fn(|| client.next()).last()?;
+    (last.kind == GOAWAY).then(|| last.payload[7])
+}
+
+#[test]
+fn a_frame_whose_size_is_not_its_kind_s_ends_its_connection_with_frame_size_error() {
+    let world = World::start();
+    for (kind, flags, stream, size) in [
+        (PRIORITY, 0, 1, 4),
+        (PRIORITY, 0, 1, 6),
+        (RST_STREAM, 0, 1, 3),
+        (SETTINGS, 0, 0, 5),
+        (SETTINGS, ACK, 0, 6),
+        (PING, 0, 0, 7),
+        (PING, ACK, 0, 9),
+        (GOAWAY, 0, 0, 7),
+        (WINDOW_UPDATE, 0, 0, 3),
+        (WINDOW_UPDATE, 0, 0, 5),
+    ] {
+        let mut client = Frames::open(&world.rota, &world.authority);
+        let sent = frame(kind, flags, stream, &vec![0; size]);
+        let ended = ends_with(&mut client, &sent);
+        assert_eq!(ended, Some(FRAME_SIZE_ERROR), "{kind} of {size} bytes");
+    }
+    assert_eq!(world.origin.count(), 0);
+}
+
+#[test]
+fn a_connection_that_does_not_begin_with_its_client_s_settings_is_ended() {
+    let world = World::start();
+    let (preface, _settings) = PREFACE.split_at(24);
+    for first in [
+        Vec::new(),
+        frame(SETTINGS, ACK, 0, b""),
+        frame(PING, 0, 0, &[0; 8]),
+        frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+    ] {
+        let tls = (world.authority).client_with("shop.test", &["h2"], rustls::DEFAULT_VERSIONS);
+        let mut client = Frames(Client::connect_tls(world.rota.https(), &tls).unwrap());
+        let ended = ends_with(&mut client, &[preface, &first].concat());
+        assert_eq!(ended, Some(PROTOCOL_ERROR), "{first:?}");
+    }
+    assert_eq!(world.origin.count(), 0);
 }

@@ -53,6 +53,7 @@ pub fn request(sent: &[u8], sizes: impl Iterator<Item = usize>) -> Read {
     let limits = Limits::default();
     let mut buffer = Buffer::new(sent, sizes);
     let mut seen = 0;
+    let mut is_line_refused = false;
     let within = loop {
         if seen == 0 {
             buffer.consume(head::leading_empty_lines(buffer.filled()));
@@ -63,6 +64,7 @@ pub fn request(sent: &[u8], sizes: impl Iterator<Item = usize>) -> Read {
         match find_head(buffer.filled(), seen) {
             Found::Whole(within) => break within,
             Found::Part => {
+                is_line_refused |= head::check_line(buffer.filled(), seen).is_err();
                 seen = match buffer.filled() {
                     [b'\r'] => 0,
                     begun => begun.len(),
@@ -79,6 +81,7 @@ pub fn request(sent: &[u8], sizes: impl Iterator<Item = usize>) -> Read {
         Ok(head) => head,
         Err(refusal) => return Read::Refused(refusal.text().into()),
     };
+    assert!(!is_line_refused, "what is refused early is refused late");
     assert_eq!(head::find_end(begun, 0), Found::Whole(head.length));
     buffer.consume(head.length);
     let next = if head.keeps_alive() {

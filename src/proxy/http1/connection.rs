@@ -120,6 +120,9 @@ impl Connection<'_> {
                         return Arrival::Head(length);
                     }
                     Found::Part if self.buf.len() < self.worker.head_bytes.get() => {
+                        if let Err(refusal) = head::check_line(self.buf.filled(), seen) {
+                            return Arrival::Refused(refusal);
+                        }
                         // A lone CR may be half of an empty line, which is skipped when it is whole.
                         seen = match self.buf.filled() {
                             [b'\r'] => 0,

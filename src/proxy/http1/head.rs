@@ -5,11 +5,13 @@ use std::mem::MaybeUninit;
 use httparse::{Header, ParserConfig};
 
 use super::body::Framing;
-use crate::proxy::fields::{ConnectionOptions, known};
+use crate::proxy::fields::{ConnectionOptions, check_http2_field, known};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::seen::Seen;
 use crate::routing::Limits;
 use crate::routing::policy::MAX_HEAD_FIELDS;
+
+const UNENDED_LINE: &str = "a line does not end in cr lf";
 
 /// Space on the stack for a head's fields.
 pub type FieldSpace<'b> = [MaybeUninit<Header<'b>>; MAX_HEAD_FIELDS];
@@ -124,6 +126,25 @@ pub fn check_beginning(bytes: &[u8]) -> Result<(), Refusal> {
     }
 }
 
+/// Refuses a request line that is none as soon as it is whole: who sends it may wait for an answer and send no more. `seen` bytes were
+/// looked at before.
+pub fn check_line(begun: &[u8], seen: usize) -> Result<(), Refusal> {
+    let Some(end) = memchr::memchr(b'\n', &begun[seen..]) else {
+        return Ok(());
+    };
+    let line = &begun[..=seen + end];
+    if memchr::memchr(b'\n', &begun[..seen]).is_some() {
+        return Ok(());
+    }
+    if !line.ends_with(b"\r\n") {
+        return Err(Refusal::Malformed(UNENDED_LINE));
+    }
+    match httparse::Request::new(&mut []).parse(line) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(parse_refusal(error, line)),
+    }
+}
+
 /// Whether every line ends in CR LF (RFC 9112 section 2.2) in a head that httparse took: it takes LF alone, but CR only
 /// before LF, so that as many of one as of the other leave no LF alone.
 fn are_line_ends_whole(head: &[u8]) -> bool {
@@ -144,7 +165,7 @@ pub fn request<'a>(
         Err(error) => return Err(parse_refusal(error, bytes)),
     };
     if !are_line_ends_whole(&bytes[..length]) {
-        return Err(Refusal::Malformed("a line does not end in cr lf"));
+        return Err(Refusal::Malformed(UNENDED_LINE));
     }
     let version = match parsed.version {
         Some(0) => Version::Http10,
@@ -206,7 +227,7 @@ fn parse_refusal(error: httparse::Error, head: &[u8]) -> Refusal {
         httparse::Error::Version if is_other_version(head) => Refusal::Version,
         httparse::Error::HeaderName => Refusal::Malformed("a header field's name is malformed"),
         httparse::Error::HeaderValue => Refusal::Malformed("a header field's value is malformed"),
-        httparse::Error::NewLine => Refusal::Malformed("a line does not end in cr lf"),
+        httparse::Error::NewLine => Refusal::Malformed(UNENDED_LINE),
         _ => Refusal::Malformed("the request line is malformed"),
     }
 }
@@ -263,7 +284,7 @@ pub fn answer<'a>(
         Ok(httparse::Status::Partial) | Err(_) => return Err("the head is malformed"),
     }
     if !are_line_ends_whole(head) {
-        return Err("a line does not end in cr lf");
+        return Err(UNENDED_LINE);
     }
     let version = match parsed.version {
         Some(0) => Version::Http10,
@@ -301,6 +322,7 @@ pub fn framed_answer<'a>(
     }
     let mut seen = Seen::default();
     for field in fields {
+        check_http2_field(field.name, field.value)?;
         seen.answer_field(known(field.name), field)?;
     }
     Ok(AnswerHead {

@@ -3,7 +3,8 @@
 use http::request::Parts;
 use httparse::Header;
 
-use crate::proxy::fields::{ConnectionOptions, Known, known};
+use crate::proxy::fields::{ConnectionOptions, Known, check_http2_field, known};
+use crate::proxy::http1::body::Framing;
 use crate::proxy::http1::head::{RequestHead, Version};
 use crate::proxy::refusal::Refusal;
 use crate::proxy::seen::Seen;
@@ -27,12 +28,7 @@ pub fn request<'a>(
         return Err(Refusal::Malformed("a scheme that is not http or https"));
     }
     for (name, value) in &parts.headers {
-        // RFC 9113 section 8.2.1: over HTTP/1 it would be taken for padding.
-        if value.as_bytes().trim_ascii().len() != value.len() {
-            return Err(Refusal::Malformed(
-                "a field's value begins or ends with white space",
-            ));
-        }
+        check_http2_field(name.as_str(), value.as_bytes()).map_err(Refusal::Malformed)?;
         let field = Header {
             name: name.as_str(),
             value: value.as_bytes(),
@@ -52,17 +48,21 @@ pub fn request<'a>(
         });
     }
     let authority = parts.uri.authority().map(|authority| authority.as_str());
+    let host = seen.authority(authority)?;
+    let framing = seen.stream_request_framing(is_end)?;
     Ok(RequestHead {
         length: 0,
         method: parts.method.as_str(),
         target: path,
         path_and_query: path,
-        host: seen.authority(authority)?,
+        host,
         version: Version::H2,
         fields: list,
-        framing: seen.stream_request_framing(is_end)?,
+        framing,
         connection: ConnectionOptions::default(),
-        expects_continue: seen.expects_continue && !is_end,
+        // Over HTTP/1 the head alone would be a whole request where the body is to have no bytes.
+        expects_continue: seen.expects_continue
+            && !matches!(framing, Framing::None | Framing::Length(0)),
         upgrade: false,
     })
 }

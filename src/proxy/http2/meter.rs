@@ -4,7 +4,8 @@
 //! unfinished header blocks (CVE-2024-27316), header lists far too large, resets of streams that nobody accepted yet, and errors that
 //! make it reset streams (CVE-2025-8671). What it answers or passes over for ever are PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM of
 //! streams long gone and kinds it doesn't know (CVE-2019-9511 to -9518). Here they cost tokens, which answers earn: whoever downloads
-//! opens windows, and gRPC clients ping for as long as they are sent something.
+//! opens windows, and gRPC clients ping for as long as they are sent something. Frames that can't be of their kind end here, too: h2 takes
+//! any for the first one, and has no word of its own for a wrong size.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -12,6 +13,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -23,6 +25,7 @@ use crate::telemetry::vitals::FrameKind;
 const PREFACE: usize = 24;
 const HEAD: usize = 9;
 const ACK: u8 = 1;
+const GOAWAY: u8 = 7;
 
 /// Tokens that a connection begins with, and that time gives back. Past the last one it ends with ENHANCE_YOUR_CALM. Browsers need
 /// some ten of them.
@@ -44,7 +47,8 @@ pub struct Budget {
     tokens: Cell<u32>,
     refilled: Cell<Instant>,
     last: Cell<FrameKind>,
-    spent: Cell<bool>,
+    is_begun: Cell<bool>,
+    verdict: Cell<Option<Reason>>,
 }
 
 impl Budget {
@@ -53,13 +57,14 @@ impl Budget {
             tokens: Cell::new(TOKENS),
             refilled: Cell::new(now),
             last: Cell::new(FrameKind::Settings),
-            spent: Cell::new(false),
+            is_begun: Cell::new(false),
+            verdict: Cell::new(None),
         })
     }
 
-    /// The client sent more than it is allowed to.
-    pub fn is_spent(&self) -> bool {
-        self.spent.get()
+    /// Why the connection has to end: the client sent more than it is allowed to, or what is no frame.
+    pub fn verdict(&self) -> Option<Reason> {
+        self.verdict.get()
     }
 
     /// The kind of frame that came last.
@@ -68,12 +73,22 @@ impl Budget {
     }
 
     fn received(&self, frame: Frame) {
+        if self.verdict.get().is_some() {
+            return;
+        }
         let kind = FrameKind::of(frame.kind);
         self.last.set(kind);
+        // RFC 9113 section 3.4: the preface ends with the client's SETTINGS.
+        if !self.is_begun.replace(true) && (kind != FrameKind::Settings || frame.is_ack()) {
+            return self.verdict.set(Some(Reason::PROTOCOL_ERROR));
+        }
+        if !frame.has_its_size() {
+            return self.verdict.set(Some(Reason::FRAME_SIZE_ERROR));
+        }
         let cost = match kind {
             // DATA is h2's to count; new streams are held against what becomes of them (`conduct`).
             FrameKind::Data | FrameKind::Headers => return,
-            FrameKind::Settings if frame.flags & ACK == 0 => SETTINGS_COST,
+            FrameKind::Settings if !frame.is_ack() => SETTINGS_COST,
             FrameKind::Settings
             | FrameKind::Priority
             | FrameKind::RstStream
@@ -87,7 +102,7 @@ impl Budget {
         }
         match self.tokens.get().checked_sub(cost) {
             Some(left) => self.tokens.set(left),
-            None => self.spent.set(true),
+            None => self.verdict.set(Some(Reason::ENHANCE_YOUR_CALM)),
         }
     }
 
@@ -119,6 +134,25 @@ struct Frame {
     length: u32,
     kind: u8,
     flags: u8,
+}
+
+impl Frame {
+    fn is_ack(self) -> bool {
+        self.flags & ACK != 0
+    }
+
+    /// Whether it can hold what its kind has (RFC 9113 sections 4.2 and 6).
+    fn has_its_size(self) -> bool {
+        match FrameKind::of(self.kind) {
+            FrameKind::Priority => self.length == 5,
+            FrameKind::RstStream | FrameKind::WindowUpdate => self.length == 4,
+            FrameKind::Ping => self.length == 8,
+            FrameKind::Settings if self.is_ack() => self.length == 0,
+            FrameKind::Settings => self.length.is_multiple_of(6),
+            FrameKind::Other => self.kind != GOAWAY || self.length >= 8,
+            FrameKind::Data | FrameKind::Headers | FrameKind::Continuation => true,
+        }
+    }
 }
 
 /// Where one direction of a connection stands between frames.
@@ -187,7 +221,7 @@ impl Metered {
 }
 
 impl AsyncRead for Metered {
-    /// Gives nothing once the budget is spent, and wakes nobody: whoever polls h2 asks the budget after each poll.
+    /// Gives nothing once there is a verdict, not even what it is about, and wakes nobody: whoever polls h2 asks for it after each poll.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -199,12 +233,16 @@ impl AsyncRead for Metered {
             received,
             ..
         } = self.get_mut();
-        if budget.is_spent() {
+        if budget.verdict().is_some() {
             return Poll::Pending;
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut *io.stream()).poll_read(cx, buf))?;
         received.over(&buf.filled()[before..], |frame| budget.received(frame));
+        if budget.verdict().is_some() {
+            buf.set_filled(before);
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -274,6 +312,7 @@ mod tests {
 
     use super::*;
 
+    const SETTINGS: u8 = 4;
     const PING: u8 = 6;
 
     fn frame(length: u32, kind: u8, flags: u8) -> Frame {
@@ -282,6 +321,14 @@ mod tests {
             kind,
             flags,
         }
+    }
+
+    /// Of a connection whose client said its settings.
+    fn begun() -> Rc<Budget> {
+        let budget = Budget::new(Instant::now());
+        budget.received(frame(0, SETTINGS, 0));
+        budget.tokens.set(TOKENS);
+        budget
     }
 
     #[test]
@@ -304,42 +351,42 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn frames_that_nobody_needs_are_spent_out_of_a_budget_that_time_refills() {
-        let budget = Budget::new(Instant::now());
+        let budget = begun();
         for _ in 0..TOKENS {
             budget.received(frame(8, PING, 0));
         }
-        assert!(!budget.is_spent());
+        assert_eq!(budget.verdict(), None);
         tokio::time::advance(Duration::from_secs(1)).await;
         for _ in 0..TOKENS_A_SECOND {
             budget.received(frame(8, PING, 0));
         }
-        assert!(!budget.is_spent());
+        assert_eq!(budget.verdict(), None);
         budget.received(frame(8, PING, 0));
-        assert!(budget.is_spent());
+        assert_eq!(budget.verdict(), Some(Reason::ENHANCE_YOUR_CALM));
         assert_eq!(budget.last(), FrameKind::Ping);
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_pings_and_opens_two_windows_for_each_frame_of_an_answer_never_runs_out() {
-        let budget = Budget::new(Instant::now());
+        let budget = begun();
         for _ in 0..100_000 {
             budget.sent(frame(5, 0, 0));
             budget.received(frame(8, PING, 0));
             budget.received(frame(4, 8, 0));
             budget.received(frame(4, 8, 0));
         }
-        assert!(!budget.is_spent());
+        assert_eq!(budget.verdict(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_large_window_that_was_filled_at_once_may_be_opened_in_small_steps() {
-        let budget = Budget::new(Instant::now());
+        let budget = begun();
         for _ in 0..1024 {
             budget.sent(frame(16 * 1024, 0, 0));
         }
         for _ in 0..8192 {
             budget.received(frame(4, 8, 0));
         }
-        assert!(!budget.is_spent());
+        assert_eq!(budget.verdict(), None);
     }
 }

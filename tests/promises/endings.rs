@@ -27,6 +27,51 @@ fn open(rota: &Rota) -> f64 {
     rota.metric("rota_connections", &[("listener", "tls")])
 }
 
+/// More than a socket takes at once, less than two of them hold: rota has written it all while its client has read little of it.
+const LARGE: usize = 1 << 20;
+
+/// Reads a large answer, and sends `more` again and again meanwhile; gives what came of its body.
+fn read_and_send(client: &mut Client, more: &[u8]) -> usize {
+    client.answer_head();
+    let mut read = 0;
+    while let Ok(piece) = client.try_read_exactly(LARGE / 32) {
+        read += piece.len();
+        if read == LARGE {
+            break;
+        }
+        let _ = client.try_send(more);
+    }
+    read
+}
+
+#[test]
+fn a_client_that_sends_more_behind_its_last_request_gets_the_answer_to_its_end() {
+    let (authority, body) = (Authority::new(), vec![b'x'; LARGE]);
+    let origin = Origin::start(move |exchange| exchange.answer(200, &[], &body));
+    let rota = secure(&authority, &origin, "");
+    let tls = authority.client_with("shop.test", &["http/1.1"], rustls::DEFAULT_VERSIONS);
+    let next = b"GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n";
+    let upload = [b'x'; LARGE / 32];
+    for (request, more) in [
+        (
+            "GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n",
+            &next[..],
+        ),
+        ("GET / HTTP/1.0\r\nHost: shop.test\r\n\r\n", b"\r\n"),
+        (
+            "POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 1000000000\r\n\r\n",
+            &upload,
+        ),
+    ] {
+        let mut plain = Client::connect(rota.http());
+        let mut encrypted = Client::connect_tls(rota.https(), &tls).unwrap();
+        for client in [&mut plain, &mut encrypted] {
+            let read = read_and_send(client.send(request), more);
+            assert_eq!(read, LARGE, "{request:?}");
+        }
+    }
+}
+
 #[test]
 fn an_http_2_client_that_still_sends_when_its_connection_is_ended_meets_no_reset() {
     let (authority, origin) = (Authority::new(), Origin::fixed("ok"));

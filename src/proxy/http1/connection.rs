@@ -27,8 +27,9 @@ use crate::proxy::worker::Worker;
 use crate::routing::Timeouts;
 use crate::telemetry::Reason;
 
-/// How much is read and dropped at the end of a connection that we end.
-const LINGER_BYTES: usize = 256 * 1024;
+/// How much is read and dropped at the end of a connection that we end: as much as a client may send on while our last answer is still in
+/// the kernel.
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long an idle connection may still send a last request once the LB drains: it may be on its way already, and whoever keeps a
 /// connection busy learns from its answer that it ends.
@@ -51,9 +52,9 @@ struct Connection<'w> {
 /// What comes after a request.
 enum Next {
     Request,
-    /// Close in an orderly way: the client has read all that it will get.
+    /// Close in an orderly way: the client has ended its side, or was sent nothing that is still on its way.
     Close,
-    /// Close, but read on for a moment: the client may still be sending.
+    /// Close, but read on for a moment: what the client may still send would cost it the end of its answer.
     Linger,
     /// Drop it as it is.
     Drop,
@@ -303,7 +304,6 @@ impl Connection<'_> {
         match (end.reason, end.then) {
             (Reason::ClientAborted | Reason::UpstreamTruncated, _) => Next::Drop,
             (_, Then::KeepAlive) if is_read => Next::Request,
-            _ if is_read => Next::Close,
             _ => Next::Linger,
         }
     }

@@ -98,3 +98,22 @@ pub async fn watch<K: Sink, T>(
     })
     .await
 }
+
+/// What `future` gives; what is to be done before it is waited for is done only if it must be.
+pub async fn unless_at_once<T>(
+    future: impl Future<Output = T>,
+    before: impl Future<Output = ()>,
+) -> T {
+    let mut future = pin!(future);
+    let at_once = poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => Poll::Ready(None),
+    });
+    match at_once.await {
+        Some(value) => value,
+        None => {
+            before.await;
+            future.await
+        }
+    }
+}

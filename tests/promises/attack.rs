@@ -178,15 +178,19 @@ fn what_http_2_forbids_in_a_head_never_reaches_a_server() {
 fn a_body_longer_than_its_content_length_never_completes_a_request_whichever_frame_it_comes_in() {
     let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
     let rota = secure(&authority, &origin, "");
-    for (length, first) in [("5", "hello"), ("0", "")] {
+    for (first, fields) in [
+        ("hello", &[("content-length", "5")][..]),
+        ("", &[("content-length", "0")]),
+        ("", &[("content-length", "0"), ("expect", "100-continue")]),
+    ] {
         let mut client = Frames::open(&rota, &authority);
-        let head = request("POST", "https", &[("content-length", length)]);
+        let head = request("POST", "https", fields);
         client.0.send(frame(HEADERS, END_HEADERS, 1, &head));
         client.0.send(frame(DATA, 0, 1, first.as_bytes()));
         // In a read of its own: a request of another client is answered in between.
         rota.get("a", "/between");
         client.0.send(frame(DATA, END_STREAM, 1, b"!"));
-        assert!(client.refuses(), "{length}");
+        assert!(client.refuses(), "{fields:?}");
     }
     let complete =
         |request: &crate::support::origin::Request| request.method == "POST" && request.is_complete;

@@ -282,6 +282,18 @@ fn a_server_that_answers_before_the_upload_has_ended_is_heard() {
 }
 
 #[test]
+fn a_server_that_answers_a_head_alone_is_heard_before_a_byte_of_the_body_comes() {
+    let origin = Origin::start(|exchange| exchange.answer(401, &[], b"who are you?"));
+    let rota = Rota::start(&edge(&[origin.address()]));
+    for framing in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+        let mut client = Client::connect(rota.http());
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
+        assert_eq!(client.answer().status, 401, "{framing}");
+        assert!(client.is_closed(), "{framing}");
+    }
+}
+
+#[test]
 fn a_server_that_answered_early_and_keeps_its_connection_is_not_asked_on_it_again() {
     for framing in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
         let origin = Origin::start(|exchange| exchange.answer(200, &[], b"early"));

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Exchanged, Flow, Sendable, Story, trailer_section};
 use crate::proxy::answer::{BodyOut, Then};
-use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, watch};
+use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, unless_at_once, watch};
 use crate::proxy::fields::is_trailer;
 use crate::proxy::http1::body::{
     Decoder, Framing, Step, check_received, chunk_line, trailer_fields,
@@ -158,7 +158,18 @@ impl Story<'_> {
             }
         }
         loop {
-            let (is_last, written) = match flow.next_piece(source).await? {
+            let unsent = Cell::new(first);
+            // A server may answer the head alone. Not where it would be a whole request: over HTTP/2 a body that is to have no bytes may
+            // come with some.
+            let write_head = async {
+                if !first.is_empty() && self.plan.framing != Framing::Length(0) {
+                    unsent.set(&[]);
+                    self.write_to_server(connection, &timer, &[first]).await;
+                }
+            };
+            let piece = unless_at_once(flow.next_piece(source), write_head).await?;
+            first = unsent.get();
+            let (is_last, written) = match piece {
                 Piece::Data(bytes) if is_chunked => {
                     let size = chunk_line(&mut line, bytes.len());
                     let parts = [first, size, bytes, b"\r\n"];

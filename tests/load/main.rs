@@ -11,6 +11,7 @@ mod consul_agent;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attacks;
 mod certificates;
 mod domains;
 mod figures;

@@ -478,7 +478,7 @@ fn a_flood_that_begins_anew_whenever_it_is_ended_costs_other_clients_nothing() {
 }
 
 #[test]
-#[ignore = "a figure: cargo test --release --test promises -- --ignored --nocapture floods"]
+#[ignore = "a figure: scripts/figures"]
 fn each_flood_for_ten_seconds() {
     flood_all(Duration::from_secs(10));
 }

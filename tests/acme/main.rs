@@ -19,6 +19,7 @@ mod healing;
 mod kept;
 mod lost;
 mod own;
+mod own_kept;
 mod pebble;
 mod swept;
 mod walk;

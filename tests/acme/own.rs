@@ -13,17 +13,17 @@ use super::support::{Authority, Origin, Rota, eventually};
 use super::{HOURS, KEY, SECOND_KEY, is_served, leaf, reloads, write_key_file};
 
 /// What a pod has around it.
-struct World {
-    agent: Agent,
+pub(super) struct World {
+    pub(super) agent: Agent,
     origin: Origin,
-    front: Front,
+    pub(super) front: Front,
     pebble: Pebble,
     /// Whose certificates are imported.
-    authority: Authority,
+    pub(super) authority: Authority,
 }
 
 impl World {
-    fn start() -> World {
+    pub(super) fn start() -> World {
         let front = Front::new();
         World {
             agent: Agent::start(),
@@ -34,23 +34,23 @@ impl World {
         }
     }
 
-    fn file(&self, node: &str) -> String {
+    pub(super) fn file(&self, node: &str) -> String {
         file(node, &self.agent, &self.pebble, &self.origin)
     }
 
-    fn load_balancers<const N: usize>(&self, nodes: [&str; N]) -> [Rota; N] {
+    pub(super) fn load_balancers<const N: usize>(&self, nodes: [&str; N]) -> [Rota; N] {
         let rotas = nodes.map(|node| place().start(&self.file(node)));
         self.front.send_to(&rotas.iter().collect::<Vec<_>>());
         rotas
     }
 
     /// A certificate of one's own for these names.
-    fn import(&self, rota: &Rota, names: &[&str]) -> Output {
+    pub(super) fn import(&self, rota: &Rota, names: &[&str]) -> Output {
         self.authority.leaf(names).write(rota.directory(), "own");
         import(rota.directory(), &["own.pem", "own.key"])
     }
 
-    fn is_own(&self, rota: &Rota, name: &str) -> bool {
+    pub(super) fn is_own(&self, rota: &Rota, name: &str) -> bool {
         is_served(rota, &self.authority.client(name))
     }
 
@@ -59,7 +59,7 @@ impl World {
     }
 
     /// As it lies in KV; None: there is none.
-    fn kept(&self, name: &str) -> Option<String> {
+    pub(super) fn kept(&self, name: &str) -> Option<String> {
         let path = format!("/v1/kv/{PREFIX}/certs/own/{name}?raw");
         let answer = self.agent.try_call("GET", &path, b"").unwrap();
         (answer.status == 200).then_some(answer.body)
@@ -67,11 +67,11 @@ impl World {
 }
 
 /// `rota certs import`, paths below the place's folder.
-fn import(folder: &Path, arguments: &[&str]) -> Output {
+pub(super) fn import(folder: &Path, arguments: &[&str]) -> Output {
     certs(folder, "import", arguments)
 }
 
-fn certs(folder: &Path, verb: &str, arguments: &[&str]) -> Output {
+pub(super) fn certs(folder: &Path, verb: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
     command.current_dir(folder);
     command
@@ -80,7 +80,7 @@ fn certs(folder: &Path, verb: &str, arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-fn succeeded(output: &Output) -> String {
+pub(super) fn succeeded(output: &Output) -> String {
     assert!(output.status.success(), "{}", said(output));
     said(output)
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::consul_agent::Agent;
-use super::support::rota::{Place, said};
+use super::support::rota::{PLAIN, Place, said};
 use super::support::{Origin, Rota, Signal, eventually};
-use super::{PREFIX, app, document, eventually_answers};
+use super::{PREFIX, app, consul, document, eventually_answers};
 
 /// Between the start of a process and what it is to serve, on a machine with other things to do.
 const LENIENT: Duration = Duration::from_secs(5);
@@ -236,4 +236,58 @@ fn a_state_directory_of_another_pod_is_not_this_ones() {
     assert!(rota.log().contains("it is of the pod"), "{}", rota.log());
     let routes = rota.admin_get("/v1/routes").text();
     assert!(!routes.contains("shop.test"), "{routes}");
+}
+
+/// As the file would be had the name been this one.
+fn renamed(text: &str, from: &str, to: &str) -> String {
+    let (_, body) = text.split_once('\n').unwrap();
+    let body = body.replace(from, to);
+    let digest = rota::seal::Digest::of(body.as_bytes()).to_hex();
+    format!("rota-kept 1 {digest}\n{body}")
+}
+
+#[test]
+fn servers_given_by_name_are_served_at_their_last_addresses_while_neither_consul_nor_dns_answers() {
+    let mut agent = Agent::start();
+    let origin = Origin::fixed("one");
+    let port = origin.address().port();
+    document(
+        &agent,
+        "services/shop",
+        &format!("servers = [\"localhost:{port}\"]"),
+    );
+    let route = "host = \"shop.test\"\nservice = \"shop\"";
+    document(&agent, "routes/shop", route);
+    let text = format!(
+        "[node]\nname = \"lb-1\"\nstate_dir = \"state\"\n{}{PLAIN}",
+        consul(&agent)
+    );
+    let before = Place::new().start(&text);
+    eventually("it is served", || {
+        before.get("shop.test", "/").text() == "one"
+    });
+    let kept = || fs::read_to_string(table(before.directory())).unwrap_or_default();
+    eventually("it is kept", || {
+        kept().contains("[\"localhost\",[\"127.0.0.1\"") && kept().contains("shop.test")
+    });
+    before.signal(Signal::KILL);
+    before.wait();
+    agent.kill();
+
+    // A name that nobody resolves stands for one whose servers are away.
+    let place = after(&before);
+    fs::write(
+        table(place.path()),
+        renamed(&kept(), "localhost", "shop.invalid"),
+    )
+    .unwrap();
+    let rota = place.spawn(&text);
+    eventually("it is served from the last address", || {
+        rota.try_admin("GET /healthz").is_ok() && rota.get("shop.test", "/").text() == "one"
+    });
+    rota.wait_until_ready();
+    eventually("that it cannot be resolved is named", || {
+        let mistakes = status(&rota)["mistakes"].to_string();
+        mistakes.contains("dns:shop.invalid") && mistakes.contains("last good answer")
+    });
 }

@@ -2,6 +2,7 @@
 
 pub mod change;
 pub(super) mod follow;
+pub(super) mod kept;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -103,6 +103,7 @@ pub mod file {
 
 /// What was kept of a run before this one, its documents as documents are written.
 pub mod table {
+    use std::net::IpAddr;
     use std::time::SystemTime;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -118,6 +119,8 @@ pub mod table {
         services: Vec<(ConsulService, Vec<Instance>)>,
         documents: Vec<(Subtree, Vec<Document>)>,
         tagged: Vec<String>,
+        #[serde(default)]
+        names: Vec<(String, Vec<IpAddr>)>,
     }
 
     pub fn serialize<S: Serializer>(table: &Table, to: S) -> Result<S::Ok, S::Error> {
@@ -129,6 +132,7 @@ pub mod table {
                 .collect(),
             documents: table.documents.clone(),
             tagged: table.tagged.clone(),
+            names: table.names.clone(),
         }
         .serialize(to)
     }
@@ -143,6 +147,7 @@ pub mod table {
                 .collect(),
             documents: written.documents,
             tagged: written.tagged,
+            names: written.names,
         }))
     }
 }

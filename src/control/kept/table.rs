@@ -1,5 +1,6 @@
 //! The last good table as it is kept: what Consul said of each service, and the documents in force, as texts. Pure.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -20,6 +21,8 @@ pub struct Table {
     pub documents: Vec<(Subtree, Vec<Document>)>,
     /// Services whose tags ask for routes.
     pub tagged: Vec<String>,
+    /// Host names that servers are given by, each with its last addresses.
+    pub names: Vec<(String, Vec<IpAddr>)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -28,6 +31,8 @@ struct Written {
     documents: Vec<WrittenTree>,
     #[serde(default)]
     tagged: Vec<String>,
+    #[serde(default)]
+    names: Vec<(String, Vec<IpAddr>)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,6 +64,7 @@ impl Table {
             services: self.services.iter().map(written_service).collect(),
             documents: self.documents.iter().map(written_tree).collect(),
             tagged: self.tagged.clone(),
+            names: self.names.clone(),
         };
         Plain::new(serde_json::to_vec(&written).expect("texts and numbers are json"))
     }
@@ -73,6 +79,7 @@ impl Table {
             services: written.services.into_iter().map(service_of).collect(),
             documents,
             tagged: written.tagged,
+            names: written.names,
         })
     }
 
@@ -194,6 +201,7 @@ mod tests {
                 (Subtree::Pod, vec![document("", b"id")]),
             ],
             tagged: vec!["shop".into()],
+            names: vec![("app.test".into(), vec!["10.0.0.1".parse().unwrap()])],
         };
         assert_eq!(table.pod_id().unwrap(), b"id");
         assert_eq!(Table::read(&table.to_text(), heard).unwrap(), table);
@@ -211,6 +219,7 @@ mod tests {
             services: Vec::new(),
             documents: vec![(Subtree::Routes, vec![document("a", b"\xff")])],
             tagged: Vec::new(),
+            names: Vec::new(),
         };
         let read = Table::read(&table.to_text(), heard).unwrap();
         assert_eq!(read.documents, [(Subtree::Routes, Vec::new())]);

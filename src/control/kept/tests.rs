@@ -87,6 +87,7 @@ fn mode(path: &Path) -> u32 {
 
 fn table() -> Table {
     Table {
+        names: Vec::new(),
         heard: SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123),
         services: vec![(app(), passing(&["10.0.0.1:80"]).into())],
         documents: Vec::new(),

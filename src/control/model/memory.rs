@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Model;
 use crate::config::ConsulService;
-use crate::control::candidate::Candidate;
+use crate::control::candidate::{Candidate, Resolution};
 use crate::control::consul::Instance;
 use crate::control::kept::table::Table;
 use crate::control::service_state::ServiceState;
@@ -91,6 +91,13 @@ impl Model {
                 .remember(subtree, documents, &mut self.drains);
         }
         self.tagged.remember(table.tagged);
+        for (name, addresses) in table.names {
+            let known = Resolution {
+                addresses,
+                error: None,
+            };
+            self.names.entry(name).or_insert(known);
+        }
         self.revision += 1;
         self.merge(now);
         self.settle_those(now, |service| service.watch().is_some());
@@ -107,11 +114,16 @@ impl Model {
             let doubted = self.doubted_of(watch);
             (watch.clone(), with(answer, doubted))
         });
+        let names = self.names.iter();
+        let resolved = names.filter(|(_, known)| !known.addresses.is_empty());
         Some(Table {
             heard,
             services: services.collect(),
             documents: self.documents.kept(),
             tagged: self.tagged.kept(),
+            names: resolved
+                .map(|(name, known)| (name.clone(), known.addresses.clone()))
+                .collect(),
         })
     }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::kept::{Keeping, Recalled};
 use super::{Extent, Imported, MARK, OWN, Own, OwnName, key_of, read};
+use crate::control::kept::Keeper;
 use crate::control::store::{Change, Raw, Seen, Store, StoreError, Written};
 use crate::seal::Plain;
 
@@ -26,10 +28,16 @@ const BATCH: usize = 32;
 /// Why nothing can be said now.
 type Away = String;
 
-/// Follows the store.
-pub(in super::super) async fn follow(store: Store, says: watch::Sender<Imported>) {
+/// Follows the store, from what was kept of it; what is served is kept on.
+pub(in super::super) async fn follow(
+    store: Store,
+    (recalled, keeper): (Recalled, Option<Keeper>),
+    says: watch::Sender<Imported>,
+) {
     let mut watch = store.watch_with_others(OWN);
     let mut following = Following::new(store, says);
+    following.keeping = Keeping(keeper);
+    following.remember(recalled);
     let mut told_away = false;
     loop {
         let mut taken = Ok(());
@@ -61,12 +69,21 @@ async fn after(pause: Option<Duration>) {
 struct Following {
     store: Store,
     says: watch::Sender<Imported>,
-    /// What is served, and the sealed text that it was opened from.
-    taken: BTreeMap<String, (Raw, Own)>,
+    /// What is served, and the text that it was read from.
+    taken: BTreeMap<String, (Text, Own)>,
     refused: BTreeMap<String, (Raw, String)>,
     /// Of the store that all this was taken from.
     mark: Option<Plain>,
     told_lost: bool,
+    keeping: Keeping,
+}
+
+/// What a certificate was read from.
+enum Text {
+    /// As the store has it.
+    Stored(Raw),
+    /// As it was kept; nobody has said yet what the store has.
+    Kept(Plain),
 }
 
 /// What was opened at one time.
@@ -84,7 +101,16 @@ impl Following {
             refused: BTreeMap::new(),
             mark: None,
             told_lost: false,
+            keeping: Keeping(None),
         }
+    }
+
+    fn remember(&mut self, recalled: Recalled) {
+        let certificates = recalled.certificates.into_iter();
+        self.taken = certificates
+            .map(|(name, (text, own))| (name, (Text::Kept(text), own)))
+            .collect();
+        self.mark = recalled.mark;
     }
 
     /// Brings what is known to what lies there.
@@ -98,7 +124,10 @@ impl Following {
         let mut trouble = None;
         match opened.mark {
             // Before what was lost is there again, the other store's mark is not ours.
-            Some(Ok(mark)) if parted.is_ok() => self.mark = Some(mark),
+            Some(Ok(mark)) if parted.is_ok() => {
+                self.keeping.keep(MARK, mark.clone());
+                self.mark = Some(mark);
+            }
             Some(Err(error)) => trouble = Some(error.to_string()),
             Some(Ok(_)) | None => {}
         }
@@ -109,20 +138,28 @@ impl Following {
     /// The mark and what is not known yet, off this thread.
     async fn open(&self, found: &BTreeMap<String, Raw>) -> Result<Opened, Away> {
         let is_news = |(name, raw): &(&String, &Raw)| {
-            let taken = self.taken.get(*name).map(|(taken, _)| taken);
+            let taken = match self.taken.get(*name) {
+                Some((Text::Stored(taken), _)) => Some(taken),
+                Some((Text::Kept(_), _)) | None => None,
+            };
             *name != MARK && taken != Some(*raw)
         };
         let news = found.iter().filter(is_news);
         let news: Vec<(String, Raw)> = news
             .map(|(name, raw)| (name.clone(), raw.clone()))
             .collect();
-        let (store, mark) = (self.store.clone(), found.get(MARK).cloned());
+        let (store, keeping) = (self.store.clone(), self.keeping.clone());
+        let mark = found.get(MARK).cloned();
         let opened = tokio::task::spawn_blocking(move || Opened {
             mark: mark.map(|raw| store.open(&key_of(MARK), &raw)),
             news: news
                 .into_iter()
                 .map(|(name, raw)| {
-                    let own = open_one(&store, &name, &raw);
+                    let opened = open_one(&store, &name, &raw);
+                    let own = opened.map(|(text, own)| {
+                        keeping.keep(&name, text);
+                        own
+                    });
                     (name, raw, own)
                 })
                 .collect(),
@@ -134,7 +171,7 @@ impl Following {
         match own {
             Ok(own) => {
                 self.refused.remove(&name);
-                self.taken.insert(name, (raw, own));
+                self.taken.insert(name, (Text::Stored(raw), own));
             }
             Err(why) => {
                 let now = (raw, why);
@@ -191,6 +228,7 @@ impl Following {
                     "a certificate of one's own was taken out of the store"
                 );
                 self.taken.remove(&name);
+                self.keeping.forget(&name);
             }
             return Ok(());
         }
@@ -223,10 +261,13 @@ impl Following {
         for batch in lost.chunks(BATCH) {
             let (_, still_lost) = self.look_at(batch).await?;
             for name in still_lost {
-                let raw = self.taken.get(&name).map(|(raw, _)| raw);
-                let value = raw.map(|raw| self.store.open(&key_of(&name), raw));
-                // The key file may have lost its key since; others may have it.
-                if let Some(Ok(value)) = value {
+                let value = match self.taken.get(&name) {
+                    // The key file may have lost its key since; others may have it.
+                    Some((Text::Stored(raw), _)) => self.store.open(&key_of(&name), raw).ok(),
+                    Some((Text::Kept(text), _)) => Some(text.clone()),
+                    None => None,
+                };
+                if let Some(value) = value {
                     self.write_again(&name, value).await?;
                 }
             }
@@ -252,11 +293,12 @@ impl Following {
 }
 
 /// Blocking.
-fn open_one(store: &Store, name: &str, raw: &Raw) -> Result<Own, String> {
+fn open_one(store: &Store, name: &str, raw: &Raw) -> Result<(Plain, Own), String> {
     let key = key_of(name);
     if OwnName::parse(name).is_none_or(|own| own.as_str() != name) {
         return Err(format!("{key}: no name of a certificate"));
     }
     let value = store.open(&key, raw).map_err(|error| error.to_string())?;
-    read(name, &value)
+    let own = read(name, &value)?;
+    Ok((value, own))
 }

@@ -65,8 +65,10 @@ impl Task {
                 let standing = self.account_key.tell.clone();
                 followers.spawn(follow_thumbprint(store.clone(), thumbprint, standing));
                 followers.spawn(proofs::follow(store.clone(), proofs));
+                let recalled = std::mem::take(&mut self.memory.own);
                 followers.spawn(own::follow::follow(
                     store.clone(),
+                    (recalled, self.memory.keeper.clone()),
                     self.imported.tell.clone(),
                 ));
                 followers.spawn(lose_patience(store.clone(), self.loaded.clone()));

@@ -1,6 +1,7 @@
 //! Certificates that were kept before the start: served at once, until the store says what it has.
 
 use super::super::keys::{self, CERTIFICATES};
+use super::super::own::kept::Recalled;
 use super::super::sync::kept::{Kept, Known};
 use super::super::sync::{Held, read_certificate};
 use super::super::wanted::in_use;
@@ -18,6 +19,8 @@ pub struct Memory {
     pub keeper: Option<Keeper>,
     /// The pod's as it was kept.
     pub pod_id: Option<Vec<u8>>,
+    /// Imported ones, until they are followed.
+    pub(super) own: Recalled,
 }
 
 impl Task {
@@ -43,9 +46,14 @@ impl Task {
                 self.shelf.held.extend(share.join().unwrap_or_default());
             }
         });
-        let certificates = self.shelf.held.len();
-        if certificates > 0 {
-            tracing::info!(certificates, "acme: remembered");
+        self.memory.own = Recalled::of(&keeper);
+        self.shelf.imported = self.memory.own.imported();
+        let (certificates, own) = (
+            self.shelf.held.len(),
+            self.shelf.imported.certificates.len(),
+        );
+        if certificates + own > 0 {
+            tracing::info!(certificates, own, "acme: remembered");
             self.loaded.send_replace(Loaded::Remembered);
         }
     }

@@ -42,7 +42,7 @@ fn keyring() -> Option<Arc<Keyring>> {
 fn followed(folder: &Folder) -> (watch::Receiver<Imported>, Store) {
     let store = Store::in_directory(&folder.0, keyring()).unwrap();
     let (says, told) = watch::channel(Imported::default());
-    tokio::spawn(follow(store, says));
+    tokio::spawn(follow(store, (Recalled::default(), None), says));
     (told, Store::beside_directory(&folder.0, keyring()).unwrap())
 }
 
@@ -215,7 +215,7 @@ async fn with_a_key_file_that_opens_nothing_it_is_the_key_file_that_is_named() {
     let other = Some(Arc::new(Keyring::of(&[Secret::from_bytes([2; 32])])));
     let store = Store::beside_directory(&folder.0, other).unwrap();
     let (says, mut told) = watch::channel(Imported::default());
-    tokio::spawn(follow(store.clone(), says));
+    tokio::spawn(follow(store.clone(), (Recalled::default(), None), says));
     let now = until(&mut told, |told| told.extent == Extent::Whole).await;
     assert!(
         now.locked_out()

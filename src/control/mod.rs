@@ -37,7 +37,6 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -135,6 +134,9 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         );
         memory.keeper = keeper;
         tokio::spawn(tickets.run());
+        let (watcher, observations) =
+            Watcher::start(client.clone(), settings, inputs.vitals.clone());
+        let client = client.reporting_with(&watcher);
         let shared = Store::in_consul(
             client.clone(),
             &settings.prefix,
@@ -150,9 +152,6 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         let ledger = Ledger::new(client.clone(), &settings.prefix);
         tokio::spawn(Recorder::new(ledger, shared.clone(), heard, newest).run());
         store = Some(shared);
-        inputs.vitals.discovery_configured.store(true, Relaxed);
-        let (watcher, observations) =
-            Watcher::start(client.clone(), settings, inputs.vitals.clone());
         link = Some(Link {
             client,
             watcher,

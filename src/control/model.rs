@@ -14,13 +14,13 @@ use self::tagged::TaggedServices;
 use super::accepts::Accepts;
 use super::acme::{KvNames, Loaded};
 use super::candidate::{Bounds, Resolution};
-use super::consul::{Instance, Observation};
+use super::consul::{Blame, Instance, Observation};
 use super::documents::Documents;
 use super::drains::Drains;
 use super::event::{Effect, Event};
 use super::guard::Alarm;
 use super::member::Change;
-use super::mistake::{IGNORED, Mistake};
+use super::mistake::Mistake;
 use super::service_state::{ServiceState, World};
 use super::word::Word;
 use crate::config::{Config, ConsulService, RouteEntry, Tags, Tuning};
@@ -31,6 +31,7 @@ mod alarm;
 mod arriving;
 pub mod memory;
 mod merge;
+mod mistakes;
 mod readiness;
 mod rehearsal;
 mod tagged;
@@ -69,7 +70,8 @@ pub struct Model {
     kv_names: Arc<KvNames>,
     /// When to look at a service again; None: at the drains, and at tags that were heard of. Entries that time overtook are harmless.
     timers: BTreeSet<(SystemTime, Option<ServiceName>)>,
-    failing: BTreeMap<String, String>,
+    /// Watches that fail: whose fault it is, and what.
+    failing: BTreeMap<String, (Blame, String)>,
     effects: Vec<Effect>,
     memory: Memory,
     /// What is wrong with files that are kept.
@@ -242,33 +244,6 @@ impl Model {
         self.names.retain(|name, _| names.contains(name));
     }
 
-    /// Everything that could not be taken, not yet dated.
-    pub fn mistakes(&self) -> Vec<Mistake> {
-        let mut found = self.claims.clone();
-        found.extend_from_slice(&self.troubles);
-        self.documents.mistakes(&mut found);
-        found.extend(self.arriving_mistake());
-        self.drains.mistakes(self.documents.prefix(), &mut found);
-        self.accepts.mistakes(self.documents.prefix(), &mut found);
-        found.extend(alarm::mistake(self.alarm));
-        for service in self.services.values() {
-            found.extend_from_slice(service.mistakes());
-            found.extend(service.doubt());
-        }
-        let names = self.names();
-        for (name, known) in self.names.iter().filter(|(name, _)| names.contains(*name)) {
-            if let Some(error) = &known.error {
-                let in_force = if known.addresses.is_empty() {
-                    IGNORED
-                } else {
-                    "last good answer"
-                };
-                found.push(Mistake::new(format!("dns:{name}"), error.clone(), in_force));
-            }
-        }
-        found
-    }
-
     fn take_file(&mut self, file: Arc<Config>, now: SystemTime) {
         self.file = file;
         self.revision += 1;
@@ -320,19 +295,19 @@ impl Model {
                 self.documents.observe_strays(strays);
                 self.revision += 1;
             }
-            Observation::Failing { watch, error } => {
-                self.failing.insert(watch, error);
-                self.bump_if_unready();
+            Observation::Failing {
+                watch,
+                error,
+                blame,
+            } => {
+                let before = self.failing.insert(watch, (blame, error));
+                self.shows_failing([Some(blame), before.map(|(blame, _)| blame)]);
             }
             Observation::Recovered { watch } => {
-                self.failing.remove(&watch);
-                self.bump_if_unready();
+                let before = self.failing.remove(&watch);
+                self.shows_failing([None, before.map(|(blame, _)| blame)]);
             }
         }
-    }
-
-    fn bump_if_unready(&mut self) {
-        self.revision += u64::from(!self.was_ready);
     }
 
     fn resolved(

@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::acme::{KvNames, Loaded};
 use super::assembly::Assembly;
-use super::consul::{Client, Observation, Watcher};
+use super::consul::{Blame, Client, Observation, Watcher};
 use super::event::{Effect, Event};
 use super::fleet::{Knowledge, TableHash};
 use super::journal::Journal;
@@ -223,7 +223,14 @@ impl Task {
 
     fn hear(&mut self, observation: Observation) {
         match &observation {
-            Observation::Failing { watch, error } => tracing::warn!(%watch, %error, "consul fails"),
+            // Told as a mistake.
+            Observation::Failing {
+                blame: Blame::Content,
+                ..
+            } => {}
+            Observation::Failing { watch, error, .. } => {
+                tracing::warn!(%watch, %error, "consul fails");
+            }
             Observation::Recovered { watch } => tracing::info!(%watch, "consul answers again"),
             Observation::Documents { .. } => {
                 self.outlets.documents.send_modify(|answers| *answers += 1);

@@ -1,12 +1,16 @@
-//! Imported certificates that a load balancer keeps on its own disk.
+//! Imported certificates that a load balancer keeps on its own disk, and a store that has more of them than one answer carries.
 
 use std::fs;
 
 use super::copy_folder;
-use super::fleet::{place, within_a_minute};
-use super::own::{World, certs, succeeded};
+use super::fleet::{PREFIX, place, within_a_minute};
+use super::own::{World, certs, import, succeeded};
 use super::support::rota::Place;
 use super::support::{Rota, Signal, eventually};
+
+/// 64 MiB and more of them, in base64.
+const LARGE: usize = 120;
+const LARGE_BYTES: usize = 450 * 1024;
 
 fn file(world: &World) -> String {
     let text = world.file("lb-1");
@@ -77,4 +81,45 @@ fn an_imported_certificate_that_was_forgotten_meanwhile_is_not_remembered_for_ev
     let kept = rota.directory().join("state/kept/certs/own/a.test");
     eventually("its file, too", || !kept.exists());
     assert_eq!(world.kept("a.test"), None);
+}
+
+#[test]
+fn more_below_a_prefix_than_one_answer_carries_is_named_and_what_was_there_stays() {
+    let world = World::start();
+    let home = place();
+    fs::write(home.path().join("rota.toml"), home.fill(&world.file("op"))).unwrap();
+    world.authority.leaf(&["a.test"]).write(home.path(), "own");
+    succeeded(&import(home.path(), &["own.pem", "own.key"]));
+    let [first] = world.load_balancers(["lb-1"]);
+    let key = |number: usize| format!("{PREFIX}/certs/own/n{number}");
+    let large = vec![b'x'; LARGE_BYTES];
+    (0..LARGE).for_each(|number| world.agent.put(&key(number), &large));
+
+    let is_named = |text: &str| text.contains("certs/own: unreadable answer: longer than 67108864");
+    let joins = place().start_unready(&world.file("lb-2"));
+    within_a_minute("who joins says why it is not ready", || {
+        let answer = joins.admin_get("/readyz");
+        answer.status == 503 && is_named(&answer.text())
+    });
+    for rota in [&first, &joins] {
+        within_a_minute("status names it", || {
+            let mistakes = rota.admin_get("/v1/status").json()["mistakes"].clone();
+            let mistakes = mistakes.as_array().unwrap().iter();
+            let mut texts = mistakes.map(|it| it["message"].as_str().unwrap().to_owned());
+            texts.any(|text| text.starts_with("unreadable answer: longer than"))
+        });
+        assert_eq!(rota.metric("rota_discovery_failing", &[]), 1.0);
+    }
+    assert!(world.is_own(&first, "a.test"), "the last good one stays");
+    let log = first.log();
+    assert_eq!(log.matches("longer than").count(), 1, "{log}");
+
+    (0..LARGE).for_each(|number| world.agent.delete(&key(number)));
+    within_a_minute("it is ready", || joins.readiness() == Some(200));
+    eventually("it has it", || world.is_own(&joins, "a.test"));
+    for rota in [&first, &joins] {
+        within_a_minute("all is well", || {
+            rota.metric("rota_discovery_failing", &[]) == 0.0
+        });
+    }
 }

@@ -19,7 +19,9 @@ use super::middleware::{Consistency, Envelope};
 use super::observation::{Document, Subtree};
 use super::parse;
 use super::reply::{RawReply, Reply, by_status, raw};
+use super::subject::Outlet;
 use super::transport::{Missing, Terms, Transport};
+use super::watcher::Watcher;
 use crate::config::{Consul, ConsulService, ConsulToken};
 use crate::dial::tls;
 
@@ -39,6 +41,8 @@ pub const VALUE_BYTES: usize = 512 * 1024;
 pub struct Client {
     transport: Transport,
     settings: Arc<Consul>,
+    /// Where watches of prefixes say that they fail.
+    outlet: Option<Outlet>,
 }
 
 /// Whether an answer is wanted at once, or once there is something new.
@@ -62,7 +66,20 @@ impl Client {
         Ok(Client {
             transport,
             settings: Arc::new(settings.clone()),
+            outlet: None,
         })
+    }
+
+    /// The same, whose watches of prefixes say where this watcher's do that they fail.
+    pub fn reporting_with(self, watcher: &Watcher) -> Client {
+        Client {
+            outlet: Some(watcher.outlet()),
+            ..self
+        }
+    }
+
+    pub(super) fn outlet(&self) -> Option<Outlet> {
+        self.outlet.clone()
     }
 
     /// One key as the leader has it; None: there is none, or the token may not see it. Its document's name is empty.

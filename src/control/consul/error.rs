@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of an answer that an error may quote.
 pub const EXCERPT_BYTES: usize = 200;
 
@@ -25,12 +27,16 @@ pub enum ConsulError {
     Server { status: u16, excerpt: String },
     /// A success whose content is not what its endpoint promises.
     Unreadable(String),
+    /// A success that goes on beyond this limit, in bytes: there is too much below what was asked for.
+    TooLong(usize),
 }
 
 /// Who has to mend it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Blame {
     Us,
+    #[default]
     Agent,
     Token,
     Servers,
@@ -46,7 +52,7 @@ impl ConsulError {
             ConsulError::NoLeader | ConsulError::Behind(_) | ConsulError::Server { .. } => {
                 Blame::Servers
             }
-            ConsulError::Unreadable(_) => Blame::Content,
+            ConsulError::Unreadable(_) | ConsulError::TooLong(_) => Blame::Content,
         }
     }
 }
@@ -66,6 +72,10 @@ impl fmt::Display for ConsulError {
             ),
             ConsulError::Server { status, excerpt } => write!(f, "answered {status}: {excerpt}"),
             ConsulError::Unreadable(what) => write!(f, "unreadable answer: {what}"),
+            ConsulError::TooLong(limit) => write!(
+                f,
+                "unreadable answer: longer than {limit} bytes, so that what it was before stays: there is too much below this key"
+            ),
         }
     }
 }

@@ -14,6 +14,8 @@ use super::error::ConsulError;
 /// The first pause after an error, doubled up to [`PAUSE_MAX`]: a watch is back within a second of Consul.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The longest between answers that are too long: each costs the agent and us as many bytes as the limit has.
+const PAUSE_TOO_LONG: Duration = Duration::from_secs(10);
 /// Questions that one watch may ask at once before it is held to one each [`REFILL`].
 const BURST: u32 = 50;
 const REFILL: Duration = Duration::from_millis(20);
@@ -46,10 +48,15 @@ pub(super) async fn follow(mut watched: impl Watched) {
             // A query that hung past its end says nothing about the agent yet; one that need not hang will.
             (Err(ConsulError::TimedOut), When::Beyond(_)) => when = When::Now,
             (Err(error), _) => {
+                let longest = if matches!(error, ConsulError::TooLong(_)) {
+                    PAUSE_TOO_LONG
+                } else {
+                    PAUSE_MAX
+                };
                 watched.failed(error).await;
                 // Not beyond the old index: the answer that proves the agent well would hang until there is news.
                 when = When::Now;
-                pause.rest().await;
+                pause.rest_at_most(longest).await;
             }
         }
     }
@@ -70,7 +77,11 @@ pub struct Pause {
 
 impl Pause {
     pub async fn rest(&mut self) {
-        let full = (PAUSE_MIN * 2u32.pow(self.rests.min(8))).min(PAUSE_MAX);
+        self.rest_at_most(PAUSE_MAX).await;
+    }
+
+    async fn rest_at_most(&mut self, longest: Duration) {
+        let full = (PAUSE_MIN * 2u32.pow(self.rests.min(8))).min(longest);
         self.rests += 1;
         sleep(full.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
     }

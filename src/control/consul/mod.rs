@@ -22,7 +22,7 @@ mod watch;
 mod watcher;
 
 pub use client::{Client, VALUE_BYTES};
-pub use error::ConsulError;
+pub use error::{Blame, ConsulError};
 pub use follow::Pause;
 pub use key::{KeyState, KeyWatch};
 pub use middleware::Consistency;

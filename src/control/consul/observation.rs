@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::error::Blame;
 use crate::config::ConsulService;
 
 /// One answer, or the lack of one. Sent only when the content differs from the last one of the same watch.
@@ -34,7 +35,12 @@ pub enum Observation {
     /// What stands right below `config/` and nobody reads: `service/` (a folder), `tunign` (a key).
     Strays(Vec<String>),
     /// A watch began to fail (after it had worked, or at the start); said once per change of state.
-    Failing { watch: String, error: String },
+    Failing {
+        watch: String,
+        error: String,
+        #[serde(default)]
+        blame: Blame,
+    },
     /// A failing watch works again.
     Recovered { watch: String },
 }

@@ -4,6 +4,7 @@ use super::client::{Client, When};
 use super::error::ConsulError;
 use super::follow::{Watched, follow};
 use super::observation::Document;
+use super::subject::{Subject, Topic};
 use super::watcher::Task;
 
 /// A prefix that is watched until this is dropped.
@@ -11,15 +12,18 @@ pub struct PrefixWatch(#[expect(dead_code, reason = "ends with this")] Task);
 
 impl PrefixWatch {
     /// Begins on the current tokio runtime. `prefix` is whole; `tell` is given each answer, also one that says nothing new. What
-    /// fails is asked again and not told.
+    /// fails is asked again, and told to where the client reports to.
     pub fn start(
         client: Client,
         prefix: String,
         tell: impl FnMut(Vec<Document>) + Send + 'static,
     ) -> PrefixWatch {
+        let topic = Topic::Prefix(prefix.clone());
+        let subject = client.outlet().map(|outlet| Subject::new(topic, outlet));
         PrefixWatch(Task::spawn(follow(Following {
             client,
             prefix,
+            subject,
             tell,
         })))
     }
@@ -28,6 +32,8 @@ impl PrefixWatch {
 struct Following<F> {
     client: Client,
     prefix: String,
+    /// None: nobody wants to know what fails.
+    subject: Option<Subject>,
     tell: F,
 }
 
@@ -37,10 +43,16 @@ impl<F: FnMut(Vec<Document>) + Send> Watched for Following<F> {
         // A server without a leader may have read only a part of its state yet: its answer says nothing.
         let index = reply.sound_index()?;
         (self.tell)(reply.content);
+        if let Some(subject) = &self.subject {
+            subject.answered().await;
+        }
         Ok(index)
     }
 
     async fn failed(&mut self, error: ConsulError) {
-        tracing::debug!(prefix = self.prefix, %error, "watch of keys");
+        match &self.subject {
+            Some(subject) => subject.failed(&error).await,
+            None => tracing::debug!(prefix = self.prefix, %error, "watch of keys"),
+        }
     }
 }

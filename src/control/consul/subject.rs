@@ -23,6 +23,8 @@ pub(super) enum Topic {
     AllChecks(Option<String>),
     AllServices(Option<String>),
     Tags(Option<String>),
+    /// All keys that begin so, whole.
+    Prefix(String),
 }
 
 impl fmt::Display for Topic {
@@ -42,6 +44,7 @@ impl fmt::Display for Topic {
         };
         f.write_str(name)?;
         match datacenter {
+            Topic::Prefix(prefix) => (prefix.trim_end_matches('/'), &None),
             Some(datacenter) => write!(f, " in {datacenter}"),
             None => Ok(()),
         }
@@ -231,6 +234,7 @@ impl Subject {
         }
         permit.send(Observation::Failing {
             watch: self.topic.to_string(),
+            blame: error.blame(),
             error: error.to_string(),
         });
     }

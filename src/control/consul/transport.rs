@@ -174,10 +174,7 @@ impl Transport {
                 continue;
             };
             if content.len() + bytes.len() > terms.body_limit {
-                return Err(ConsulError::Unreadable(format!(
-                    "longer than {} bytes",
-                    terms.body_limit
-                )));
+                return Err(ConsulError::TooLong(terms.body_limit));
             }
             content.extend_from_slice(&bytes);
         }

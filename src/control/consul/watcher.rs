@@ -146,6 +146,10 @@ impl Watcher {
         }
     }
 
+    pub(super) fn outlet(&self) -> Outlet {
+        self.outlet.clone()
+    }
+
     /// Asks the leader how it stands with a service: once, however long that takes. One that is asked for already begins anew, since
     /// it may have been answered before what is doubted now.
     pub fn reread(&self, service: &ConsulService) {

@@ -10,7 +10,9 @@ use proptest::test_runner::{Config as Cases, TestRunner};
 use super::reader::{first_line, line_of, parse};
 use super::replay::{Replayed, Stage};
 use super::*;
-use crate::control::consul::{CheckStatus, Document, Finding, Instance, Observation, Subtree};
+use crate::control::consul::{
+    Blame, CheckStatus, Document, Finding, Instance, Observation, Subtree,
+};
 use crate::control::tests::{World, instance, key, watch};
 use crate::routing::operator::{Matter, Order, Reach, Target};
 use crate::routing::{PassiveFault, Snapshot, Standing, Unfit, Verdict};
@@ -235,6 +237,7 @@ impl Life {
             Step::Failing(true) => self.observe(Observation::Failing {
                 watch: "app".into(),
                 error: "503".into(),
+                blame: Blame::default(),
             }),
             Step::Failing(false) => self.observe(Observation::Recovered {
                 watch: "app".into(),

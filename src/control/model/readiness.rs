@@ -43,7 +43,7 @@ impl Model {
         }
         if !missing.is_empty() {
             let failing = self.failing.iter();
-            missing.extend(failing.map(|(watch, error)| format!("{watch}: {error}")));
+            missing.extend(failing.map(|(watch, (_, error))| format!("{watch}: {error}")));
         }
         missing
     }

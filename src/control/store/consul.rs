@@ -472,6 +472,7 @@ pub(super) fn refusal(error: ConsulError, prefix: &str) -> StoreError {
         | ConsulError::NoLeader
         | ConsulError::Behind(_)
         | ConsulError::Server { .. }
-        | ConsulError::Unreadable(_)) => StoreError::Away(error.to_string()),
+        | ConsulError::Unreadable(_)
+        | ConsulError::TooLong(_)) => StoreError::Away(error.to_string()),
     }
 }

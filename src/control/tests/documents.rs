@@ -164,6 +164,7 @@ fn readiness_says_what_is_missing_and_never_goes_back() {
     world.apply(Event::Consul(Observation::Failing {
         watch: "consul:app".into(),
         error: "refused".into(),
+        blame: crate::control::consul::Blame::Agent,
     }));
     assert_eq!(world.build().missing[1], "consul:app: refused");
     world.answer(vec![]);
@@ -181,6 +182,7 @@ fn a_datacenter_that_fails_does_not_hold_readiness_once_consul_answers() {
     world.apply(Event::Consul(Observation::Failing {
         watch: "service far in dc9".into(),
         error: "no path to datacenter".into(),
+        blame: crate::control::consul::Blame::Servers,
     }));
     assert!(
         world

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use self::routes::Routes;
 use super::member::Member;
 use super::mistake::{IGNORED, LAST_GOOD, Ledger, Mistake, News};
 use super::model::Model;
@@ -16,9 +17,11 @@ use crate::config::{RouteEntry, ServiceEntry, ServiceProtocol};
 use crate::dial;
 use crate::routing::service;
 use crate::routing::{
-    Groups, Protocol, Route, RouteTable, Service, ServiceMeasured, ServiceName, Snapshot,
-    TlsToServer, Unfit, Upstream, UpstreamKey,
+    Groups, Protocol, RouteTable, Service, ServiceMeasured, ServiceName, Snapshot, TlsToServer,
+    Unfit, Upstream, UpstreamKey,
 };
+
+mod routes;
 
 /// Everything that outlives a snapshot.
 pub struct Assembly {
@@ -27,12 +30,12 @@ pub struct Assembly {
     node: String,
     generation: u64,
     next_upstream: u64,
-    next_route: u32,
     services: BTreeMap<ServiceName, Built>,
     /// Services that routes name and nobody knows: without members, so that they answer 503.
     unknown: HashMap<ServiceName, Arc<Service>>,
-    routes: HashMap<Arc<str>, Arc<Route>>,
-    numbers: HashMap<Arc<str>, u32>,
+    routes: Routes,
+    /// Services that are not what they were in the last table.
+    changed: HashSet<ServiceName>,
     measured: HashMap<ServiceName, Arc<ServiceMeasured>>,
     tls: HashMap<TlsKey, Trust>,
     /// What was read anew for the table that is being built: once, however many services look again.
@@ -93,11 +96,10 @@ impl Assembly {
             node: node.to_owned(),
             generation: 0,
             next_upstream: 1,
-            next_route: 1,
             services: BTreeMap::new(),
             unknown: HashMap::new(),
-            routes: HashMap::new(),
-            numbers: HashMap::new(),
+            routes: Routes::default(),
+            changed: HashSet::new(),
             measured: HashMap::new(),
             tls: HashMap::new(),
             tls_read: HashSet::new(),
@@ -187,6 +189,7 @@ impl Assembly {
                 self.gone.extend(built.upstreams.into_values());
             }
             self.measured.remove(&name);
+            self.changed.insert(name);
         }
         for (name, state) in model.services() {
             let is_current = self.services.get(name).is_some_and(|built| {
@@ -194,6 +197,7 @@ impl Assembly {
                     && (built.tls_revision == state.tls_revision() || built.speaks_plainly())
             });
             if !is_current {
+                self.changed.insert(name.clone());
                 self.build_service(name, state, model);
             }
         }
@@ -392,44 +396,12 @@ impl Assembly {
         Ok(config)
     }
 
-    fn build_routes(&mut self, entries: &[RouteEntry]) -> RouteTable {
-        let mut before = std::mem::take(&mut self.routes);
-        let mut after = HashMap::with_capacity(entries.len());
-        let mut routes = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let service = self.service_for(&entry.service);
-            let known = before
-                .remove(entry.name.as_str())
-                .filter(|route| is_the_same(route, entry, &service));
-            let route = known.unwrap_or_else(|| self.route(entry, service));
-            after.insert(route.name.clone(), route.clone());
-            routes.push(route);
-        }
-        self.routes = after;
-        if self.numbers.len() > 2 * self.routes.len() + 1_000 {
-            let routes = &self.routes;
-            self.numbers.retain(|name, _| routes.contains_key(name));
-        }
-        RouteTable::build(routes).0
-    }
-
-    fn route(&mut self, entry: &RouteEntry, service: Arc<Service>) -> Arc<Route> {
-        let number = match self.numbers.get(entry.name.as_str()) {
-            Some(&number) => number,
-            None => {
-                let number = self.next_route;
-                self.next_route = self.next_route.wrapping_add(1);
-                self.numbers.insert(entry.name.as_str().into(), number);
-                number
-            }
-        };
-        Arc::new(Route {
-            name: entry.name.as_str().into(),
-            host: entry.host.clone(),
-            path: entry.path.clone(),
-            service,
-            number,
-        })
+    fn build_routes(&mut self, entries: &[Arc<RouteEntry>]) -> RouteTable {
+        let mut routes = std::mem::take(&mut self.routes);
+        let changed = std::mem::take(&mut self.changed);
+        let found = routes.follow(entries, &changed, |name| self.service_for(name));
+        self.routes = routes;
+        RouteTable::build(found).0
     }
 
     fn service_for(&mut self, name: &ServiceName) -> Arc<Service> {
@@ -453,8 +425,4 @@ impl Built {
             ServiceProtocol::Https | ServiceProtocol::H2 => false,
         }
     }
-}
-
-fn is_the_same(route: &Route, entry: &RouteEntry, service: &Arc<Service>) -> bool {
-    Arc::ptr_eq(&route.service, service) && route.host == entry.host && route.path == entry.path
 }

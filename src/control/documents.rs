@@ -3,208 +3,26 @@
 //! A wrong document leaves its last good version in force. A subtree that becomes empty where documents were, or any subtree
 //! while the pod's id is missing where it was, is doubted as a whole: its documents stay in force until it is there again, or an
 //! operator accepts that they are gone.
-//!
-//! Long because the subtrees, the pod's id and the drains are doubted, held back and kept together.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::tree::Tree;
 use super::consul::{Document, Subtree};
 use super::drains::Drains;
 use super::mistake::{IGNORED, LAST_GOOD, Mistake};
 use crate::config::document;
 use crate::config::{DomainName, RouteEntry, ServiceEntry, Tuning};
 
+mod tree;
+
 const STRAY: &str =
     "nobody reads this: known are services/NAME, routes/NAME, domains/NAME and tuning";
-
-/// One subtree's documents.
-#[derive(Clone, Debug)]
-pub struct Tree<T> {
-    is_answered: bool,
-    is_doubted: bool,
-    /// An answer that came while the pod's id was missing.
-    held: Option<Vec<Document>>,
-    entries: BTreeMap<String, Entry<T>>,
-}
-
-#[derive(Clone, Debug)]
-struct Entry<T> {
-    document: Document,
-    good: Option<T>,
-    /// What the good version was read from.
-    good_text: Arc<[u8]>,
-    mistake: Option<String>,
-}
-
-impl<T> Default for Tree<T> {
-    fn default() -> Self {
-        Tree {
-            is_answered: false,
-            is_doubted: false,
-            held: None,
-            entries: BTreeMap::new(),
-        }
-    }
-}
-
-impl<T> Tree<T> {
-    /// Whether Consul has said even once what is in it.
-    pub fn is_answered(&self) -> bool {
-        self.is_answered
-    }
-
-    /// Good versions in force: the lower CreateIndex first, then by name.
-    pub fn in_force(&self) -> Vec<(&str, &T)> {
-        let mut found: Vec<(u64, &str, &T)> = self
-            .entries
-            .iter()
-            .filter_map(|(name, entry)| {
-                let good = entry.good.as_ref()?;
-                Some((entry.document.create_index, name.as_str(), good))
-            })
-            .collect();
-        found.sort_by_key(|&(created, name, _)| (created, name));
-        found
-            .into_iter()
-            .map(|(_, name, good)| (name, good))
-            .collect()
-    }
-
-    fn index(&self) -> u64 {
-        let entries = self.entries.values();
-        let newest = entries.map(|entry| entry.document.modify_index).max();
-        newest.unwrap_or(0)
-    }
-
-    fn observe(
-        &mut self,
-        documents: Vec<Document>,
-        parse: impl Fn(&Document) -> Result<T, String>,
-    ) {
-        self.is_answered = true;
-        self.is_doubted = documents.is_empty() && !self.entries.is_empty();
-        if self.is_doubted {
-            return;
-        }
-        let mut before = std::mem::take(&mut self.entries);
-        for document in documents {
-            let known = before.remove(&document.name);
-            let entry = Entry::read(known, document, &parse);
-            self.entries.insert(entry.document.name.clone(), entry);
-        }
-    }
-
-    /// What made it doubted is taken as it is.
-    fn accept(&mut self) {
-        if std::mem::take(&mut self.is_doubted) {
-            self.entries.clear();
-        }
-    }
-
-    /// Takes what was kept: in force, and answered by nobody.
-    fn remember(
-        &mut self,
-        documents: Vec<Document>,
-        parse: impl Fn(&Document) -> Result<T, String>,
-    ) {
-        for document in documents {
-            let entry = Entry::read(None, document, &parse);
-            self.entries.insert(entry.document.name.clone(), entry);
-        }
-    }
-
-    /// Good versions, as they were written.
-    fn kept(&self) -> Vec<Document> {
-        let good = self.entries.values().filter(|entry| entry.good.is_some());
-        let good = good.map(|entry| Document {
-            value: entry.good_text.clone(),
-            ..entry.document.clone()
-        });
-        good.collect()
-    }
-
-    /// Reads each document again: what it is read against has changed.
-    fn read_again(&mut self, parse: impl Fn(&Document) -> Result<T, String>) {
-        for entry in self.entries.values_mut() {
-            match parse(&entry.document) {
-                Ok(good) => {
-                    (entry.good, entry.mistake) = (Some(good), None);
-                    entry.good_text = entry.document.value.clone();
-                }
-                Err(message) => entry.mistake = Some(message),
-            }
-        }
-    }
-
-    fn mistakes(&self, root: &str, is_pod_missing: bool, into: &mut Vec<Mistake>) {
-        let reason = if is_pod_missing && !self.entries.is_empty() {
-            "the pod's id is missing where it was: consul may have lost its state; rota accept documents takes it as it is"
-        } else if self.is_doubted {
-            "it is empty where documents were; rota accept documents takes it as it is"
-        } else {
-            ""
-        };
-        if !reason.is_empty() {
-            into.push(Mistake::new(format!("kv:{root}"), reason, LAST_GOOD));
-        }
-        for (name, entry) in &self.entries {
-            let Some(message) = &entry.mistake else {
-                continue;
-            };
-            let in_force = if entry.good.is_some() {
-                LAST_GOOD
-            } else {
-                IGNORED
-            };
-            let key = if name.is_empty() {
-                format!("kv:{root}")
-            } else {
-                format!("kv:{root}/{name}")
-            };
-            into.push(Mistake::new(key, message.clone(), in_force));
-        }
-    }
-}
-
-impl<T> Entry<T> {
-    fn read(
-        known: Option<Entry<T>>,
-        document: Document,
-        parse: impl Fn(&Document) -> Result<T, String>,
-    ) -> Entry<T> {
-        let known = match known {
-            Some(entry) if entry.document.value == document.value => {
-                return Entry { document, ..entry };
-            }
-            other => other,
-        };
-        match parse(&document) {
-            Ok(good) => Entry {
-                good_text: document.value.clone(),
-                document,
-                good: Some(good),
-                mistake: None,
-            },
-            Err(message) => {
-                let known = known.map(|entry| (entry.good, entry.good_text));
-                let (good, good_text) = known.unwrap_or((None, Arc::default()));
-                Entry {
-                    document,
-                    good,
-                    good_text,
-                    mistake: Some(message),
-                }
-            }
-        }
-    }
-}
 
 /// A name that may have a certificate, and the route of its host if it has a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
     pub name: DomainName,
-    pub route: Option<RouteEntry>,
+    pub route: Option<Arc<RouteEntry>>,
 }
 
 /// All subtrees.
@@ -213,14 +31,14 @@ pub struct Documents {
     prefix: String,
     base: Tuning,
     pub services: Tree<ServiceEntry>,
-    pub routes: Tree<RouteEntry>,
+    pub routes: Tree<Arc<RouteEntry>>,
     pub domains: Tree<Domain>,
     pub tuning: Tree<Tuning>,
     strays: Vec<String>,
     drains_answered: bool,
-    held_drains: Option<Vec<Document>>,
+    held_drains: Option<Arc<[Document]>>,
     /// Those in force, as they were written.
-    drains: Vec<Document>,
+    drains: Arc<[Document]>,
     pod: Pod,
     pod_id: Option<Document>,
 }
@@ -272,34 +90,32 @@ impl Documents {
     }
 
     pub fn tuning_in_force(&self) -> Tuning {
-        let found = self.tuning.in_force();
-        found
-            .first()
-            .map_or_else(|| self.base.clone(), |&(_, tuning)| tuning.clone())
+        let first = self.tuning.in_force().next();
+        first.map_or_else(|| self.base.clone(), |(_, tuning)| tuning.clone())
     }
 
     /// Takes a subtree's answer whole; drains go to `drains`.
     pub fn observe(
         &mut self,
         subtree: Subtree,
-        documents: Vec<Document>,
+        documents: &Arc<[Document]>,
         drains: &mut Drains,
     ) -> Follow {
         let is_held = self.pod == Pod::Missing;
         match subtree {
             Subtree::Pod => {
                 let is_there = !documents.is_empty();
-                self.pod_id = documents.into_iter().next().or(self.pod_id.take());
+                self.pod_id = documents.first().cloned().or(self.pod_id.take());
                 return self.observe_pod(is_there, drains);
             }
             // An operator's way out of a doubt: read elsewhere, and never held back.
             Subtree::OperatorAccept => {}
-            Subtree::Services if is_held => self.services.held = Some(documents),
-            Subtree::Routes if is_held => self.routes.held = Some(documents),
-            Subtree::Domains if is_held => self.domains.held = Some(documents),
-            Subtree::Tuning if is_held => self.tuning.held = Some(documents),
+            Subtree::Services if is_held => self.services.held = Some(documents.clone()),
+            Subtree::Routes if is_held => self.routes.held = Some(documents.clone()),
+            Subtree::Domains if is_held => self.domains.held = Some(documents.clone()),
+            Subtree::Tuning if is_held => self.tuning.held = Some(documents.clone()),
             Subtree::OperatorDrain if is_held || self.is_doubted() && documents.is_empty() => {
-                self.held_drains = Some(documents);
+                self.held_drains = Some(documents.clone());
             }
             Subtree::Services => self.services.observe(documents, service_of),
             Subtree::Routes => self.routes.observe(documents, route_of),
@@ -312,8 +128,8 @@ impl Documents {
             Subtree::OperatorDrain => {
                 self.drains_answered = true;
                 self.held_drains = None;
-                drains.observe(&documents);
-                self.drains = documents;
+                drains.observe(documents);
+                self.drains = documents.clone();
             }
             // The model waits for its end.
             Subtree::Apply => {}
@@ -340,13 +156,18 @@ impl Documents {
             }
             Subtree::OperatorDrain => {
                 drains.observe(&documents);
-                self.drains = documents;
+                self.drains = documents.into();
             }
             // Never kept: it ends within the hour, and the more is doubted without it.
             Subtree::OperatorAccept => {}
             // Nor this: whoever kept the documents had waited for its end.
             Subtree::Apply => {}
         }
+    }
+
+    /// Whether drains wait for a doubt to end.
+    pub fn holds_drains(&self) -> bool {
+        self.held_drains.is_some()
     }
 
     /// What is in force, by subtree, and the pod's id as it was last known.
@@ -357,7 +178,7 @@ impl Documents {
             (Subtree::Routes, self.routes.kept()),
             (Subtree::Domains, self.domains.kept()),
             (Subtree::Tuning, self.tuning.kept()),
-            (Subtree::OperatorDrain, self.drains.clone()),
+            (Subtree::OperatorDrain, self.drains.to_vec()),
             (Subtree::Pod, pod),
         ]
     }
@@ -386,16 +207,16 @@ impl Documents {
 
     fn release(&mut self, drains: &mut Drains) {
         if let Some(held) = self.services.held.take() {
-            self.observe(Subtree::Services, held, drains);
+            self.observe(Subtree::Services, &held, drains);
         }
         if let Some(held) = self.routes.held.take() {
-            self.observe(Subtree::Routes, held, drains);
+            self.observe(Subtree::Routes, &held, drains);
         }
         if let Some(held) = self.domains.held.take() {
-            self.observe(Subtree::Domains, held, drains);
+            self.observe(Subtree::Domains, &held, drains);
         }
         if let Some(held) = self.tuning.held.take() {
-            self.observe(Subtree::Tuning, held, drains);
+            self.observe(Subtree::Tuning, &held, drains);
         }
         self.release_drains(drains);
     }
@@ -405,7 +226,7 @@ impl Documents {
             return;
         }
         if let Some(held) = self.held_drains.take() {
-            self.observe(Subtree::OperatorDrain, held, drains);
+            self.observe(Subtree::OperatorDrain, &held, drains);
         }
     }
 
@@ -506,15 +327,16 @@ fn service_of(document: &Document) -> Result<ServiceEntry, String> {
     document::service(&document.name, &document.value).map_err(|mistakes| mistakes.to_string())
 }
 
-fn route_of(document: &Document) -> Result<RouteEntry, String> {
-    document::route(&document.name, &document.value).map_err(|mistakes| mistakes.to_string())
+fn route_of(document: &Document) -> Result<Arc<RouteEntry>, String> {
+    let entry = document::route(&document.name, &document.value);
+    entry.map(Arc::new).map_err(|mistakes| mistakes.to_string())
 }
 
 fn domain_of(document: &Document) -> Result<Domain, String> {
     let entry = document::domain(&document.name, &document.value);
     let entry = entry.map_err(|mistakes| mistakes.to_string())?;
     Ok(Domain {
-        route: RouteEntry::of_domain(&entry),
+        route: RouteEntry::of_domain(&entry).map(Arc::new),
         name: entry.name,
     })
 }

@@ -63,9 +63,11 @@ pub struct Model {
     answers: BTreeMap<ConsulService, Arc<[Instance]>>,
     names: BTreeMap<String, Resolution>,
     services: BTreeMap<ServiceName, ServiceState>,
-    routes: Vec<RouteEntry>,
+    routes: Vec<Arc<RouteEntry>>,
     routes_revision: u64,
+    /// What is wrong between the services of file, documents and tags, and between their routes.
     claims: Vec<Mistake>,
+    route_claims: Vec<Mistake>,
     tagged: TaggedServices,
     kv_names: Arc<KvNames>,
     /// When to look at a service again; None: at the drains, and at tags that were heard of. Entries that time overtook are harmless.
@@ -98,6 +100,7 @@ impl Model {
             routes: Vec::new(),
             routes_revision: 0,
             claims: Vec::new(),
+            route_claims: Vec::new(),
             tagged: TaggedServices::default(),
             kv_names: Arc::default(),
             timers: BTreeSet::new(),
@@ -189,7 +192,7 @@ impl Model {
         &self.services
     }
     /// Each host and path once.
-    pub fn routes(&self) -> &[RouteEntry] {
+    pub fn routes(&self) -> &[Arc<RouteEntry>] {
         &self.routes
     }
     /// Moves on whenever the routes are others.

@@ -403,12 +403,13 @@ impl Task {
             self.published = self.model.revision();
             let now = self.clock.now();
             let (snapshot, news) = self.assembly.build(&self.model, now);
-            if let Some(journal) = &mut self.journal {
-                journal.published(&self.model, snapshot.generation, now);
-            }
-            tracing::debug!(generation = snapshot.generation, "a new table");
+            let generation = snapshot.generation;
             self.outlets.table.publish(snapshot);
             self.assembly.mark_gone();
+            tracing::debug!(generation, "a new table");
+            if let Some(journal) = &mut self.journal {
+                journal.published(&self.model, generation, now);
+            }
             tell(&news);
             tell_lines(&self.rota.compare(self.model.services(), self.clock.now()));
             self.follow_wants();

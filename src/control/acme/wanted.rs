@@ -25,9 +25,9 @@ pub struct KvNames {
 impl KvNames {
     /// Those of documents in force: what is doubted stays, what is wrong has its last good version.
     pub fn of(documents: &Documents, acme: &Acme) -> KvNames {
-        let routes = documents.routes.in_force().into_iter();
+        let routes = documents.routes.in_force();
         let hosts = routes.filter_map(|(_, route)| exact(&route.host));
-        let domains = documents.domains.in_force().into_iter();
+        let domains = documents.domains.in_force();
         let domains = domains.map(|(_, domain)| domain.name.clone());
         let (domains, of_others): (BTreeSet<_>, _) =
             domains.partition(|name| can_prove(acme, name));

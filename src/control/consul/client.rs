@@ -275,14 +275,19 @@ impl Client {
             .await
     }
 
-    /// The state of all checks of a datacenter.
+    /// The checks of a datacenter that are in a state: `any`, `critical`, ….
     pub(super) async fn check_states(
         &self,
+        state: &'static str,
         datacenter: Option<String>,
         when: When,
     ) -> Result<Reply<parse::CheckStates>, ConsulError> {
         let envelope = self.watching(when, Missing::IsAnError)?;
-        let reply = self.ask(HealthState { dc: datacenter }, envelope).await?;
+        let endpoint = HealthState {
+            state,
+            dc: datacenter,
+        };
+        let reply = self.ask(endpoint, envelope).await?;
         reply.read(parse::check_states).await
     }
 

@@ -15,10 +15,12 @@ pub struct HealthService {
     pub dc: Option<String>,
 }
 
-/// All checks of all nodes and services of a datacenter.
+/// The checks of all nodes and services of a datacenter that are in a state; `any` is all of them.
 #[derive(Debug, Endpoint)]
-#[endpoint(path = "health/state/any")]
+#[endpoint(path = "health/state/{self.state}")]
 pub struct HealthState {
+    #[endpoint(skip)]
+    pub state: &'static str,
     #[endpoint(query)]
     pub dc: Option<String>,
 }

@@ -25,7 +25,8 @@ pub enum Observation {
     /// All documents of one subtree. A missing prefix is an empty list.
     Documents {
         subtree: Subtree,
-        documents: Vec<Document>,
+        #[serde(with = "crate::control::journal::form::documents")]
+        documents: Arc<[Document]>,
     },
     /// The services of the catalogue whose tags ask for routes, by name; `beyond` more were left out.
     Tagged {

@@ -20,7 +20,7 @@ pub(super) enum Topic {
     Service(ConsulService),
     Subtree(Subtree),
     /// Of a datacenter; None: the agent's own.
-    AllChecks(Option<String>),
+    Checks(&'static str, Option<String>),
     AllServices(Option<String>),
     Tags(Option<String>),
     /// All keys that begin so, whole.
@@ -38,13 +38,16 @@ impl fmt::Display for Topic {
                 ("", &service.datacenter)
             }
             Topic::Subtree(subtree) => (subtree.key().trim_end_matches('/'), &None),
-            Topic::AllChecks(datacenter) => ("checks of all services", datacenter),
+            Topic::Checks(state, datacenter) => {
+                write!(f, "checks of all services, {state}")?;
+                ("", datacenter)
+            }
             Topic::AllServices(datacenter) => ("names of all services", datacenter),
             Topic::Tags(datacenter) => ("tags of all services", datacenter),
+            Topic::Prefix(prefix) => (prefix.trim_end_matches('/'), &None),
         };
         f.write_str(name)?;
         match datacenter {
-            Topic::Prefix(prefix) => (prefix.trim_end_matches('/'), &None),
             Some(datacenter) => write!(f, " in {datacenter}"),
             None => Ok(()),
         }
@@ -87,7 +90,7 @@ pub(super) struct Subject {
 #[derive(Default)]
 struct Record {
     instances: Option<Vec<Instance>>,
-    documents: Option<Vec<Document>>,
+    documents: Option<Arc<[Document]>>,
     /// A node that the last instance was on which there was.
     last_node: Option<String>,
     /// Of the last answer that was taken.
@@ -201,17 +204,13 @@ impl Subject {
     /// An answer about a subtree.
     pub(super) async fn learned_documents(&self, subtree: Subtree, read: Vec<Document>) -> News {
         self.report(|record| {
-            let is_known = record
-                .documents
-                .as_ref()
-                .is_some_and(|known| have_same_content(known, &read));
-            (!is_known).then(|| {
-                record.documents = Some(read.clone());
-                Observation::Documents {
-                    subtree,
-                    documents: read,
-                }
-            })
+            let known = record.documents.as_deref();
+            if known.is_some_and(|known| have_same_content(known, &read)) {
+                return None;
+            }
+            let documents: Arc<[Document]> = read.into();
+            record.documents = Some(documents.clone());
+            Some(Observation::Documents { subtree, documents })
         })
         .await
     }
@@ -234,8 +233,8 @@ impl Subject {
         }
         permit.send(Observation::Failing {
             watch: self.topic.to_string(),
-            blame: error.blame(),
             error: error.to_string(),
+            blame: error.blame(),
         });
     }
 

@@ -1,7 +1,8 @@
 //! One watch over all services of a datacenter, for more of them than the agent has connections for.
 //!
-//! Two blocking queries say that something changed: the state of all checks, and the catalogue of services. What they differ in
-//! from last time names the services to read again, by plain questions, a few at a time. A change that neither shows (an
+//! Blocking queries say that something changed: the checks that are critical or warn, all checks, and the catalogue of services. What
+//! they differ in from last time names the services to read again, by plain questions, a few at a time. Those checks that do not pass
+//! are a short answer, at once; all of them are megabytes, so that is asked once a second at most. A change that none shows (an
 //! instance without checks came to a service that has others) moves the catalogue's index alone: then all are read again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -19,6 +20,13 @@ use super::subject::{News, Outlet, Subject, Topic};
 use super::watcher::Task;
 use crate::config::ConsulService;
 
+/// The states that checks leave and come to when a server does.
+const TELLING: [&str; 2] = ["critical", "warning"];
+const ALL: &str = "any";
+/// Between two answers about all checks.
+const ALL_EACH: Duration = Duration::from_secs(1);
+/// Connections of a sweep's watches.
+pub(super) const WATCHES: usize = TELLING.len() + 2;
 /// Services read at once.
 pub(super) const READERS: usize = 16;
 /// All services are read again so often, whatever the watches said: the bound on how long a check's text may be old.
@@ -69,14 +77,20 @@ impl Sweep {
             work: Arc::new(Semaphore::new(0)),
         };
         let subject = |topic| Subject::new(topic, outlet.clone());
-        let mut tasks = vec![
-            Task::spawn(follow(ChecksWatch {
+        let checks = |state| {
+            let watch = ChecksWatch {
                 client: client.clone(),
-                subject: subject(Topic::AllChecks(datacenter.clone())),
+                state,
+                subject: subject(Topic::Checks(state, datacenter.clone())),
                 datacenter: datacenter.clone(),
                 bell: bell.clone(),
                 known: None,
-            })),
+            };
+            Task::spawn(follow(watch))
+        };
+        let mut tasks: Vec<Task> = TELLING.map(checks).into();
+        tasks.extend([
+            checks(ALL),
             Task::spawn(follow(CatalogWatch {
                 client: client.clone(),
                 subject: subject(Topic::AllServices(datacenter.clone())),
@@ -85,7 +99,7 @@ impl Sweep {
                 known: None,
             })),
             Task::spawn(bell.clone().ring_for_everything()),
-        ];
+        ]);
         tasks.extend((0..readers).map(|_| Task::spawn(bell.clone().read(client.clone()))));
         Sweep {
             bell,
@@ -196,9 +210,10 @@ async fn read_service(
     Ok(())
 }
 
-/// The state of all checks: which services' changed, and which nodes'.
+/// The checks that are in a state: which services' changed, and which nodes'.
 struct ChecksWatch {
     client: Client,
+    state: &'static str,
     subject: Subject,
     datacenter: Option<String>,
     bell: Bell,
@@ -207,14 +222,23 @@ struct ChecksWatch {
 
 impl Watched for ChecksWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
-        let asked = self.client.check_states(self.datacenter.clone(), when);
+        if let When::Beyond(_) = when
+            && self.state == ALL
+        {
+            sleep(ALL_EACH).await;
+        }
+        let asked = self
+            .client
+            .check_states(self.state, self.datacenter.clone(), when);
         let reply = asked.await?;
         let index = reply.sound_index()?;
         self.subject.answered().await;
         self.subject.outlet().contact();
         let Some(known) = &self.known else {
             // Services may have been read before this first state: what changed between would stay unseen.
-            self.bell.queue.everything.notify_one();
+            if self.state == ALL {
+                self.bell.queue.everything.notify_one();
+            }
             self.known = Some(reply.content);
             return Ok(index);
         };

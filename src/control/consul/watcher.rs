@@ -15,7 +15,7 @@ use super::follow::follow;
 use super::observation::{Observation, Subtree};
 use super::reread;
 use super::subject::{Outlet, Subject, Topic};
-use super::sweep::{READERS, Sweep};
+use super::sweep::{READERS, Sweep, WATCHES};
 use super::tag_watch::TagWatch;
 use super::watch::{ServiceWatch, StrayWatch, SubtreeWatch};
 use crate::config::{Consul, ConsulService, TagGrammar};
@@ -192,7 +192,7 @@ impl Watcher {
         services
             .sweeps
             .retain(|datacenter, _| by_datacenter.contains_key(datacenter));
-        let spare = self.connections.saturating_sub(RESERVED + 2);
+        let spare = self.connections.saturating_sub(RESERVED + WATCHES);
         for (datacenter, members) in by_datacenter {
             services
                 .sweeps

@@ -11,22 +11,30 @@ use crate::seal::Digest;
 /// Digits of a digest that is shown: enough to tell tables apart, no more.
 const DIGITS: usize = 16;
 
-/// Services that did not change are not looked at again.
+/// What did not change is not looked at again: each with the revision that its digest is of.
 #[derive(Debug, Default)]
-pub struct Digests(BTreeMap<ServiceName, (u64, Digest)>);
+pub struct Digests {
+    services: BTreeMap<ServiceName, (u64, Digest)>,
+    routes: Option<(u64, Digest)>,
+}
 
 impl Digests {
     /// Hex digits.
     pub fn of(&mut self, model: &Model) -> String {
-        self.0.retain(|name, _| model.services().contains_key(name));
+        self.services
+            .retain(|name, _| model.services().contains_key(name));
         let mut whole = Vec::new();
         for (name, state) in model.services() {
-            let known = self.0.get(name).filter(|(of, _)| *of == state.revision());
+            let known = self
+                .services
+                .get(name)
+                .filter(|(of, _)| *of == state.revision());
             let digest = match known {
                 Some((_, digest)) => *digest,
                 None => {
                     let digest = Digest::of(lines_of(state).as_bytes());
-                    self.0.insert(name.clone(), (state.revision(), digest));
+                    self.services
+                        .insert(name.clone(), (state.revision(), digest));
                     digest
                 }
             };
@@ -34,14 +42,24 @@ impl Digests {
             whole.push(b'\n');
             whole.extend_from_slice(digest.bytes());
         }
-        for route in model.routes() {
-            let line = format!("{}{} {}\n", route.host, route.path, route.service);
-            whole.extend_from_slice(line.as_bytes());
-        }
+        let revision = model.routes_revision();
+        let known = self.routes.filter(|(of, _)| *of == revision);
+        let (_, routes) = *self
+            .routes
+            .insert(known.unwrap_or_else(|| (revision, of_routes(model))));
+        whole.extend_from_slice(routes.bytes());
         let mut digits = Digest::of(&whole).to_hex();
         digits.truncate(DIGITS);
         digits
     }
+}
+
+fn of_routes(model: &Model) -> Digest {
+    let mut lines = String::new();
+    for route in model.routes() {
+        let _ = writeln!(lines, "{}{} {}", route.host, route.path, route.service);
+    }
+    Digest::of(lines.as_bytes())
 }
 
 /// A line a server: who it is, its weight, what each signal says.

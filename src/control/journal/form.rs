@@ -61,6 +61,23 @@ pub mod document {
     }
 }
 
+/// All documents of a subtree, which many hold.
+pub mod documents {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::control::consul::Document;
+
+    pub fn serialize<S: Serializer>(documents: &Arc<[Document]>, to: S) -> Result<S::Ok, S::Error> {
+        documents.serialize(to)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Arc<[Document]>, D::Error> {
+        Vec::deserialize(from).map(Arc::from)
+    }
+}
+
 /// A configuration as its text, with what the environment added to it; read again where it is read back.
 pub mod file {
     use std::num::NonZeroUsize;

@@ -124,13 +124,14 @@ fn a_replay_comes_to_the_same_table_with_the_same_reasons() {
     });
     written.apply(Event::Consul(Observation::Documents {
         subtree: Subtree::Routes,
-        documents: vec![Document {
+        documents: [Document {
             name: "shop".into(),
             value: (*b"host = \"shop.test\"\nservice = \"app\"").into(),
             create_index: 1,
             modify_index: 1,
             is_locked: false,
-        }],
+        }]
+        .into(),
     }));
     written.apply(Event::Consul(Observation::Instances {
         watch: watch(),
@@ -269,7 +270,7 @@ fn no_secret_is_in_a_line() {
         Event::File(crate::control::tests::file(text)),
         Event::Consul(Observation::Documents {
             subtree: Subtree::Services,
-            documents: vec![document],
+            documents: [document].into(),
         }),
     ];
     for event in events {

@@ -5,9 +5,11 @@
 //! service is not there (any more) is likely half a change. Both wait for a while and no longer: then what is there is followed.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Model;
+use super::alarm::Change;
 use crate::config::RouteEntry;
 use crate::control::consul::{Document, Subtree};
 use crate::control::documents::{Documents, Follow};
@@ -27,7 +29,7 @@ const OUTLASTED: &str =
 #[derive(Debug, Default)]
 pub(super) struct Arriving {
     mark: Option<Mark>,
-    waiting: BTreeMap<Subtree, Vec<Document>>,
+    waiting: BTreeMap<Subtree, Arc<[Document]>>,
     /// When the first of them was heard.
     since: Option<SystemTime>,
     /// With them a route would come to a service that is not there.
@@ -46,7 +48,7 @@ impl Model {
     pub(super) fn observe_documents(
         &mut self,
         subtree: Subtree,
-        documents: Vec<Document>,
+        documents: Arc<[Document]>,
         now: SystemTime,
     ) {
         match subtree {
@@ -59,7 +61,9 @@ impl Model {
                 self.settle_accepts(now);
             }
             Subtree::OperatorDrain | Subtree::Pod => {
-                let follow = self.documents.observe(subtree, documents, &mut self.drains);
+                let follow = self
+                    .documents
+                    .observe(subtree, &documents, &mut self.drains);
                 if follow == Follow::WritePodId {
                     self.effects.push(Effect::WritePodId);
                 }
@@ -85,7 +89,7 @@ impl Model {
         }
     }
 
-    fn hear_documents(&mut self, subtree: Subtree, documents: Vec<Document>, now: SystemTime) {
+    fn hear_documents(&mut self, subtree: Subtree, documents: Arc<[Document]>, now: SystemTime) {
         self.arriving.since.get_or_insert(now);
         self.arriving.waiting.insert(subtree, documents);
         self.arriving.dangles = self.would_dangle();
@@ -103,12 +107,21 @@ impl Model {
         }
         self.arriving.since = None;
         self.arriving.dangles = false;
+        let of_places = |subtree: &Subtree| matches!(subtree, Subtree::Routes | Subtree::Domains);
+        let are_places = self.arriving.waiting.keys().all(of_places);
+        let holds_drains = self.documents.holds_drains();
         for (subtree, documents) in std::mem::take(&mut self.arriving.waiting) {
             // Of these nothing has to be done outside.
-            let _ = self.documents.observe(subtree, documents, &mut self.drains);
+            let _ = self
+                .documents
+                .observe(subtree, &documents, &mut self.drains);
         }
-        self.accept_documents(now);
+        let accepted = self.accept_documents(now);
         self.revision += 1;
+        // Ten thousand servers need not be looked at because one host leads elsewhere.
+        if are_places && !holds_drains && accepted == Change::None {
+            return self.merge_places();
+        }
         self.merge(now);
         self.settle_drains(now);
     }
@@ -146,25 +159,28 @@ impl Model {
         }
         let (mut documents, mut drains) = (self.documents.clone(), self.drains.clone());
         for (subtree, heard) in &self.arriving.waiting {
-            let _ = documents.observe(*subtree, heard.clone(), &mut drains);
+            let _ = documents.observe(*subtree, heard, &mut drains);
         }
+        let documents = documents;
         // The file's, and those that Consul's tags make.
         let others = self.services.iter();
         let others = others.filter(|(_, service)| service.origin() != "kv");
-        let of_documents = documents.services.in_force().into_iter();
+        let of_documents = documents.services.in_force();
         let there: HashSet<&str> = others
             .map(|(name, _)| name.as_str())
             .chain(of_documents.map(|(_, entry)| entry.name.as_str()))
             .collect();
-        let before = self.routes.iter();
+        let lacks = |route: &&RouteEntry| !there.contains(route.service.as_str());
+        let mut lacking = routes(&documents).filter(lacks).peekable();
+        if lacking.peek().is_none() {
+            return false;
+        }
+        let before = self.routes.iter().map(|route| &**route);
         let before: HashSet<_> = before
             .filter(|route| !self.services.contains_key(&route.service))
             .map(key)
             .collect();
-        let lacks = |route: &&RouteEntry| !there.contains(route.service.as_str());
-        routes(&documents)
-            .filter(lacks)
-            .any(|route| !before.contains(&key(route)))
+        lacking.any(|route| !before.contains(&key(route)))
     }
 }
 
@@ -173,9 +189,9 @@ fn key(route: &RouteEntry) -> (&HostPattern, &Prefix, &ServiceName) {
 }
 
 fn routes(documents: &Documents) -> impl Iterator<Item = &RouteEntry> {
-    let of_routes = documents.routes.in_force().into_iter();
-    let of_domains = documents.domains.in_force().into_iter();
+    let of_routes = documents.routes.in_force();
+    let of_domains = documents.domains.in_force();
     of_routes
-        .map(|(_, route)| route)
-        .chain(of_domains.filter_map(|(_, domain)| domain.route.as_ref()))
+        .map(|(_, route)| &**route)
+        .chain(of_domains.filter_map(|(_, domain)| domain.route.as_deref()))
 }

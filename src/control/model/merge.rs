@@ -41,7 +41,6 @@ impl Model {
     /// Makes what is in force out of the file and the documents.
     pub(super) fn merge(&mut self, now: SystemTime) {
         self.documents.rebase(&self.file.tuning);
-        self.claims.clear();
         let tuning = self.documents.tuning_in_force();
         if tuning != self.tuning {
             for service in self.services.values_mut() {
@@ -51,11 +50,17 @@ impl Model {
             self.tuning = tuning;
         }
         self.merge_services(now);
+        self.merge_places();
+    }
+
+    /// Makes which hosts lead where, and who may have certificates: services are as they were.
+    pub(super) fn merge_places(&mut self) {
         self.merge_routes();
         self.merge_names();
     }
 
     fn merge_services(&mut self, now: SystemTime) {
+        self.claims.clear();
         let mut wanted: BTreeMap<ServiceName, (ServiceEntry, &'static str)> = BTreeMap::new();
         for entry in &self.file.services {
             wanted.insert(entry.name.clone(), (entry.clone(), "file"));
@@ -103,12 +108,15 @@ impl Model {
     /// The file's first, those of its domains among them; then routes in KV; then domains in KV; then what tags ask for, which gives way
     /// to any other.
     fn merge_routes(&mut self) {
-        let of_tags = self.routes_by_tags();
+        self.route_claims.clear();
+        let of_tags = shared(self.routes_by_tags());
+        let of_file = shared(self.file.routes.clone());
         let documents = &self.documents;
-        let of_file = self.file.routes.iter();
-        let of_routes = documents.routes.in_force().into_iter();
-        let of_domains = domains_in_force(&self.file, documents, &mut self.claims).into_iter();
-        let ordered: Vec<(Key<'_>, &RouteEntry)> = of_file
+        let of_routes = documents.routes.in_force();
+        let claims = &mut self.route_claims;
+        let of_domains = domains_in_force(&self.file, documents, claims).into_iter();
+        let ordered: Vec<(Key<'_>, &Arc<RouteEntry>)> = of_file
+            .iter()
             .map(|entry| (Key::FileRoute(&entry.name), entry))
             .chain(of_routes.map(|(name, entry)| (kv(documents, "routes", name), entry)))
             .chain(of_domains.filter_map(|(key, domain)| Some((key, domain.route.as_ref()?))))
@@ -118,6 +126,7 @@ impl Model {
                     .map(|entry| (Key::Tags(entry.service.as_str()), entry)),
             )
             .collect();
+        let services: HashSet<&ServiceName> = self.services.keys().collect();
         let mut taken = HashMap::with_capacity(ordered.len());
         let mut routes = Vec::with_capacity(ordered.len());
         let mut lost: BTreeMap<&str, usize> = BTreeMap::new();
@@ -131,15 +140,13 @@ impl Model {
                     }
                 }
                 let message = format!("{}{} is taken by {winner}", entry.host, entry.path);
-                self.claims
-                    .push(Mistake::new(key.to_string(), message, IGNORED));
+                claims.push(Mistake::new(key.to_string(), message, IGNORED));
                 continue;
             }
             taken.insert((&entry.host, &entry.path), key);
-            if !self.services.contains_key(&entry.service) {
+            if !services.contains(&entry.service) {
                 let message = format!("there is no service {}: answered with 503", entry.service);
-                self.claims
-                    .push(Mistake::new(key.to_string(), message, UNAVAILABLE));
+                claims.push(Mistake::new(key.to_string(), message, UNAVAILABLE));
             }
             routes.push((*entry).clone());
         }
@@ -147,7 +154,7 @@ impl Model {
             if let Some(more @ 1..) = count.checked_sub(TOLD_PER_SERVICE) {
                 let message = format!("{more} more of the routes in its tags are taken by others");
                 let entry = format!("consul:{service} tags");
-                self.claims.push(Mistake::new(entry, message, IGNORED));
+                claims.push(Mistake::new(entry, message, IGNORED));
             }
         }
         if routes != self.routes {
@@ -170,6 +177,10 @@ impl Model {
     }
 }
 
+fn shared(entries: Vec<RouteEntry>) -> Vec<Arc<RouteEntry>> {
+    entries.into_iter().map(Arc::new).collect()
+}
+
 fn kv<'a>(documents: &'a Documents, kind: &'static str, name: &'a str) -> Key<'a> {
     let prefix = documents.prefix();
     Key::Kv { prefix, kind, name }
@@ -182,7 +193,7 @@ fn domains_in_force<'a>(
     claims: &mut Vec<Mistake>,
 ) -> Vec<(Key<'a>, &'a Domain)> {
     let of_file: HashSet<&DomainName> = file.domains.iter().map(|domain| &domain.name).collect();
-    let found = documents.domains.in_force();
+    let found: Vec<_> = documents.domains.in_force().collect();
     if !found.is_empty() && file.acme.is_none() {
         let root = format!("kv:{}/config/domains", documents.prefix());
         let message = "the file has no [acme] table: nobody would order certificates for them";

@@ -8,6 +8,7 @@ impl Model {
     /// Everything that could not be taken, not yet dated.
     pub fn mistakes(&self) -> Vec<Mistake> {
         let mut found = self.claims.clone();
+        found.extend_from_slice(&self.route_claims);
         found.extend_from_slice(&self.troubles);
         self.documents.mistakes(&mut found);
         found.extend(self.arriving_mistake());

@@ -66,7 +66,7 @@ impl Rehearsal {
             // What it asks for is the live one's to do.
             let _ = model
                 .documents
-                .observe(subtree, documents, &mut model.drains);
+                .observe(subtree, &documents.into(), &mut model.drains);
         }
         model.merge(now);
         model.settle_those(now, |_| true);

@@ -66,3 +66,47 @@ fn answer_of(service: usize, status: CheckStatus) -> Event {
         instances,
     })
 }
+
+#[test]
+fn a_route_that_stays_is_the_same_whatever_comes_goes_or_changes_beside_it() {
+    let mut world = World::with_consul("");
+    let text = |host: &str| format!("host = \"{host}.test\"\nservice = \"app\"");
+    let mut routes = |names: &[(&str, &str)]| {
+        let texts: Vec<(&str, String)> = names
+            .iter()
+            .map(|(name, host)| (*name, text(host)))
+            .collect();
+        let documents: Vec<(&str, &str, u64)> = texts
+            .iter()
+            .map(|(name, text)| (*name, text.as_str(), 1))
+            .collect();
+        world.documents(Subtree::Routes, &documents);
+        world.build().routes
+    };
+    let before = routes(&[("a", "a"), ("c", "c"), ("e", "e"), ("g", "g")]);
+    let after = routes(&[
+        ("b", "b"),
+        ("c", "c"),
+        ("e", "other"),
+        ("f", "f"),
+        ("g", "g"),
+    ]);
+    let route =
+        |table: &crate::routing::RouteTable, host: &str| table.find(host, "/").unwrap().clone();
+    for host in ["c.test", "g.test"] {
+        assert!(
+            Arc::ptr_eq(&route(&before, host), &route(&after, host)),
+            "{host}"
+        );
+    }
+    assert_eq!(
+        route(&before, "e.test").number,
+        route(&after, "other.test").number,
+        "of one name"
+    );
+    for host in ["b.test", "f.test"] {
+        assert_eq!(route(&after, host).service.name.as_str(), "app");
+    }
+    // `*` is the file's.
+    assert_eq!(after.routes().count(), 6);
+}

@@ -282,7 +282,8 @@ fn a_rehearsal_knows_what_tags_ask_for() {
     let heard = vec![(Subtree::Services, services), (Subtree::Routes, routes)];
     let rehearsal = world.model.rehearsal();
     let routes = |model: &Model| -> Vec<String> {
-        let line = |route: &crate::config::RouteEntry| format!("{} {}", route.host, route.service);
+        let line =
+            |route: &Arc<crate::config::RouteEntry>| format!("{} {}", route.host, route.service);
         model.routes().iter().map(line).collect()
     };
     assert_eq!(

@@ -1,0 +1,247 @@
+//! One subtree's documents: which are there, their last good versions, and whether the subtree as a whole is doubted. Pure.
+//!
+//! There are ten thousand of them and one of them changes: what stays is shared, and nothing is looked up by name.
+
+use std::cmp::Ordering;
+use std::iter::Peekable;
+use std::sync::Arc;
+
+use crate::control::consul::Document;
+use crate::control::mistake::{IGNORED, LAST_GOOD, Mistake};
+
+#[derive(Clone, Debug)]
+pub struct Tree<T> {
+    pub(super) is_answered: bool,
+    pub(super) is_doubted: bool,
+    /// An answer that came while the pod's id was missing.
+    pub(super) held: Option<Arc<[Document]>>,
+    /// By name.
+    entries: Arc<[Arc<Entry<T>>]>,
+    /// Those with a good version, in the order in which they win.
+    in_force: Arc<[Arc<Entry<T>>]>,
+    /// Those with a mistake.
+    wrong: Arc<[Arc<Entry<T>>]>,
+    /// The highest ModifyIndex of what was last heard.
+    index: u64,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    document: Document,
+    good: Option<T>,
+    /// What the good version was read from.
+    good_text: Arc<[u8]>,
+    mistake: Option<String>,
+}
+
+impl<T> Default for Tree<T> {
+    fn default() -> Self {
+        Tree {
+            is_answered: false,
+            is_doubted: false,
+            held: None,
+            entries: Arc::default(),
+            in_force: Arc::default(),
+            wrong: Arc::default(),
+            index: 0,
+        }
+    }
+}
+
+impl<T: Clone> Tree<T> {
+    /// Whether Consul has said even once what is in it.
+    pub fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
+    /// Good versions in force: the lower CreateIndex first, then by name.
+    pub fn in_force(&self) -> impl Iterator<Item = (&str, &T)> {
+        let entries = self.in_force.iter();
+        entries.filter_map(|entry| Some((entry.document.name.as_str(), entry.good.as_ref()?)))
+    }
+
+    /// The highest ModifyIndex of what was last heard; 0: there is nothing.
+    pub(super) fn index(&self) -> u64 {
+        self.index
+    }
+
+    pub(super) fn observe(
+        &mut self,
+        documents: &[Document],
+        parse: impl Fn(&Document) -> Result<T, String>,
+    ) {
+        self.is_answered = true;
+        self.is_doubted = documents.is_empty() && !self.entries.is_empty();
+        if self.is_doubted {
+            return;
+        }
+        self.index = newest(documents);
+        let before = self.entries.clone();
+        let mut before = before.iter().peekable();
+        let read = |document: &&Document| {
+            let known = next_of(&mut before, &document.name);
+            Entry::read(known, document, &parse)
+        };
+        let entries = by_name(documents).iter().map(read).collect();
+        self.take(entries);
+    }
+
+    /// What made it doubted is taken as it is.
+    pub(super) fn accept(&mut self) {
+        if std::mem::take(&mut self.is_doubted) {
+            self.index = 0;
+            self.take(Vec::new());
+        }
+    }
+
+    /// Takes what was kept: in force, and answered by nobody.
+    pub(super) fn remember(
+        &mut self,
+        documents: Vec<Document>,
+        parse: impl Fn(&Document) -> Result<T, String>,
+    ) {
+        self.index = newest(&documents);
+        let read = |document: &&Document| Entry::read(None, document, &parse);
+        let entries = by_name(&documents).iter().map(read).collect();
+        self.take(entries);
+    }
+
+    /// Good versions, as they were written.
+    pub(super) fn kept(&self) -> Vec<Document> {
+        let good = self.entries.iter().filter(|entry| entry.good.is_some());
+        let good = good.map(|entry| Document {
+            value: entry.good_text.clone(),
+            ..entry.document.clone()
+        });
+        good.collect()
+    }
+
+    /// Reads each document again: what it is read against has changed.
+    pub(super) fn read_again(&mut self, parse: impl Fn(&Document) -> Result<T, String>) {
+        let again = |entry: &Arc<Entry<T>>| {
+            let document = entry.document.clone();
+            Arc::new(match parse(&document) {
+                Ok(good) => Entry::good(document, good),
+                Err(message) => Entry {
+                    document,
+                    good: entry.good.clone(),
+                    good_text: entry.good_text.clone(),
+                    mistake: Some(message),
+                },
+            })
+        };
+        let entries = self.entries.iter().map(again).collect();
+        self.take(entries);
+    }
+
+    pub(super) fn mistakes(&self, root: &str, is_pod_missing: bool, into: &mut Vec<Mistake>) {
+        let reason = if is_pod_missing && !self.entries.is_empty() {
+            "the pod's id is missing where it was: consul may have lost its state; rota accept documents takes it as it is"
+        } else if self.is_doubted {
+            "it is empty where documents were; rota accept documents takes it as it is"
+        } else {
+            ""
+        };
+        if !reason.is_empty() {
+            into.push(Mistake::new(format!("kv:{root}"), reason, LAST_GOOD));
+        }
+        for entry in self.wrong.iter() {
+            let (Some(message), name) = (&entry.mistake, &entry.document.name) else {
+                continue;
+            };
+            let in_force = if entry.good.is_some() {
+                LAST_GOOD
+            } else {
+                IGNORED
+            };
+            let key = if name.is_empty() {
+                format!("kv:{root}")
+            } else {
+                format!("kv:{root}/{name}")
+            };
+            into.push(Mistake::new(key, message.clone(), in_force));
+        }
+    }
+
+    fn take(&mut self, entries: Vec<Arc<Entry<T>>>) {
+        let good = entries.iter().filter(|entry| entry.good.is_some());
+        let mut in_force: Vec<Arc<Entry<T>>> = good.cloned().collect();
+        // By name already, and equals stay as they are.
+        in_force.sort_by_key(|entry| entry.document.create_index);
+        self.in_force = in_force.into();
+        let wrong = entries.iter().filter(|entry| entry.mistake.is_some());
+        self.wrong = wrong.cloned().collect();
+        self.entries = entries.into();
+    }
+}
+
+impl<T: Clone> Entry<T> {
+    fn read(
+        known: Option<&Arc<Entry<T>>>,
+        document: &Document,
+        parse: impl Fn(&Document) -> Result<T, String>,
+    ) -> Arc<Entry<T>> {
+        if let Some(entry) = known.filter(|entry| entry.document.value == document.value) {
+            let is_the_same = entry.document.create_index == document.create_index;
+            return match is_the_same {
+                true => entry.clone(),
+                false => Arc::new(Entry {
+                    document: document.clone(),
+                    good: entry.good.clone(),
+                    good_text: entry.good_text.clone(),
+                    mistake: entry.mistake.clone(),
+                }),
+            };
+        }
+        let document = document.clone();
+        Arc::new(match parse(&document) {
+            Ok(good) => Entry::good(document, good),
+            Err(message) => Entry {
+                good: known.and_then(|entry| entry.good.clone()),
+                good_text: known.map_or_else(Arc::default, |entry| entry.good_text.clone()),
+                mistake: Some(message),
+                document,
+            },
+        })
+    }
+}
+
+impl<T> Entry<T> {
+    fn good(document: Document, good: T) -> Entry<T> {
+        Entry {
+            good_text: document.value.clone(),
+            document,
+            good: Some(good),
+            mistake: None,
+        }
+    }
+}
+
+fn newest(documents: &[Document]) -> u64 {
+    let indexes = documents.iter().map(|document| document.modify_index);
+    indexes.max().unwrap_or(0)
+}
+
+/// As Consul gives them, but whoever reads a journal or writes a test may not.
+fn by_name(documents: &[Document]) -> Vec<&Document> {
+    let mut sorted: Vec<&Document> = documents.iter().collect();
+    sorted.sort_by_key(|document| &document.name);
+    sorted.dedup_by(|later, first| later.name == first.name);
+    sorted
+}
+
+/// The entry of this name, if there is one; those before it are passed over for good.
+fn next_of<'a, T: 'a>(
+    entries: &mut Peekable<impl Iterator<Item = &'a Arc<Entry<T>>>>,
+    name: &str,
+) -> Option<&'a Arc<Entry<T>>> {
+    loop {
+        match entries.peek()?.document.name.as_str().cmp(name) {
+            Ordering::Less => {
+                entries.next();
+            }
+            Ordering::Equal => return entries.next(),
+            Ordering::Greater => return None,
+        }
+    }
+}

@@ -183,6 +183,23 @@ impl Documents {
         ]
     }
 
+    /// Answers that lead to what there is of each kind of document, in their order.
+    pub fn retold(&self) -> Vec<(Subtree, Vec<Document>)> {
+        let all = [
+            (Subtree::Services, self.services.retold()),
+            (Subtree::Routes, self.routes.retold()),
+            (Subtree::Domains, self.domains.retold()),
+            (Subtree::Tuning, self.tuning.retold()),
+        ];
+        let answers = all.into_iter().flat_map(|(subtree, answers)| {
+            let of_it = move |documents| (subtree, documents);
+            answers.into_iter().map(of_it)
+        });
+        answers
+            .filter(|(_, documents)| !documents.is_empty())
+            .collect()
+    }
+
     /// What lies beside the subtrees and is read by nobody, all of it.
     pub fn observe_strays(&mut self, strays: Vec<String>) {
         self.strays = strays;

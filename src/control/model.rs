@@ -14,7 +14,7 @@ use self::tagged::TaggedServices;
 use super::accepts::Accepts;
 use super::acme::{KvNames, Loaded};
 use super::candidate::{Bounds, Resolution};
-use super::consul::{Blame, Instance, Observation};
+use super::consul::{Blame, Document, Instance, Observation, Subtree};
 use super::documents::Documents;
 use super::drains::Drains;
 use super::event::{Effect, Event};
@@ -216,6 +216,10 @@ impl Model {
     }
     pub fn drains(&self) -> &Drains {
         &self.drains
+    }
+    /// Answers that lead to what there is of each kind of document, in their order.
+    pub fn documents_retold(&self) -> Vec<(Subtree, Vec<Document>)> {
+        self.documents.retold()
     }
     pub fn prefix(&self) -> Option<&str> {
         self.terms.consul_prefix.as_deref()

@@ -116,6 +116,17 @@ impl<T: Clone> Tree<T> {
         good.collect()
     }
 
+    /// What answers of before left, as two of them: the last good versions of those that are wrong now, and all as they were last taken.
+    pub(super) fn retold(&self) -> [Vec<Document>; 2] {
+        let outlived = self.wrong.iter().filter(|entry| entry.good.is_some());
+        let outlived = outlived.map(|entry| Document {
+            value: entry.good_text.clone(),
+            ..entry.document.clone()
+        });
+        let taken = self.entries.iter().map(|entry| entry.document.clone());
+        [outlived.collect(), taken.collect()]
+    }
+
     /// Reads each document again: what it is read against has changed.
     pub(super) fn read_again(&mut self, parse: impl Fn(&Document) -> Result<T, String>) {
         let again = |entry: &Arc<Entry<T>>| {

@@ -6,6 +6,7 @@
 //! their own. What does not fit is counted, and a segment that begins anew says how many were lost. No secret is written
 //! ([`form`]), and what changes nothing (the thousandth good probe) is not either.
 
+pub mod changes;
 pub mod digest;
 pub mod form;
 pub mod past;
@@ -23,6 +24,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use self::changes::{Answers, Changes};
 use self::digest::Digests;
 use self::past::Past;
 use super::acme::Loaded;
@@ -52,6 +54,8 @@ pub enum What {
     Begin(Box<Begin>),
     /// What was applied to the model.
     Event(Event),
+    /// The same, of an answer about documents.
+    Changes(Changes),
     /// What came before in this segment restates what was known; from here on it is what happened.
     Restated,
     /// A table was published.
@@ -92,6 +96,8 @@ pub struct Journal {
     begin: Begin,
     began: SystemTime,
     past: Past,
+    /// As the segment has them.
+    answers: Answers,
     digests: Digests,
     vitals: Arc<Vitals>,
 }
@@ -152,6 +158,7 @@ impl Journal {
             },
             began: now,
             past: Past::default(),
+            answers: Answers::default(),
             digests: Digests::default(),
             vitals,
         };
@@ -166,10 +173,14 @@ impl Journal {
             (false, true) => Event::Tick,
             (false, false) => return,
         };
+        let changes = self.answers.changes(&event);
         let what = What::Event(event);
         let record = Arc::new(Record { at, what });
         self.past.take(&record);
-        self.send(record);
+        self.send(match changes.map(What::Changes) {
+            Some(what) => Arc::new(Record { at, what }),
+            None => record,
+        });
     }
 
     /// A table was made of the model as it is now.
@@ -189,6 +200,12 @@ impl Journal {
         };
         let mut records = vec![Arc::new(begin)];
         let restated = self.past.restated(model, at);
+        self.answers = Answers::default();
+        for record in &restated {
+            if let What::Event(event) = &record.what {
+                self.answers.see(event);
+            }
+        }
         records.extend(restated);
         let last = records.last().map_or(self.began, |record| record.at);
         let what = What::Restated;
@@ -207,6 +224,8 @@ impl Journal {
             self.begin.lost += 1;
             self.vitals.journal_lost.fetch_add(1, Relaxed);
             self.is_wanted.store(true, Relaxed);
+            // What follows may change what is not there.
+            self.answers = Answers::default();
         }
     }
 }

@@ -11,12 +11,15 @@ use std::time::{Duration, SystemTime};
 
 use super::{Record, What};
 use crate::config::ConsulService;
-use crate::control::consul::{Observation, Subtree};
+use crate::control::consul::{Document, Observation, Subtree};
 use crate::control::event::Event;
 use crate::control::model::Model;
 use crate::routing::UpstreamKey;
-use crate::routing::operator::{Matter, Order, Target};
+use crate::routing::operator::{Matter, Order};
 use crate::routing::standing::HISTORY_LEN;
+
+mod words;
+use self::words::Words;
 
 /// Answers younger than this count for the guard, whose window and deadline are shorter as a rule.
 const RECENT: Duration = Duration::from_secs(900);
@@ -36,7 +39,6 @@ enum Key {
     Failing(String),
     Name(String),
     Server(UpstreamKey),
-    Word(Target),
     Accepted(Matter),
     Reread(ConsulService),
     Certificates,
@@ -45,7 +47,10 @@ enum Key {
 }
 
 #[derive(Debug, Default)]
-pub struct Past(BTreeMap<Key, VecDeque<Arc<Record>>>);
+pub struct Past {
+    things: BTreeMap<Key, VecDeque<Arc<Record>>>,
+    words: Words,
+}
 
 impl Past {
     /// Takes a record that is newer than all before.
@@ -64,18 +69,13 @@ impl Past {
                 });
             }
             Event::Probed { key, .. } | Event::Ejected { key, .. } | Event::Tried { key, .. } => {
-                let records = self.0.entry(Key::Server(key.clone())).or_default();
+                let records = self.things.entry(Key::Server(key.clone())).or_default();
                 records.push_back(record.clone());
                 if records.len() > HISTORY_LEN {
                     records.pop_front();
                 }
             }
-            Event::Ordered(Order::Drain { target, .. }) => {
-                self.replace(Key::Word(target.clone()), record);
-            }
-            Event::Ordered(Order::Undrain { target, .. }) => {
-                self.0.remove(&Key::Word(target.clone()));
-            }
+            Event::Ordered(Order::Drain { .. } | Order::Undrain { .. }) => self.words.take(record),
             Event::Ordered(Order::Accept { matter, .. }) => {
                 self.replace(Key::Accepted(matter.clone()), record);
             }
@@ -87,7 +87,7 @@ impl Past {
 
     /// Those that are recent, and the one that was in force before them. The first file of all begins each segment.
     fn reload(&mut self, record: &Arc<Record>) {
-        let records = self.0.entry(Key::File).or_default();
+        let records = self.things.entry(Key::File).or_default();
         records.push_back(record.clone());
         let is_over = |next: &Arc<Record>| !is_recent(next.at, record.at);
         while records.len() > FILES || records.get(1).is_some_and(is_over) {
@@ -101,6 +101,10 @@ impl Past {
                 self.push(Key::Service(watch.clone()), record, &|event| {
                     matches!(event, Event::Consul(Observation::Instances { instances, .. }) if !instances.is_empty())
                 });
+            }
+            // What those before it left is told by the model.
+            Observation::Documents { subtree, .. } if is_retold(*subtree) => {
+                self.replace(Key::Documents(*subtree), record);
             }
             Observation::Documents { subtree, .. } => {
                 self.push(Key::Documents(*subtree), record, &|event| {
@@ -116,22 +120,22 @@ impl Past {
                 self.replace(Key::Failing(watch.clone()), record);
             }
             Observation::Recovered { watch } => {
-                self.0.remove(&Key::Failing(watch.clone()));
+                self.things.remove(&Key::Failing(watch.clone()));
             }
         }
     }
 
     fn replace(&mut self, key: Key, record: &Arc<Record>) {
-        self.0.insert(key, [record.clone()].into());
+        self.things.insert(key, [record.clone()].into());
     }
 
     /// Those that are recent with the one before them, and the newest that says something.
     fn push(&mut self, key: Key, record: &Arc<Record>, says_something: &dyn Fn(&Event) -> bool) {
-        let records = self.0.entry(key).or_default();
+        let records = self.things.entry(key).or_default();
         records.push_back(record.clone());
         let says = |record: &Arc<Record>| match &record.what {
             What::Event(event) => says_something(event),
-            What::Begin(_) | What::Restated | What::Table { .. } => false,
+            What::Begin(_) | What::Changes(_) | What::Restated | What::Table { .. } => false,
         };
         // One that is not recent is what those that are have changed, if it is the last such that says something.
         let recent = records
@@ -152,7 +156,7 @@ impl Past {
     /// as there are answers with them.
     pub fn restated(&mut self, model: &Model, now: SystemTime) -> Vec<Arc<Record>> {
         let (watches, names) = (model.watches(), model.names());
-        self.0.retain(|key, records| match key {
+        self.things.retain(|key, records| match key {
             Key::Service(watch) | Key::Reread(watch) => watches.contains(watch),
             Key::Name(name) => names.contains(name),
             Key::Server(key) => {
@@ -166,14 +170,13 @@ impl Past {
             | Key::Tagged
             | Key::Strays
             | Key::Failing(_)
-            | Key::Word(_)
             | Key::Accepted(_)
             | Key::Certificates
             | Key::Remembered
             | Key::Troubles => true,
         });
         let firsts = self.firsts(model);
-        let told = self.0.iter().flat_map(|(key, records)| {
+        let told = self.things.iter().flat_map(|(key, records)| {
             let first = firsts.get(key).copied();
             let shifted = move |(place, record): (usize, &Arc<Record>)| match (place, first) {
                 (0, Some(at)) if at < record.at => Arc::new(Record {
@@ -184,26 +187,34 @@ impl Past {
             };
             records.iter().enumerate().map(shifted)
         });
-        let mut told: Vec<Arc<Record>> = told.collect();
+        let mut told: Vec<Arc<Record>> = told.chain(self.words.told()).collect();
         told.sort_by_key(|record| record.at);
-        told
+        let first = told.first().map_or(now, |record| record.at);
+        let retold = model.documents_retold().into_iter();
+        let is_heard = |(subtree, _): &(Subtree, Vec<Document>)| {
+            self.things.contains_key(&Key::Documents(*subtree))
+        };
+        let retold = retold.filter(is_heard);
+        retold
+            .map(|answer| as_if_heard(answer, first))
+            .chain(told)
+            .collect()
     }
 
     /// What brings servers, with the moment before the first that is told of one of them: by then it has to be there, though the
     /// answer that brought it is forgotten.
     fn firsts(&self, model: &Model) -> BTreeMap<Key, SystemTime> {
         let mut firsts = BTreeMap::new();
-        for (key, records) in &self.0 {
+        for (key, records) in &self.things {
             let (Key::Server(server), Some(record)) = (key, records.front()) else {
                 continue;
             };
             let Some(state) = model.services().get(&server.service) else {
                 continue;
             };
-            let watch = state.watch().cloned().map(Key::Service);
-            let document = (state.origin() == "kv").then_some(Key::Documents(Subtree::Services));
-            for key in watch.into_iter().chain(document) {
-                let first = firsts.entry(key).or_insert(record.at);
+            if let Some(watch) = state.watch() {
+                let first = firsts.entry(Key::Service(watch.clone()));
+                let first = first.or_insert(record.at);
                 *first = record.at.min(*first);
             }
         }
@@ -212,6 +223,24 @@ impl Past {
             .for_each(|at| *at = at.checked_sub(Duration::from_nanos(1)).unwrap_or(*at));
         firsts
     }
+}
+
+/// Subtrees whose documents may be wrong, held back or doubted, so that those of answers long ago are in force.
+fn is_retold(subtree: Subtree) -> bool {
+    match subtree {
+        Subtree::Services | Subtree::Routes | Subtree::Domains | Subtree::Tuning => true,
+        Subtree::OperatorDrain | Subtree::OperatorAccept | Subtree::Apply | Subtree::Pod => false,
+    }
+}
+
+/// An answer about documents before all else that is told.
+fn as_if_heard((subtree, documents): (Subtree, Vec<Document>), first: SystemTime) -> Arc<Record> {
+    let documents = documents.into();
+    let heard = Observation::Documents { subtree, documents };
+    Arc::new(Record {
+        at: first.checked_sub(Duration::from_nanos(1)).unwrap_or(first),
+        what: What::Event(Event::Consul(heard)),
+    })
 }
 
 fn is_recent(at: SystemTime, now: SystemTime) -> bool {

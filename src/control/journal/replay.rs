@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::changes::Answers;
 use super::digest::Digests;
 use super::reader::{read, segments};
 use super::{Begin, Record, What};
@@ -62,6 +63,7 @@ pub(super) struct Stage {
     scene: Option<Scene>,
     /// What is restated is known already.
     is_skipping: bool,
+    answers: Answers,
     notes: Vec<String>,
     events: u64,
     tables: u64,
@@ -93,11 +95,24 @@ impl Stage {
                 scene.is_restating = false;
                 self.is_skipping = false;
             }
-            (What::Event(_) | What::Table { .. }, Some(_)) if self.is_skipping => {}
             (What::Event(event), Some(scene)) => {
-                scene.apply(event, at);
-                self.events += 1;
+                self.answers.see(&event);
+                if !self.is_skipping {
+                    scene.apply(event, at);
+                    self.events += 1;
+                }
             }
+            (What::Changes(_) | What::Table { .. }, Some(_)) if self.is_skipping => {}
+            (What::Changes(changes), Some(scene)) => match self.answers.event(&changes) {
+                Some(event) => {
+                    scene.apply(event, at);
+                    self.events += 1;
+                }
+                None => self.notes.push(format!(
+                    "documents changed at {} that are not in it",
+                    rfc3339::text(at)
+                )),
+            },
             (What::Table { generation, digest }, Some(scene)) => {
                 if scene.publish(generation, at) == digest {
                     self.tables += 1;
@@ -129,6 +144,7 @@ impl Stage {
             ));
         }
         self.is_skipping = false;
+        self.answers = Answers::default();
         self.scene = Some(Scene::begin(begin, at));
     }
 

@@ -134,7 +134,9 @@ impl Writer {
         for record in base {
             text.push_str(&match &record.what {
                 What::Begin(begin) => line_of(&self.with_losses(record, begin)),
-                What::Event(_) | What::Restated | What::Table { .. } => line_of(record),
+                What::Event(_) | What::Changes(_) | What::Restated | What::Table { .. } => {
+                    line_of(record)
+                }
             });
         }
         let mut file = made(&self.folder)?;

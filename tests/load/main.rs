@@ -19,6 +19,7 @@ mod kept;
 mod peers;
 mod promises;
 mod rollback;
+mod scale;
 
 use std::sync::{Mutex, MutexGuard};
 

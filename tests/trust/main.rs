@@ -83,11 +83,14 @@ impl Pod {
         let start = |rota: &Rota| Load::new(rota.http(), 4).rate(100).start();
         let loads: Vec<_> = self.rotas.iter().map(start).collect();
         let result = trouble(self);
+        let mut total = 0;
         for load in loads {
             let tally = load.finish();
             assert!(tally.total() > 0, "there was no load");
             assert_eq!(tally.failed(), 0, "{:?} {:?}", tally.statuses, tally.errors);
+            total += tally.total();
         }
+        println!("figure: 0 of {total} requests failed");
         result
     }
 

@@ -10,12 +10,14 @@
 //! | `GET /v1/services` | [`views::ServiceView`]s by name |
 //! | `GET /v1/services/NAME` | one [`views::ServiceView`] |
 //! | `GET /v1/routes` | [`views::RouteView`]s by host and path |
-//! | `GET /v1/why?q=…` | [`why::Answer`]: of a service, a server, a host, a URL or a request |
+//! | `GET /v1/why?q=…` | [`canary::Explained`]: of a service, a server, a host, a URL or a request |
 //! | `GET /v1/fleet` | a [`fleet::FleetView`] |
 //! | `GET /v1/certificates` | [`views::CertificateRow`]s |
 //! | `POST /v1/plan` | takes a [`Staged`](crate::routing::staged::Staged), gives a [`Plan`](crate::routing::staged::Plan); changes nothing |
 //! | `POST /v1/apply` | takes a [`staging::ApplyRequest`], gives a [`Written`](crate::routing::staged::Written) |
 //! | `GET /v1/history` | [`RevisionRow`](crate::routing::staged::RevisionRow)s, newest first |
+//! | `GET /v1/canary` | a [`CanaryView`](crate::routing::canary::CanaryView) |
+//! | `POST /v1/canary/promote`, `POST /v1/canary/abort` | takes a [`staging::EndRequest`], gives `{"message": …}` |
 //! | `POST /v1/diff` | takes a [`staging::DiffRequest`], gives [`Difference`](crate::routing::staged::Difference)s |
 //! | `POST /v1/rollback` | takes a [`staging::RollbackRequest`], gives a [`Written`](crate::routing::staged::Written) |
 //! | `POST /v1/drain`, `POST /v1/undrain` | takes an [`orders::Request`], gives `{"message": …}` |
@@ -29,6 +31,7 @@
 //! need the token besides, or the Unix socket, which only its owner can open.
 
 pub mod access;
+pub mod canary;
 pub mod fleet;
 pub mod listener;
 mod near;

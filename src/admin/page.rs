@@ -41,6 +41,10 @@ fn overview(out: &mut String, status: &StatusView) {
         let missing = escaped(&status.missing.join("; "));
         let _ = write!(out, "<p class=bad>not ready: {missing}</p>");
     }
+    if let Some(canary) = &status.canary {
+        let canary = escaped(&canary.words());
+        let _ = write!(out, "<p class=bad>canary: {canary}</p>");
+    }
     let discovery = match &status.discovery {
         None => "not configured".to_owned(),
         Some(view) => match view.age_s {

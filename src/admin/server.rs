@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use self::staging::StagingVerb;
 use super::access::{Refusal, Via, check_change, check_reading};
+use super::canary::{CanaryStatus, Explained};
 use super::listener::{AdminListener, SocketFile};
 use super::orders::{self, CertificateVerb, Verb};
 use super::shift::{self, ShiftRequest};
@@ -176,6 +177,9 @@ async fn dispatch(
     if head.uri.path() == "/v1/history" && matches!(head.method, Method::GET | Method::HEAD) {
         return staging::history(&state, via).await;
     }
+    if head.uri.path() == "/v1/canary" && matches!(head.method, Method::GET | Method::HEAD) {
+        return staging::canary(&state, via).await;
+    }
     if let (&Method::POST, Some(verb)) = (&head.method, staging) {
         return staging::answer(state, via, head, body, verb).await;
     }
@@ -231,12 +235,10 @@ fn read(state: &State, head: &Parts) -> Result<Answer, Refusal> {
         "/v1/certificates" => Ok(json(&(state.certificates)())),
         "/v1/why" => {
             let question = question(head.uri.query().unwrap_or_default())?;
-            Ok(json(&why::explain_live(
-                &snapshot,
-                &state.vitals,
-                &question,
-                now,
-            )))
+            Ok(json(&Explained {
+                answer: why::explain_live(&snapshot, &state.vitals, &question, now),
+                canary: CanaryStatus::of(&snapshot, &state.node, now),
+            }))
         }
         path => {
             let named = path.strip_prefix("/v1/services/");

@@ -1,8 +1,11 @@
 //! What operators ask about staged documents: from JSON to a [`Staging`].
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::orders::checked_by;
+use super::orders::{checked_by, parse_span};
+use crate::routing::canary::{LONGEST_CANARY, On, Outcome, Trial, USUAL_CANARY};
 use crate::routing::staged::{Basis, Staged, Staging, Word};
 
 /// The longest note on a change, in bytes.
@@ -20,6 +23,20 @@ pub struct ApplyRequest {
     pub by: String,
     #[serde(default)]
     pub note: String,
+    /// On some load balancers first; absent: everywhere at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<TrialRequest>,
+}
+
+/// How a change is to be tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrialRequest {
+    /// `33%`, or names of load balancers divided by commas.
+    pub on: String,
+    /// How long: `90s`, `5m`, `1d` at most; absent: five minutes.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub for_span: Option<String>,
 }
 
 impl ApplyRequest {
@@ -29,7 +46,44 @@ impl ApplyRequest {
             staged: self.staged,
             basis: self.basis,
             word: word(&self.by, &self.note)?,
+            trial: self.canary.map(TrialRequest::into_trial).transpose()?,
         })
+    }
+}
+
+impl TrialRequest {
+    fn into_trial(self) -> Result<Trial, String> {
+        let lasting = self.for_span.as_deref().map(parse_trial_span).transpose()?;
+        Ok(Trial {
+            on: On::parse(&self.on)?,
+            lasting: lasting.unwrap_or(USUAL_CANARY),
+        })
+    }
+}
+
+/// The error is a message.
+pub fn parse_trial_span(text: &str) -> Result<Duration, String> {
+    let span = parse_span(text)?;
+    match span <= LONGEST_CANARY {
+        true => Ok(span),
+        false => Err(format!("{text:?}: a canary lasts 1d at most")),
+    }
+}
+
+/// The body of `POST /v1/canary/promote` and `/v1/canary/abort`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndRequest {
+    pub by: String,
+    #[serde(default)]
+    pub note: String,
+}
+
+impl EndRequest {
+    /// The error is a message.
+    pub fn into_staging(self, outcome: Outcome) -> Result<Staging, String> {
+        let word = word(&self.by, &self.note)?;
+        Ok(Staging::EndCanary { outcome, word })
     }
 }
 
@@ -94,6 +148,7 @@ mod tests {
             basis: None,
             by: "ops@lb".into(),
             note: note.into(),
+            canary: None,
         };
         for wrong in ["a\nb", &"x".repeat(MAX_NOTE_LEN + 1)] {
             assert!(request(wrong).into_staging().is_err());

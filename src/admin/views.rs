@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::CanaryStatus;
 use super::state::{State, missing, phase_label};
 use crate::routing::standing::{Doubt, Transition};
 use crate::routing::upstream::Unfit;
@@ -55,6 +56,9 @@ pub struct StatusView {
     pub discovery: Option<DiscoveryView>,
     pub services: Vec<ServiceSummary>,
     pub mistakes: Vec<MistakeView>,
+    /// A change that is tried on some load balancers; null: there is none.
+    #[serde(default)]
+    pub canary: Option<CanaryStatus>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -218,6 +222,7 @@ pub fn status(state: &State, snapshot: &Snapshot, now: SystemTime) -> StatusView
         discovery,
         services: snapshot.services.values().map(|s| summary(s)).collect(),
         mistakes: mistakes(snapshot, now),
+        canary: CanaryStatus::of(snapshot, &state.node, now),
     }
 }
 

@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::admin::Address;
 use crate::admin::orders::{parse_matter, parse_span, parse_target};
 use crate::admin::shift::parse_weights;
+use crate::admin::staging::parse_trial_span;
+use crate::routing::canary::On;
 use crate::telemetry::rfc3339;
 
 /// Where a running rota is asked if neither `--admin` nor [`ADMIN_VARIABLE`] says otherwise.
@@ -176,8 +178,25 @@ pub enum Staged {
         /// What `rota plan DIR --json` printed: refused if any document was changed since
         #[arg(long, value_name = "FILE")]
         plan: Option<PathBuf>,
+        /// Try it on some load balancers first: a share of them (33%), or names divided by commas
+        #[arg(long, value_name = "N%|NODE,…", value_parser = checked_on)]
+        canary: Option<String>,
+        /// How long it is tried: 90s, 5m, 1d at most [default: 5m]
+        #[arg(long = "for", value_name = "SPAN", value_parser = checked_trial_span, requires = "canary")]
+        for_span: Option<String>,
+        /// Do not wait for the canary's end
+        #[arg(long, requires = "canary")]
+        detach: bool,
         #[command(flatten)]
         to: Changing,
+    },
+    /// Show the change that is tried on some load balancers, or end it
+    #[command(args_conflicts_with_subcommands = true)]
+    Canary {
+        #[command(subcommand)]
+        what: Option<CanaryEnd>,
+        #[command(flatten)]
+        to: Running,
     },
     /// List the changes of the documents: when, by whom, what for
     History {
@@ -201,6 +220,27 @@ pub enum Staged {
         #[arg(value_name = "N")]
         revision: u64,
         /// What it is for: kept with the change
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        note: String,
+        #[command(flatten)]
+        to: Changing,
+    },
+}
+
+/// How a canary is to end.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CanaryEnd {
+    /// Make what is tried everybody's now
+    Promote {
+        /// What for: kept with the change
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        note: String,
+        #[command(flatten)]
+        to: Changing,
+    },
+    /// Take it back from those who try it
+    Abort {
+        /// What for: kept with the change
         #[arg(long, value_name = "TEXT", default_value = "")]
         note: String,
         #[command(flatten)]
@@ -319,6 +359,14 @@ fn checked_matter(text: &str) -> Result<String, String> {
     parse_matter(text).map(|_| text.to_owned())
 }
 
+fn checked_on(text: &str) -> Result<String, String> {
+    On::parse(text).map(|on| on.to_string())
+}
+
+fn checked_trial_span(text: &str) -> Result<String, String> {
+    parse_trial_span(text).map(|_| text.to_owned())
+}
+
 fn checked_moment(text: &str) -> Result<SystemTime, String> {
     let expected = "expected a moment in UTC, such as 2026-11-20T20:59:04Z";
     rfc3339::parse(text).ok_or_else(|| expected.to_owned())
@@ -402,6 +450,11 @@ mod tests {
             "rota certs import --config rota.toml shop.pem shop.key --name shop --json",
             "rota certs forget --config rota.toml shop.test",
             "rota apply documents --note why --plan plan.json --token-file t",
+            "rota apply documents --canary 33% --for 5m --detach",
+            "rota apply documents --canary lb-1,lb-2 --note why",
+            "rota canary --json",
+            "rota canary promote --note why --token-file t",
+            "rota canary abort --json",
             "rota history --json",
             "rota diff 3",
             "rota diff 3 4 --token-file t",
@@ -434,6 +487,10 @@ mod tests {
             "rota plan",
             "rota apply",
             "rota rollback last",
+            "rota apply documents --for 5m",
+            "rota apply documents --canary 100%",
+            "rota apply documents --canary lb-1 --for 2d",
+            "rota canary forget",
             "rota certs rekey shop.test",
             "rota certs import shop.pem shop.key",
             "rota certs import --config rota.toml shop.pem",

@@ -172,6 +172,7 @@ impl Assembly {
             timeouts: tuning.timeouts.clone(),
             mistakes,
             node_drained: model.is_node_drained(now),
+            canary: model.canary().cloned(),
             missing: model.missing(),
         };
         (snapshot, news)

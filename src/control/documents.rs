@@ -13,6 +13,7 @@ use super::mistake::{IGNORED, LAST_GOOD, Mistake};
 use crate::config::document;
 use crate::config::{DomainName, RouteEntry, ServiceEntry, Tuning};
 
+mod laid;
 mod tree;
 
 const STRAY: &str =
@@ -131,8 +132,8 @@ impl Documents {
                 drains.observe(documents);
                 self.drains = documents.clone();
             }
-            // The model waits for its end.
-            Subtree::Apply => {}
+            // The model waits for the end of the one, and lays the other over what is here.
+            Subtree::Apply | Subtree::Canary => {}
         }
         self.release_drains(drains);
         Follow::Nothing
@@ -160,8 +161,8 @@ impl Documents {
             }
             // Never kept: it ends within the hour, and the more is doubted without it.
             Subtree::OperatorAccept => {}
-            // Nor this: whoever kept the documents had waited for its end.
-            Subtree::Apply => {}
+            // Nor these: whoever kept the documents had waited for a change's end, and a canary is of the moment.
+            Subtree::Apply | Subtree::Canary => {}
         }
     }
 

@@ -5,6 +5,7 @@
 pub mod accepts;
 pub mod acme;
 pub mod assembly;
+pub mod canary;
 pub mod candidate;
 pub mod claims;
 pub mod consul;
@@ -50,6 +51,7 @@ use crate::routing::{PassiveReport, Snapshot};
 use crate::seal::Keyring;
 use crate::telemetry::Vitals;
 
+use self::canary::{Attendant, Register, Trials};
 use self::candidate::Bounds;
 use self::consul::{Client, Watcher};
 use self::fleet::{Fleet, Knowledge, StatusTask, TicketTask};
@@ -113,6 +115,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
     let (documents, heard) = watch::channel(0);
     let served = inputs.certificates.reader();
     let (newest, revision) = watch::channel(0);
+    let (canaries, attended) = watch::channel(None);
     let (keyring, keyrings) = watch::channel(inputs.keyring.clone());
     if let Some(settings) = &config.consul {
         terms.bounds.allow = settings.allow_upstreams.clone();
@@ -143,13 +146,24 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             &config.node.name,
             inputs.keyring.clone(),
         );
+        let ledger = Ledger::new(client.clone(), &settings.prefix);
+        let register = || Register::new(ledger.clone(), shared.clone(), inputs.vitals.clone());
         desk = Some(Desk::new(
             client.clone(),
-            &settings.prefix,
+            ledger.clone(),
             shared.clone(),
+            Trials::new(register()),
             served.clone(),
         ));
-        let ledger = Ledger::new(client.clone(), &settings.prefix);
+        let attendant = Attendant {
+            register: register(),
+            node: config.node.name.clone(),
+            table: inputs.publisher.reader(),
+            vitals: inputs.vitals.clone(),
+            canaries: attended,
+            heard: heard.clone(),
+        };
+        tokio::spawn(attendant.run());
         tokio::spawn(Recorder::new(ledger, shared.clone(), heard, newest).run());
         store = Some(shared);
         link = Some(Link {
@@ -200,6 +214,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
         kv_names,
         documents,
         knowledge,
+        canaries,
     };
     terms.certificates = loaded.borrow().clone();
     let task = Task::new(terms, inputs.config, outlets, workers, link, &inputs.vitals);

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use self::arriving::Arriving;
 use self::memory::Memory;
 use self::tagged::TaggedServices;
+use self::trial::Trial;
 use super::accepts::Accepts;
 use super::acme::{KvNames, Loaded};
 use super::candidate::{Bounds, Resolution};
@@ -35,6 +36,7 @@ mod mistakes;
 mod readiness;
 mod rehearsal;
 mod tagged;
+mod trial;
 
 pub use arriving::{DANGLING_AT_MOST, MARKED_AT_MOST};
 pub use rehearsal::Rehearsal;
@@ -56,6 +58,7 @@ pub struct Model {
     file: Arc<Config>,
     documents: Documents,
     arriving: Arriving,
+    trial: Trial,
     drains: Drains,
     accepts: Accepts,
     alarm: Alarm,
@@ -88,6 +91,7 @@ impl Model {
         let mut model = Model {
             documents: Documents::new(&prefix),
             arriving: Arriving::default(),
+            trial: Trial::default(),
             terms,
             drains: Drains::default(),
             accepts: Accepts::default(),

@@ -34,6 +34,14 @@ pub fn plan(model: &Model, order: ShiftOrder) -> Result<Shift, OrderError> {
     } = order;
     let found = target::check(model.services(), &Target::Service(service.clone()));
     found.map_err(OrderError::Unknown)?;
+    if let Some(canary) = model.canary() {
+        let message = format!(
+            "a canary of {} is under way on {}: nothing else is changed until it ends",
+            canary.by,
+            canary.nodes.join(", ")
+        );
+        return Err(OrderError::Failed(message));
+    }
     let state = &model.services()[&service];
     let prefix = model.prefix().ok_or_else(|| {
         OrderError::NoConsul("there is no [consul]: change the groups in the file, and HUP".into())

@@ -24,6 +24,7 @@ use super::resolve::Names;
 use super::rota::{Line, Rota};
 use super::shift;
 use crate::config::Config;
+use crate::routing::canary::Canary;
 use crate::routing::operator::{Order, OrderError, ShiftOrder};
 use crate::routing::swap::Publisher;
 use crate::routing::{PassiveFault, PassiveReport, ServiceName, Snapshot, Unfit};
@@ -90,6 +91,8 @@ pub struct Outlets {
     pub documents: watch::Sender<u64>,
     /// What others of the pod are told of this one's table.
     pub knowledge: watch::Sender<Knowledge>,
+    /// The canary that is under way, once what it changes here is in force.
+    pub canaries: watch::Sender<Option<Arc<Canary>>>,
 }
 
 pub struct Task {
@@ -422,6 +425,7 @@ impl Task {
         }
         self.tell_names();
         self.tell_knowledge();
+        self.tell_canary();
         for waiting in self.waiting.drain(..) {
             // Who asked may have gone.
             let _ = waiting.send(());
@@ -445,10 +449,13 @@ impl Task {
         if self.link.is_none() || !std::mem::take(&mut self.has_learnt) {
             return;
         }
+        let node = &self.model.file().node.name;
+        let is_trying = self.model.canary().is_some_and(|one| one.is_on(node));
         let table = self.table_hash.of(&self.model);
         self.outlets.knowledge.send_if_modified(|known| {
             let now = Knowledge {
-                table,
+                // What is tried here is no divergence: the others hear of the table that this one goes back to.
+                table: if is_trying { known.table } else { table },
                 index: self.model.documents_index(),
                 failing: self.model.failing().cloned().collect(),
                 published: known.published,
@@ -457,6 +464,27 @@ impl Task {
             *known = now;
             is_news
         });
+    }
+
+    fn tell_canary(&self) {
+        let canary = self.model.canary();
+        let is_news = self.outlets.canaries.send_if_modified(|told| {
+            let id = |canary: Option<&Arc<Canary>>| canary.map(|canary| canary.id.clone());
+            let is_news = id(told.as_ref()) != id(canary);
+            if is_news {
+                *told = canary.cloned();
+            }
+            is_news
+        });
+        match canary.filter(|_| is_news) {
+            None if is_news => tracing::info!("the canary is over"),
+            None => {}
+            Some(canary) => {
+                let is_here = canary.is_on(&self.model.file().node.name);
+                let (nodes, by, note) = (canary.nodes.join(","), &canary.by, &canary.note);
+                tracing::info!(nodes, by, note, is_here, "a canary is under way");
+            }
+        }
     }
 
     /// Watches, names and probes are those that the table asks for.

@@ -4,6 +4,7 @@
 //! [`ServiceMeasured`], carried from snapshot to snapshot by identity.
 
 pub mod admission;
+pub mod canary;
 pub mod client;
 pub mod group;
 pub mod host;

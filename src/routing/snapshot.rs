@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::canary::Canary;
 use super::policy::{Limits, ListenerPolicy, Timeouts};
 use super::service::{Service, ServiceName};
 use super::table::RouteTable;
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub mistakes: Vec<EntryMistake>,
     /// The LB itself was drained by an operator: readiness is false.
     pub node_drained: bool,
+    /// A change that is tried on some load balancers of the pod, this one among them or not.
+    pub canary: Option<Arc<Canary>>,
     /// What is still missing for readiness, in words; empty: ready.
     pub missing: Vec<String>,
 }

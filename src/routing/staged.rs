@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::{Canary, CanaryView, Outcome, Trial};
+
 /// The kinds of documents that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -152,7 +154,13 @@ pub enum Staging {
         staged: Staged,
         basis: Option<Basis>,
         word: Word,
+        /// On some load balancers first; None: everywhere at once.
+        trial: Option<Trial>,
     },
+    /// How it stands with the canary, and what came of those before.
+    Canary,
+    /// It ends now.
+    EndCanary { outcome: Outcome, word: Word },
     /// What was changed when and by whom.
     History,
     /// What a revision's documents and those of another one differ in; None: those of now.
@@ -164,7 +172,8 @@ pub enum Staging {
 /// One change of the documents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevisionRow {
-    pub revision: u64,
+    /// None: it was tried, and rolled back.
+    pub revision: Option<u64>,
     /// Unix seconds.
     pub at: u64,
     /// `by hand`: nobody announced it.
@@ -173,6 +182,9 @@ pub struct RevisionRow {
     pub added: usize,
     pub changed: usize,
     pub removed: usize,
+    /// Why it was rolled back by those who tried it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<String>,
 }
 
 /// What one document differs in.
@@ -184,13 +196,16 @@ pub struct Difference {
 }
 
 /// What was answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum StagingAnswer {
     Plan(Plan),
     Written(Written),
     /// Newest first.
     History(Vec<RevisionRow>),
     Diff(Vec<Difference>),
+    Canary(CanaryView),
+    /// It is over, in words.
+    CanaryEnded(String),
 }
 
 /// A change that was made.
@@ -203,6 +218,9 @@ pub struct Written {
     /// The revision that holds it; None: it was not written in time for this answer.
     #[serde(default)]
     pub revision: Option<u64>,
+    /// It is being tried, and not written yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
 }
 
 /// Why it was not.

@@ -229,6 +229,8 @@ fn table_samples(page: &mut Page, snapshot: &Snapshot) {
     page.count(families::SNAPSHOT_GENERATION, &[], snapshot.generation);
     let ready = snapshot.generation > 0 && snapshot.missing.is_empty() && !snapshot.node_drained;
     page.count(families::READY, &[], u64::from(ready));
+    let is_tried = u64::from(snapshot.canary.is_some());
+    page.count(families::CANARY, &[], is_tried);
     let entries: std::collections::BTreeSet<&str> =
         snapshot.mistakes.iter().map(|m| m.entry.as_str()).collect();
     for entry in entries {
@@ -430,6 +432,13 @@ fn process_samples(page: &mut Page, vitals: &Vitals) {
     let (ok, failed) = (&vitals.reloads, &vitals.reloads_failed);
     page.count(families::RELOADS, &["ok"], ok.load(Relaxed));
     page.count(families::RELOADS, &["failed"], failed.load(Relaxed));
+    let ended = [
+        ("promoted", &vitals.canaries_promoted),
+        ("rolled_back", &vitals.canaries_rolled_back),
+    ];
+    for (outcome, count) in ended {
+        page.count(families::CANARIES, &[outcome], count.load(Relaxed));
+    }
     let (ok, failed) = (&vitals.acme_issued, &vitals.acme_failed);
     page.count(families::ACME_ORDERS, &["ok"], ok.load(Relaxed));
     page.count(families::ACME_ORDERS, &["failed"], failed.load(Relaxed));

@@ -239,6 +239,9 @@ pub struct Vitals {
     /// Certificates that a CA issued, and orders that came to nothing.
     pub acme_issued: AtomicU64,
     pub acme_failed: AtomicU64,
+    /// Canaries that this load balancer ended.
+    pub canaries_promoted: AtomicU64,
+    pub canaries_rolled_back: AtomicU64,
     pub reloads: AtomicU64,
     pub reloads_failed: AtomicU64,
     /// Files of the state directory that could not be written.
@@ -261,6 +264,8 @@ impl Vitals {
             access_log_failed: AtomicU64::new(0),
             acme_issued: AtomicU64::new(0),
             acme_failed: AtomicU64::new(0),
+            canaries_promoted: AtomicU64::new(0),
+            canaries_rolled_back: AtomicU64::new(0),
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             state_failed: AtomicU64::new(0),

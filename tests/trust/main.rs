@@ -9,6 +9,7 @@ mod consul_agent;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod canary;
 mod losses;
 mod outages;
 

@@ -11,8 +11,9 @@ use serde_json::json;
 
 use super::{Answer, caller, json, json_with, may_change, whole};
 use crate::admin::access::{Refusal, Via, check_json};
-use crate::admin::staging::{ApplyRequest, DiffRequest, RollbackRequest};
+use crate::admin::staging::{ApplyRequest, DiffRequest, EndRequest, RollbackRequest};
 use crate::admin::state::State;
+use crate::routing::canary::Outcome;
 use crate::routing::staged::{Staging, StagingAnswer, StagingError};
 
 /// A body with documents; 413 beyond. 10,000 domains with a service each take 1 MiB.
@@ -29,6 +30,7 @@ pub(super) enum StagingVerb {
     Apply,
     Diff,
     Rollback,
+    EndCanary(Outcome),
 }
 
 impl StagingVerb {
@@ -38,6 +40,8 @@ impl StagingVerb {
             "/v1/apply" => Some(StagingVerb::Apply),
             "/v1/diff" => Some(StagingVerb::Diff),
             "/v1/rollback" => Some(StagingVerb::Rollback),
+            "/v1/canary/promote" => Some(StagingVerb::EndCanary(Outcome::Promoted)),
+            "/v1/canary/abort" => Some(StagingVerb::EndCanary(Outcome::RolledBack)),
             _ => None,
         }
     }
@@ -54,7 +58,10 @@ pub(super) async fn answer(
         // Nothing changes, and no document's text is shown.
         StagingVerb::Plan => check_json(&head)?,
         // A document may hold what a probe shows a server: its text is for who may change it.
-        StagingVerb::Apply | StagingVerb::Diff | StagingVerb::Rollback => {
+        StagingVerb::Apply
+        | StagingVerb::Diff
+        | StagingVerb::Rollback
+        | StagingVerb::EndCanary(_) => {
             may_change(state.clone(), via.clone(), head).await?;
         }
     }
@@ -67,6 +74,9 @@ pub(super) async fn answer(
         StagingVerb::Rollback => read::<RollbackRequest>(&body)?
             .into_staging()
             .map_err(bad)?,
+        StagingVerb::EndCanary(outcome) => read::<EndRequest>(&body)?
+            .into_staging(outcome)
+            .map_err(bad)?,
     };
     drop(body);
     carried_out(&state, via, staging).await
@@ -75,6 +85,11 @@ pub(super) async fn answer(
 /// What was changed when and by whom.
 pub(super) async fn history(state: &State, via: &Via) -> Result<Answer, Refusal> {
     carried_out(state, via, Staging::History).await
+}
+
+/// What is tried now, and what was.
+pub(super) async fn canary(state: &State, via: &Via) -> Result<Answer, Refusal> {
+    carried_out(state, via, Staging::Canary).await
 }
 
 async fn carried_out(state: &State, via: &Via, staging: Staging) -> Result<Answer, Refusal> {
@@ -88,6 +103,8 @@ async fn carried_out(state: &State, via: &Via, staging: Staging) -> Result<Answe
         Ok(Ok(StagingAnswer::Written(written))) => Ok(json(&written)),
         Ok(Ok(StagingAnswer::History(rows))) => Ok(json(&rows)),
         Ok(Ok(StagingAnswer::Diff(differences))) => Ok(json(&differences)),
+        Ok(Ok(StagingAnswer::Canary(view))) => Ok(json(&view)),
+        Ok(Ok(StagingAnswer::CanaryEnded(message))) => Ok(json(&json!({ "message": message }))),
         Ok(Err(error)) => Ok(refused(&error)),
         Err(_) => {
             let message = "nobody answered in time: what was asked for may yet be carried out";
@@ -107,7 +124,11 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 /// As the log tells it; None: it changes nothing.
 fn described(staging: &Staging) -> Option<String> {
     match staging {
-        Staging::Plan(_) | Staging::History | Staging::Diff { .. } => None,
+        Staging::Plan(_) | Staging::History | Staging::Diff { .. } | Staging::Canary => None,
+        Staging::EndCanary { outcome, word } => Some(format!(
+            "canary to be {outcome} by {}",
+            word.by.escape_debug()
+        )),
         Staging::Rollback { to, word } => {
             Some(format!("rollback to {to} by {}", word.by.escape_debug()))
         }
@@ -124,7 +145,13 @@ type Timed = Result<Result<StagingAnswer, StagingError>, tokio::time::error::Ela
 fn log(said: &str, answered: &Timed) {
     match answered {
         Ok(Ok(StagingAnswer::Written(written))) => tracing::info!("{said}: {}", written.message),
-        Ok(Ok(StagingAnswer::Plan(_) | StagingAnswer::History(_) | StagingAnswer::Diff(_))) => {}
+        Ok(Ok(StagingAnswer::CanaryEnded(message))) => tracing::info!("{said}: {message}"),
+        Ok(Ok(
+            StagingAnswer::Plan(_)
+            | StagingAnswer::History(_)
+            | StagingAnswer::Diff(_)
+            | StagingAnswer::Canary(_),
+        )) => {}
         Ok(Err(error)) => tracing::warn!("{said}: not carried out: {error}"),
         Err(_) => tracing::warn!("{said}: no word within {STAGING_TIMEOUT:?}"),
     }

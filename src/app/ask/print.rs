@@ -56,6 +56,9 @@ pub fn status(status: &StatusView) -> String {
             format!("generation {}, {} routes", status.generation, status.routes),
         ],
     ];
+    if let Some(canary) = &status.canary {
+        rows.push(["canary".to_owned(), canary.words()]);
+    }
     for listener in &status.listeners {
         let text = format!(
             "{} {} ({})",
@@ -249,16 +252,24 @@ pub fn history(rows: &[RevisionRow]) -> String {
     let mut lines = vec![columns.map(str::to_owned)];
     for row in rows {
         lines.push([
-            row.revision.to_string(),
+            row.revision.map_or("-".to_owned(), |n| n.to_string()),
             rfc3339::text(UNIX_EPOCH + Duration::from_secs(row.at)),
             row.by.clone(),
             row.added.to_string(),
             row.changed.to_string(),
             row.removed.to_string(),
-            row.note.clone(),
+            history_note(row),
         ]);
     }
     table(&lines)
+}
+
+fn history_note(row: &RevisionRow) -> String {
+    match &row.rolled_back {
+        None => row.note.clone(),
+        Some(why) if row.note.is_empty() => format!("canary rolled back: {why}"),
+        Some(why) => format!("{}; canary rolled back: {why}", row.note),
+    }
 }
 
 /// Columns as wide as their widest cell, two spaces between them, none at a line's end.

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use http::StatusCode;
 use serde_json::json;
 
+use super::canary;
 use super::client::{self, Answer, Question};
 use super::folder::Folder;
 use super::{body_of, operator, parsed, print, secret};
-use crate::admin::staging::{ApplyRequest, DiffRequest, RollbackRequest};
+use crate::admin::staging::{ApplyRequest, DiffRequest, RollbackRequest, TrialRequest};
 use crate::app::cli::{Changing, Running, Staged};
 use crate::routing::staged::{
     Basis, Change, Difference, DocumentChange, Plan, RevisionRow, RouteChange, StagedMistake,
@@ -28,8 +29,25 @@ pub(super) fn answered(staged: &Staged) -> Result<(String, ExitCode), String> {
             folder,
             note,
             plan,
+            canary,
+            for_span,
+            detach,
             to,
-        } => apply(folder, note, plan.as_deref(), to),
+        } => {
+            let trial = canary.clone().map(|on| TrialRequest {
+                on,
+                for_span: for_span.clone(),
+            });
+            let answer = apply(folder, note, plan.as_deref(), trial, to)?;
+            match detach {
+                true => written(answer, to),
+                false => canary::attended(answer, to),
+            }
+        }
+        Staged::Canary { what: None, to } => canary::shown(to),
+        Staged::Canary {
+            what: Some(end), ..
+        } => canary::ended(end),
         Staged::History { to } => history(to),
         Staged::Diff { from, revision, to } => diff(*from, *revision, to),
         Staged::Rollback { revision, note, to } => roll_back(*revision, note, to),
@@ -72,7 +90,11 @@ fn roll_back(revision: u64, note: &str, to: &Changing) -> Result<(String, ExitCo
     written(answer, to)
 }
 
-fn post(path: &str, request: &serde_json::Value, to: &Changing) -> Result<Answer, String> {
+pub(super) fn post(
+    path: &str,
+    request: &serde_json::Value,
+    to: &Changing,
+) -> Result<Answer, String> {
     let question = Question::post(path, request.to_string(), secret(to)?).patiently();
     client::send(&to.running.address()?, &question)
 }
@@ -97,20 +119,22 @@ fn apply(
     folder: &Path,
     note: &str,
     plan: Option<&Path>,
+    canary: Option<TrialRequest>,
     to: &Changing,
-) -> Result<(String, ExitCode), String> {
+) -> Result<Answer, String> {
     let folder = Folder::read(folder)?;
     let request = ApplyRequest {
         staged: folder.staged.clone(),
         basis: plan.map(basis).transpose()?,
         by: operator(),
         note: note.to_owned(),
+        canary,
     };
     let answer = post("/v1/apply", &json!(request), to)?;
-    written(without_mistakes(answer, &folder, "written")?, to)
+    without_mistakes(answer, &folder, "written")
 }
 
-fn written(answer: Answer, to: &Changing) -> Result<(String, ExitCode), String> {
+pub(super) fn written(answer: Answer, to: &Changing) -> Result<(String, ExitCode), String> {
     let body = body_of(without_conflict(answer)?)?;
     let written: Written = parsed(&body)?;
     match to.running.form.json {
@@ -119,7 +143,7 @@ fn written(answer: Answer, to: &Changing) -> Result<(String, ExitCode), String> 
     }
 }
 
-fn told(written: &Written) -> String {
+pub(super) fn told(written: &Written) -> String {
     let revision = written.revision.map(|n| format!(" (revision {n})"));
     let message = format!("{}{}", written.message, revision.unwrap_or_default());
     match written.plan.documents.is_empty() {
@@ -138,7 +162,7 @@ fn basis(plan: &Path) -> Result<Basis, String> {
 }
 
 /// What others changed meanwhile, and what would change now.
-fn without_conflict(answer: Answer) -> Result<Answer, String> {
+pub(super) fn without_conflict(answer: Answer) -> Result<Answer, String> {
     if answer.status != StatusCode::CONFLICT {
         return Ok(answer);
     }

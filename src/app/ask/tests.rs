@@ -1,6 +1,7 @@
 //! The client against a real admin listener, and what people get to see.
 
 use super::*;
+use crate::admin::canary::CanaryStatus;
 use crate::admin::fleet::{FindingView, FleetView, NodeStatusView, NodeView};
 use crate::admin::listener::{Address, AdminListener, bind};
 use crate::admin::orders::{Answered, Carried, Control};
@@ -271,6 +272,14 @@ fn sick_status() -> StatusView {
             since: "2026-11-20T20:00:00Z".into(),
             since_s: 5,
         }],
+        canary: Some(CanaryStatus {
+            here: true,
+            nodes: vec!["lb-1".into()],
+            by: "ops@lb".into(),
+            note: String::new(),
+            until: "2026-11-20T20:05:00Z".into(),
+            overdue: false,
+        }),
     }
 }
 
@@ -280,6 +289,7 @@ fn status_for_people_says_what_is_missing_and_what_is_wrong() {
     for part in [
         "ready      no: consul has not answered\n",
         "discovery  1m01s old, 1 watches failing\n",
+        "canary     a change of ops@lb is in force here (on lb-1) until 2026-11-20T20:05:00Z\n",
         "shop     0/2  1 doubted, nobody is on the rota\n",
         "mistake in kv:rota/config/routes/x: no service  [31mshpo; no host (in force: ignored; since 5s)\n",
     ] {

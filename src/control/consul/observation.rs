@@ -76,12 +76,15 @@ pub enum Subtree {
     OperatorAccept,
     /// `apply`: the mark that stands while a change of several transactions is written, its name empty.
     Apply,
+    /// `canary/`: a change that is tried on some load balancers: its `head`, the documents of `config/` as they would be, and below
+    /// `gone/` those that would not be any more.
+    Canary,
     /// `pod`: the pod's id, at most one document, its name empty. Missing where it was = Consul lost its state.
     Pod,
 }
 
 impl Subtree {
-    pub const ALL: [Subtree; 8] = [
+    pub const ALL: [Subtree; 9] = [
         Subtree::Services,
         Subtree::Routes,
         Subtree::Domains,
@@ -89,6 +92,7 @@ impl Subtree {
         Subtree::OperatorDrain,
         Subtree::OperatorAccept,
         Subtree::Apply,
+        Subtree::Canary,
         Subtree::Pod,
     ];
 
@@ -102,6 +106,7 @@ impl Subtree {
             Subtree::OperatorDrain => "operator/drain/",
             Subtree::OperatorAccept => "operator/accept/",
             Subtree::Apply => "apply",
+            Subtree::Canary => "canary/",
             Subtree::Pod => "pod",
         }
     }

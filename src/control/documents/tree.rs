@@ -3,9 +3,11 @@
 //! There are ten thousand of them and one of them changes: what stays is shared, and nothing is looked up by name.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::sync::Arc;
 
+use super::laid::Laid;
 use crate::control::consul::Document;
 use crate::control::mistake::{IGNORED, LAST_GOOD, Mistake};
 
@@ -16,7 +18,9 @@ pub struct Tree<T> {
     /// An answer that came while the pod's id was missing.
     pub(super) held: Option<Arc<[Document]>>,
     /// By name.
-    entries: Arc<[Arc<Entry<T>>]>,
+    pub(super) entries: Arc<[Arc<Entry<T>>]>,
+    /// What a canary has in the place of an entry, or besides.
+    pub(super) laid: BTreeMap<String, Laid<T>>,
     /// Those with a good version, in the order in which they win.
     in_force: Arc<[Arc<Entry<T>>]>,
     /// Those with a mistake.
@@ -26,12 +30,12 @@ pub struct Tree<T> {
 }
 
 #[derive(Debug)]
-struct Entry<T> {
-    document: Document,
-    good: Option<T>,
+pub(super) struct Entry<T> {
+    pub(super) document: Document,
+    pub(super) good: Option<T>,
     /// What the good version was read from.
     good_text: Arc<[u8]>,
-    mistake: Option<String>,
+    pub(super) mistake: Option<String>,
 }
 
 impl<T> Default for Tree<T> {
@@ -41,6 +45,7 @@ impl<T> Default for Tree<T> {
             is_doubted: false,
             held: None,
             entries: Arc::default(),
+            laid: BTreeMap::new(),
             in_force: Arc::default(),
             wrong: Arc::default(),
             index: 0,
@@ -129,18 +134,10 @@ impl<T: Clone> Tree<T> {
 
     /// Reads each document again: what it is read against has changed.
     pub(super) fn read_again(&mut self, parse: impl Fn(&Document) -> Result<T, String>) {
-        let again = |entry: &Arc<Entry<T>>| {
-            let document = entry.document.clone();
-            Arc::new(match parse(&document) {
-                Ok(good) => Entry::good(document, good),
-                Err(message) => Entry {
-                    document,
-                    good: entry.good.clone(),
-                    good_text: entry.good_text.clone(),
-                    mistake: Some(message),
-                },
-            })
-        };
+        for laid in self.laid.values_mut() {
+            laid.read_again(&parse);
+        }
+        let again = |entry: &Arc<Entry<T>>| entry.read_again(&parse);
         let entries = self.entries.iter().map(again).collect();
         self.take(entries);
     }
@@ -172,22 +169,77 @@ impl<T: Clone> Tree<T> {
             };
             into.push(Mistake::new(key, message.clone(), in_force));
         }
+        self.laid_mistakes(root, into);
     }
 
     fn take(&mut self, entries: Vec<Arc<Entry<T>>>) {
-        let good = entries.iter().filter(|entry| entry.good.is_some());
-        let mut in_force: Vec<Arc<Entry<T>>> = good.cloned().collect();
+        let in_force = |entry: &Arc<Entry<T>>| {
+            let in_force = match self.laid.get(&entry.document.name) {
+                None => entry,
+                Some(laid) => laid.instead_of(entry)?,
+            };
+            let place = entry.document.create_index;
+            in_force.good.is_some().then(|| (place, in_force.clone()))
+        };
+        let mut found: Vec<(u64, Arc<Entry<T>>)> = entries.iter().filter_map(in_force).collect();
+        // Those that KV does not have are the youngest of all.
+        found.extend(self.added(&entries).map(|entry| (u64::MAX, entry.clone())));
         // By name already, and equals stay as they are.
-        in_force.sort_by_key(|entry| entry.document.create_index);
-        self.in_force = in_force.into();
+        found.sort_by_key(|&(place, _)| place);
+        self.in_force = found.into_iter().map(|(_, entry)| entry).collect();
         let wrong = entries.iter().filter(|entry| entry.mistake.is_some());
         self.wrong = wrong.cloned().collect();
         self.entries = entries.into();
     }
+
+    /// Lays other entries over those of KV, or none any more.
+    pub(super) fn lay(&mut self, laid: BTreeMap<String, Laid<T>>) {
+        if laid.is_empty() && self.laid.is_empty() {
+            return;
+        }
+        self.laid = laid;
+        self.take(self.entries.to_vec());
+    }
+
+    pub(super) fn entry(&self, name: &str) -> Option<&Arc<Entry<T>>> {
+        find(&self.entries, name)
+    }
+
+    fn added<'a>(
+        &'a self,
+        entries: &'a [Arc<Entry<T>>],
+    ) -> impl Iterator<Item = &'a Arc<Entry<T>>> {
+        let added = self.laid.iter();
+        let added = added.filter(move |(name, _)| find(entries, name).is_none());
+        added.filter_map(|(_, laid)| laid.entry().filter(|entry| entry.good.is_some()))
+    }
+}
+
+/// Among entries by name.
+fn find<'a, T>(entries: &'a [Arc<Entry<T>>], name: &str) -> Option<&'a Arc<Entry<T>>> {
+    let place = entries.binary_search_by(|entry| entry.document.name.as_str().cmp(name));
+    Some(&entries[place.ok()?])
 }
 
 impl<T: Clone> Entry<T> {
-    fn read(
+    /// What it is read against has changed.
+    pub(super) fn read_again(
+        &self,
+        parse: impl Fn(&Document) -> Result<T, String>,
+    ) -> Arc<Entry<T>> {
+        let document = self.document.clone();
+        Arc::new(match parse(&document) {
+            Ok(good) => Entry::good(document, good),
+            Err(message) => Entry {
+                document,
+                good: self.good.clone(),
+                good_text: self.good_text.clone(),
+                mistake: Some(message),
+            },
+        })
+    }
+
+    pub(super) fn read(
         known: Option<&Arc<Entry<T>>>,
         document: &Document,
         parse: impl Fn(&Document) -> Result<T, String>,

@@ -47,6 +47,8 @@ enum Step {
     Routes(u8, u8),
     /// Of the tuning: whether it is there, and well.
     Tuning(Option<bool>),
+    /// What is tried: whether here, of which routes, and whether with another tuning; None: nothing is.
+    Canary(Option<(bool, u8, bool)>),
     Pod(bool),
     Drain(Option<usize>, Option<u64>),
     Undrain(Option<usize>),
@@ -75,6 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (server, any::<bool>()).prop_map(|(server, well)| Step::Tried(server, well)),
         2 => (0u8..8, 0u8..8).prop_map(|(there, wrong)| Step::Routes(there, wrong)),
         1 => proptest::option::of(any::<bool>()).prop_map(Step::Tuning),
+        2 => proptest::option::of((any::<bool>(), 0u8..8, any::<bool>())).prop_map(Step::Canary),
         1 => any::<bool>().prop_map(Step::Pod),
         1 => (whom.clone(), proptest::option::of(1u64..90)).prop_map(|(whom, span)| Step::Drain(whom, span)),
         1 => whom.prop_map(Step::Undrain),
@@ -106,6 +109,29 @@ fn text(is_probed: bool) -> String {
         true => FILE.replacen("[[route]]", &format!("{PROBED}[[route]]"), 1),
         false => FILE.to_owned(),
     }
+}
+
+/// Documents below `canary/`: some routes as they would be, the others gone.
+fn canary((is_here, there, is_tuned): (bool, u8, bool)) -> Vec<(String, String)> {
+    let node = if is_here { "lb-1" } else { "lb-2" };
+    let head = crate::routing::canary::Canary {
+        nodes: vec![node.to_owned()],
+        ..Default::default()
+    };
+    let route = |bit: u8| match there & (1 << bit) {
+        0 => (format!("gone/routes/r{bit}"), String::new()),
+        _ => (
+            format!("config/routes/r{bit}"),
+            format!("host = \"c{bit}.test\"\nservice = \"app\""),
+        ),
+    };
+    let tuning = (
+        "config/tuning".to_owned(),
+        "timeouts = { response = \"9s\" }".to_owned(),
+    );
+    let head = ("head".to_owned(), serde_json::to_string(&head).unwrap());
+    let tuning = is_tuned.then_some(tuning);
+    (0..3).map(route).chain(tuning).chain([head]).collect()
 }
 
 impl Life {
@@ -218,6 +244,10 @@ impl Life {
                 };
                 let one = well.map(|well| (String::new(), text(well).to_owned()));
                 self.documents(Subtree::Tuning, one.into_iter().collect());
+            }
+            Step::Canary(tried) => {
+                let documents = tried.map(canary);
+                self.documents(Subtree::Canary, documents.unwrap_or_default());
             }
             Step::Pod(there) => {
                 let id = there.then(|| (String::new(), "id".to_owned()));

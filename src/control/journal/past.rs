@@ -229,7 +229,11 @@ impl Past {
 fn is_retold(subtree: Subtree) -> bool {
     match subtree {
         Subtree::Services | Subtree::Routes | Subtree::Domains | Subtree::Tuning => true,
-        Subtree::OperatorDrain | Subtree::OperatorAccept | Subtree::Apply | Subtree::Pod => false,
+        Subtree::OperatorDrain
+        | Subtree::OperatorAccept
+        | Subtree::Apply
+        | Subtree::Canary
+        | Subtree::Pod => false,
     }
 }
 

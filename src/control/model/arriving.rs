@@ -56,6 +56,7 @@ impl Model {
                 self.hear_documents(subtree, documents, now);
             }
             Subtree::Apply => self.hear_mark(&documents, now),
+            Subtree::Canary => self.hear_canary(&documents, now),
             Subtree::OperatorAccept => {
                 self.accepts.observe(&documents, now);
                 self.settle_accepts(now);

@@ -12,6 +12,7 @@ impl Model {
         found.extend_from_slice(&self.troubles);
         self.documents.mistakes(&mut found);
         found.extend(self.arriving_mistake());
+        found.extend(self.trial_mistake());
         self.drains.mistakes(self.documents.prefix(), &mut found);
         self.accepts.mistakes(self.documents.prefix(), &mut found);
         found.extend(alarm::mistake(self.alarm));

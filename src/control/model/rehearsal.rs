@@ -24,10 +24,13 @@ pub struct Rehearsal {
 
 impl Model {
     pub fn rehearsal(&self) -> Rehearsal {
+        let mut documents = self.documents.clone();
+        // What is compared is what the pod has.
+        documents.lay_over(None);
         Rehearsal {
             terms: self.terms.clone(),
             file: self.file.clone(),
-            documents: self.documents.clone(),
+            documents,
             answers: self.answers.clone(),
             names: self.names.clone(),
             tagged: self.tagged.to_be_merged(),

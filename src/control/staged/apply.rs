@@ -18,7 +18,7 @@ const LEAD: Duration = Duration::from_millis(250);
 
 /// What came of writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub enum Outcome {
     Done,
     /// Somebody changed one of the documents since it was read; so many transactions stand.
     Conflict {
@@ -27,7 +27,7 @@ pub(super) enum Outcome {
 }
 
 /// Writes transactions in their order; each is taken as a whole or not at all. The first one says whose they are.
-pub(super) async fn write(
+pub async fn write(
     store: &Store,
     batches: Vec<Vec<Write>>,
     pending: &Pending,
@@ -111,7 +111,8 @@ fn under_way() -> StagingError {
     StagingError::Refused("another change of several transactions is being written".to_owned())
 }
 
-fn refusal(error: &StoreError) -> StagingError {
+/// Why the store did not do it, as whoever asked is told.
+pub fn refusal(error: &StoreError) -> StagingError {
     match error {
         StoreError::Away(why) => StagingError::NoConsul(why.clone()),
         StoreError::Broken { .. } | StoreError::Refused(_) => {

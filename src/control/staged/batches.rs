@@ -1,7 +1,7 @@
 //! Which documents are written in which transaction: what is added before what needs it, what is removed after what needed it. Pure.
 
 use super::live::Live;
-use crate::routing::staged::{Change, DocumentChange, Kind, Staged};
+use crate::routing::staged::{DocumentChange, Kind, Staged};
 
 /// Changes that go as one transaction, with a place left for what is said of them.
 pub const SINGLE: usize = 63;
@@ -20,16 +20,22 @@ pub struct Write {
 
 /// Transactions in their order; one, where all fits.
 pub fn batches(staged: &Staged, live: &Live) -> Vec<Vec<Write>> {
-    let mut changes = live.changes(staged);
-    changes.sort_by_key(rank);
-    let writes: Vec<Write> = changes
-        .into_iter()
-        .map(|change| Write {
-            text: staged.documents.get(&change.path).cloned(),
-            index: live.get(&change.path).map_or(0, |known| known.modify_index),
-            path: change.path,
-        })
-        .collect();
+    parted(writes(staged, live))
+}
+
+/// What has to be written and deleted.
+pub fn writes(staged: &Staged, live: &Live) -> Vec<Write> {
+    let write = |change: DocumentChange| Write {
+        text: staged.documents.get(&change.path).cloned(),
+        index: live.get(&change.path).map_or(0, |known| known.modify_index),
+        path: change.path,
+    };
+    live.changes(staged).into_iter().map(write).collect()
+}
+
+/// The same, as transactions in their order.
+pub fn parted(mut writes: Vec<Write>) -> Vec<Vec<Write>> {
+    writes.sort_by_key(rank);
     let total: usize = writes.iter().map(size).sum();
     if writes.len() <= SINGLE && total <= BATCH_BYTES {
         return match writes.is_empty() {
@@ -56,19 +62,19 @@ pub fn batches(staged: &Staged, live: &Live) -> Vec<Vec<Write>> {
 }
 
 /// Services come before what names them, and go after it.
-fn rank(change: &DocumentChange) -> (u8, String) {
-    let kind = Kind::of(&change.path).unwrap_or(Kind::Tuning);
-    let rank = match (change.change, kind) {
-        (Change::Added | Change::Changed, Kind::Services) => 0,
-        (Change::Added | Change::Changed, Kind::Tuning) => 1,
-        (Change::Added | Change::Changed, Kind::Routes) => 2,
-        (Change::Added | Change::Changed, Kind::Domains) => 3,
-        (Change::Removed, Kind::Domains) => 4,
-        (Change::Removed, Kind::Routes) => 5,
-        (Change::Removed, Kind::Tuning) => 6,
-        (Change::Removed, Kind::Services) => 7,
+fn rank(write: &Write) -> (u8, String) {
+    let kind = Kind::of(&write.path).unwrap_or(Kind::Tuning);
+    let rank = match (&write.text, kind) {
+        (Some(_), Kind::Services) => 0,
+        (Some(_), Kind::Tuning) => 1,
+        (Some(_), Kind::Routes) => 2,
+        (Some(_), Kind::Domains) => 3,
+        (None, Kind::Domains) => 4,
+        (None, Kind::Routes) => 5,
+        (None, Kind::Tuning) => 6,
+        (None, Kind::Services) => 7,
     };
-    (rank, change.path.clone())
+    (rank, write.path.clone())
 }
 
 fn size(write: &Write) -> usize {

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::apply::{self, Outcome};
-use super::batches::batches;
+use super::batches::{batches, writes};
 use super::check::check;
 use super::ledger::{Ledger, LedgerError};
 use super::live::{Live, moved};
@@ -18,10 +18,12 @@ use super::revision::{Entry, Head, Pending, Scope, Text, entries, hash, state_of
 use super::unified::unified;
 use crate::certs::CertStore;
 use crate::config::ConsulService;
+use crate::control::canary::Trials;
 use crate::control::consul::Client;
 use crate::control::model::Rehearsal;
 use crate::control::store::Store;
 use crate::control::task::Request;
+use crate::routing::canary::{Canary, Trial};
 use crate::routing::staged::{
     Basis, Difference, Kind, Plan, RevisionRow, Staged, Staging, StagingAnswer, StagingError, Word,
     Written,
@@ -39,6 +41,7 @@ pub struct Desk {
     client: Client,
     ledger: Ledger,
     store: Store,
+    trials: Trials,
     served: Reader<CertStore>,
     /// One at a time: each holds all documents twice.
     place: Semaphore,
@@ -66,10 +69,16 @@ struct Ground {
 }
 
 impl Desk {
-    /// `prefix` is the pod's.
-    pub fn new(client: Client, prefix: &str, store: Store, served: Reader<CertStore>) -> Arc<Desk> {
+    pub fn new(
+        client: Client,
+        ledger: Ledger,
+        store: Store,
+        trials: Trials,
+        served: Reader<CertStore>,
+    ) -> Arc<Desk> {
         Arc::new(Desk {
-            ledger: Ledger::new(client.clone(), prefix),
+            trials,
+            ledger,
             client,
             store,
             served,
@@ -90,21 +99,33 @@ impl Desk {
             .map_err(|_| StagingError::Stopped)?;
         match staging {
             Staging::Plan(staged) => {
-                let considered = self.consider(staged, Strictness::All, task).await?;
-                Ok(StagingAnswer::Plan(considered.plan))
+                let mut plan = self.consider(staged, Strictness::All, task).await?.plan;
+                plan.warnings.extend(self.trials.objection().await?);
+                Ok(StagingAnswer::Plan(plan))
             }
             Staging::Apply {
                 staged,
                 basis,
                 word,
+                trial,
             } => {
+                self.refuse_beside_canary().await?;
                 let considered = self.consider(staged, Strictness::All, task).await?;
-                let written = self.apply(considered, basis, &word, task).await?;
+                let written = match trial {
+                    None => self.apply(considered, basis, &word, task).await?,
+                    Some(trial) => self.try_out(considered, basis, word, trial).await?,
+                };
                 Ok(StagingAnswer::Written(written))
+            }
+            Staging::Canary => self.trials.view().await.map(StagingAnswer::Canary),
+            Staging::EndCanary { outcome, word } => {
+                let ended = self.trials.end_by_hand(outcome, &word).await?;
+                Ok(StagingAnswer::CanaryEnded(ended))
             }
             Staging::History => self.history().await.map(StagingAnswer::History),
             Staging::Diff { from, to } => self.diff(from, to).await.map(StagingAnswer::Diff),
             Staging::Rollback { to, word } => {
+                self.refuse_beside_canary().await?;
                 let written = self.roll_back(to, word, task).await?;
                 Ok(StagingAnswer::Written(written))
             }
@@ -114,15 +135,26 @@ impl Desk {
     async fn history(&self) -> Result<Vec<RevisionRow>, StagingError> {
         let book = self.ledger.book().await.map_err(refusal)?;
         let row = |head: Head| RevisionRow {
-            revision: head.n,
+            revision: Some(head.n),
             at: head.at,
             by: head.by,
             note: head.note,
             added: head.added,
             changed: head.changed,
             removed: head.removed,
+            rolled_back: None,
         };
-        Ok(book.heads.into_iter().rev().map(row).collect())
+        let mut rows: Vec<RevisionRow> = book.heads.into_iter().rev().map(row).collect();
+        rows.extend(self.trials.rolled_back().await?);
+        rows.sort_by_key(|row| std::cmp::Reverse(row.at));
+        Ok(rows)
+    }
+
+    async fn refuse_beside_canary(&self) -> Result<(), StagingError> {
+        match self.trials.objection().await? {
+            None => Ok(()),
+            Some(why) => Err(StagingError::Refused(why)),
+        }
     }
 
     async fn diff(&self, from: u64, to: Option<u64>) -> Result<Vec<Difference>, StagingError> {
@@ -218,16 +250,7 @@ impl Desk {
         word: &Word,
         task: &mpsc::Sender<Request>,
     ) -> Result<Written, StagingError> {
-        let Considered { live, staged, plan } = considered;
-        let since = basis.map_or_else(Vec::new, |basis| moved(&basis, &plan.basis));
-        if !since.is_empty() {
-            let plan = Box::new(plan);
-            return Err(StagingError::Changed {
-                since,
-                done: 0,
-                plan,
-            });
-        }
+        let Considered { live, staged, plan } = unmoved(considered, basis)?;
         let batches = batches(&staged, &live);
         let transactions = batches.len();
         let pending = Pending {
@@ -240,6 +263,7 @@ impl Desk {
                 message: done(&plan, transactions, word),
                 revision: self.revision_of(&pending.state).await,
                 plan,
+                canary: None,
             }),
             Outcome::Conflict { done } => {
                 let read = plan.basis;
@@ -251,6 +275,33 @@ impl Desk {
                 })
             }
         }
+    }
+
+    async fn try_out(
+        &self,
+        considered: Considered,
+        basis: Option<Basis>,
+        word: Word,
+        trial: Trial,
+    ) -> Result<Written, StagingError> {
+        let Considered { live, staged, plan } = unmoved(considered, basis)?;
+        let tried = writes(&staged, &live);
+        if tried.is_empty() {
+            return Ok(Written {
+                message: done(&plan, 0, &word),
+                plan,
+                revision: None,
+                canary: None,
+            });
+        }
+        let states = [hash(&state_of(&live)), hash(&state_with(&live, &staged))];
+        let canary = self.trials.begin(&plan, tried, states, word, trial).await?;
+        Ok(Written {
+            message: begun(&canary),
+            plan,
+            revision: None,
+            canary: Some(canary),
+        })
     }
 
     /// The revision that holds a state, once it is written; nobody waits long for it.
@@ -298,6 +349,28 @@ impl std::fmt::Debug for Desk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Desk").finish_non_exhaustive()
     }
+}
+
+/// Refuses what was planned on another basis.
+fn unmoved(considered: Considered, basis: Option<Basis>) -> Result<Considered, StagingError> {
+    let since = basis.map_or_else(Vec::new, |basis| moved(&basis, &considered.plan.basis));
+    match since.is_empty() {
+        true => Ok(considered),
+        false => Err(StagingError::Changed {
+            since,
+            done: 0,
+            plan: Box::new(considered.plan),
+        }),
+    }
+}
+
+fn begun(canary: &Canary) -> String {
+    let documents = match canary.documents {
+        1 => "1 document is".to_owned(),
+        count => format!("{count} documents are"),
+    };
+    let nodes = canary.nodes.join(", ");
+    format!("{documents} tried on {nodes} for {:?}", canary.lasting())
 }
 
 fn done(plan: &Plan, transactions: usize, word: &Word) -> String {

@@ -78,7 +78,21 @@ impl Ledger {
         Ok(book)
     }
 
-    async fn list(&self, below: &str) -> Result<Vec<Document>, LedgerError> {
+    /// Writes a key that nobody else writes.
+    pub async fn put(&self, key: &str, value: &[u8]) -> Result<(), LedgerError> {
+        let key = format!("{}/{key}", self.prefix);
+        let written = self.client.kv_write(&key, value, None).await;
+        written.map(drop).map_err(|error| failed(&key, &error))
+    }
+
+    pub async fn delete(&self, key: &str) -> Result<(), LedgerError> {
+        let key = format!("{}/{key}", self.prefix);
+        let deleted = self.client.kv_delete(&key).await;
+        deleted.map(drop).map_err(|error| failed(&key, &error))
+    }
+
+    /// All keys below one, named by what follows it, in the order of their names.
+    pub async fn list(&self, below: &str) -> Result<Vec<Document>, LedgerError> {
         let key = format!("{}/{below}", self.prefix);
         let listed = self.client.kv_list(&key, Consistency::Consistent).await;
         listed.map_err(|error| failed(&key, &error))

@@ -2,7 +2,7 @@
 //!
 //! `live` and `check` read both sides, [`plan`] compares them and does no I/O; the [`Desk`] asks Consul and answers operators.
 
-mod apply;
+pub(super) mod apply;
 pub mod batches;
 mod check;
 mod desk;

@@ -23,7 +23,7 @@ const SESSION_PATIENCE: Duration = Duration::from_secs(8);
 const LATE: Duration = Duration::from_secs(2);
 
 /// What operators write, under names of their own.
-const DOCUMENTS: &str = "config/";
+const DOCUMENTS: [&str; 2] = ["config/", "canary/"];
 
 /// One load balancer's view of its pod's keys.
 pub(super) struct Shared {
@@ -187,7 +187,10 @@ impl Shared {
 
     fn step(&self, change: &Change) -> Result<Step, StoreError> {
         // Operators name documents; no file is named so.
-        if !change.key().starts_with(DOCUMENTS) {
+        if !DOCUMENTS
+            .iter()
+            .any(|below| change.key().starts_with(below))
+        {
             checked(change.key())?;
         }
         Ok(match change {

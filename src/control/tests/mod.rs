@@ -1,6 +1,7 @@
 //! Promises of the decision core: histories of events go in, tables come out.
 
 mod arriving;
+mod canary;
 mod documents;
 mod domains;
 mod fleet;

@@ -127,6 +127,10 @@ families! {
         "1: at least one of the service's servers vanished from Consul's answers and is kept.";
     CONFIG_ERRORS = Gauge "rota_config_errors" ["entry"]
         "1 for each entry (document, tag, server) that is wrong; its last good version is in force, or it is ignored.";
+    CANARY = Gauge "rota_canary_active" []
+        "1: a change is tried on some load balancers of the pod, this one among them or not.";
+    CANARIES = Counter "rota_canaries_total" ["outcome"]
+        "Canaries that this load balancer ended: promoted or rolled_back.";
     SNAPSHOT_GENERATION = Gauge "rota_snapshot_generation" []
         "Counts up with each table published; 0: none yet.";
     FLEET_NODES = Gauge "rota_fleet_nodes" ["state"]

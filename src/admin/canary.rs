@@ -1,0 +1,100 @@
+//! The canary that is under way, as whoever asks this load balancer is told of it.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::why::Answer;
+use crate::routing::Snapshot;
+use crate::telemetry::rfc3339;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryStatus {
+    /// Whether what is tried is in force on this load balancer.
+    pub here: bool,
+    pub nodes: Vec<String>,
+    pub by: String,
+    pub note: String,
+    pub until: String,
+    /// Its time is over, and nobody has judged it.
+    pub overdue: bool,
+}
+
+impl CanaryStatus {
+    /// `node` is this load balancer.
+    pub fn of(snapshot: &Snapshot, node: &str, now: SystemTime) -> Option<CanaryStatus> {
+        let canary = snapshot.canary.as_ref()?;
+        Some(CanaryStatus {
+            here: canary.is_on(node),
+            nodes: canary.nodes.clone(),
+            by: canary.by.clone(),
+            note: canary.note.clone(),
+            until: rfc3339::text(canary.until()),
+            overdue: canary.until() < now,
+        })
+    }
+
+    /// `in force here, by ops@lb until 2026-11-20T20:59:04Z, also on lb-2: new servers`.
+    pub fn words(&self) -> String {
+        let nodes = self.nodes.join(", ");
+        let place = match self.here {
+            true => format!("in force here (on {nodes})"),
+            false => format!("in force on {nodes}, not here"),
+        };
+        let overdue = match self.overdue {
+            true => ", and nobody has judged it yet",
+            false => "",
+        };
+        let note = match self.note.is_empty() {
+            true => String::new(),
+            false => format!(": {}", self.note),
+        };
+        format!(
+            "a change of {} is {place} until {}{overdue}{note}",
+            self.by, self.until
+        )
+    }
+}
+
+/// An explanation, and what may be another one elsewhere in the pod.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Explained {
+    #[serde(flatten)]
+    pub answer: Answer,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::routing::canary::Canary;
+
+    #[test]
+    fn it_is_told_where_it_is_in_force_and_that_nobody_judged_it() {
+        let canary = Canary {
+            by: "ops@lb".into(),
+            note: "new servers".into(),
+            nodes: vec!["lb-2".into()],
+            until_ms: 10_000,
+            ..Canary::default()
+        };
+        let snapshot = Snapshot {
+            canary: Some(Arc::new(canary)),
+            ..Snapshot::default()
+        };
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let told = |node, now| CanaryStatus::of(&snapshot, node, now).unwrap().words();
+        assert_eq!(
+            told("lb-2", at(1)),
+            "a change of ops@lb is in force here (on lb-2) until 1970-01-01T00:00:10Z: new servers"
+        );
+        let elsewhere = told("lb-1", at(11));
+        assert!(elsewhere.contains("in force on lb-2, not here"));
+        assert!(elsewhere.contains("nobody has judged it yet"));
+        assert!(CanaryStatus::of(&Snapshot::default(), "lb-1", at(1)).is_none());
+    }
+}

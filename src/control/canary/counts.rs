@@ -1,0 +1,328 @@
+//! What a load balancer counts of each service, before and while something is tried. Pure but for reading the workers' cells.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::routing::measured::{DURATION_BOUNDS_US, ServiceCell};
+use crate::routing::{ServiceMeasured, ServiceName, Snapshot};
+use crate::telemetry::{Reason, Vitals};
+
+/// How far back a canary's time is compared with the time before it. Of more nothing is kept.
+pub const BEFORE_AT_MOST: Duration = Duration::from_secs(300);
+/// Between two samples of all counters.
+pub const SAMPLE_EACH: Duration = Duration::from_secs(10);
+/// Services that a report has, those with the most requests first; the others count among all requests alone.
+pub const REPORTED_SERVICES: usize = 1000;
+
+/// Requests that ended, and how. Sums: those of two times or places can be added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[u64; 4]", into = "[u64; 4]")]
+pub struct Counts {
+    pub requests: u64,
+    /// Answered with 500 or above, or not at all.
+    pub failed: u64,
+    /// Answered with 400 to 499.
+    pub refused: u64,
+    /// The sum of the durations' binary logarithms (of microseconds), in thousandths: a WebSocket of three days weighs little in it.
+    pub logarithms: u64,
+}
+
+impl From<[u64; 4]> for Counts {
+    fn from([requests, failed, refused, logarithms]: [u64; 4]) -> Counts {
+        Counts {
+            requests,
+            failed,
+            refused,
+            logarithms,
+        }
+    }
+}
+
+impl From<Counts> for [u64; 4] {
+    fn from(counts: Counts) -> [u64; 4] {
+        let Counts {
+            requests,
+            failed,
+            refused,
+            logarithms,
+        } = counts;
+        [requests, failed, refused, logarithms]
+    }
+}
+
+impl Counts {
+    fn of(measured: &ServiceMeasured) -> Counts {
+        let cells = measured.cells().iter().map(Counts::of_cell);
+        cells.fold(Counts::default(), Counts::and)
+    }
+
+    fn of_cell(cell: &ServiceCell) -> Counts {
+        let mut counts = Counts::default();
+        for (_, code, count) in cell.codes() {
+            counts.requests += count;
+            match code {
+                0 | 500.. => counts.failed += count,
+                400..500 => counts.refused += count,
+                1..400 => {}
+            }
+        }
+        let logarithms = cell.durations().enumerate();
+        counts.logarithms = logarithms
+            .map(|(bucket, count)| count * logarithm(bucket))
+            .sum();
+        counts
+    }
+
+    pub fn and(self, more: Counts) -> Counts {
+        Counts {
+            requests: self.requests + more.requests,
+            failed: self.failed + more.failed,
+            refused: self.refused + more.refused,
+            logarithms: self.logarithms + more.logarithms,
+        }
+    }
+
+    /// What was counted since; all of it, where the counters began anew.
+    fn since(self, before: Counts) -> Counts {
+        if self.requests < before.requests {
+            return self;
+        }
+        Counts {
+            requests: self.requests - before.requests,
+            failed: self.failed.saturating_sub(before.failed),
+            refused: self.refused.saturating_sub(before.refused),
+            logarithms: self.logarithms.saturating_sub(before.logarithms),
+        }
+    }
+}
+
+/// Of a duration in the middle of a bucket, in thousandths.
+fn logarithm(bucket: usize) -> u64 {
+    let bound = |bucket: usize| DURATION_BOUNDS_US.get(bucket).copied();
+    let last = DURATION_BOUNDS_US[DURATION_BOUNDS_US.len() - 1];
+    let upper = bound(bucket).unwrap_or(last * 4) as f64;
+    let lower = match bucket {
+        0 => upper / 4.0,
+        _ => bound(bucket - 1).unwrap_or(last) as f64,
+    };
+    ((lower * upper).sqrt().log2() * 1000.0) as u64
+}
+
+/// All counters at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    services: BTreeMap<ServiceName, Counts>,
+    /// Requests that no route had.
+    unrouted: u64,
+}
+
+/// What was counted between two moments.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    pub all: Counts,
+    /// Those that had requests.
+    pub services: BTreeMap<ServiceName, Counts>,
+}
+
+impl Totals {
+    pub fn of(table: &Snapshot, vitals: &Vitals) -> Totals {
+        let services = table.services.iter();
+        let workers = vitals.workers.iter();
+        Totals {
+            services: services
+                .map(|(name, service)| (name.clone(), Counts::of(&service.measured)))
+                .filter(|(_, counts)| counts.requests > 0)
+                .collect(),
+            unrouted: workers.map(|worker| worker.reason(Reason::NoRoute)).sum(),
+        }
+    }
+
+    pub fn since(&self, before: &Totals) -> Window {
+        let since = |(name, counts): (&ServiceName, &Counts)| {
+            let before = before.services.get(name).copied().unwrap_or_default();
+            (name.clone(), counts.since(before))
+        };
+        let services = self.services.iter().map(since);
+        let services: BTreeMap<_, _> = services.filter(|(_, counts)| counts.requests > 0).collect();
+        let unrouted = self.unrouted.saturating_sub(before.unrouted);
+        // Nobody waits for them: they say nothing of durations but must not make the mean shorter.
+        let mut all = services
+            .values()
+            .copied()
+            .fold(Counts::default(), Counts::and);
+        let mean = all.logarithms.checked_div(all.requests).unwrap_or(0);
+        all = all.and(Counts {
+            requests: unrouted,
+            failed: unrouted,
+            refused: 0,
+            logarithms: unrouted * mean,
+        });
+        Window { all, services }
+    }
+}
+
+/// Samples of the last [`BEFORE_AT_MOST`].
+#[derive(Debug, Default)]
+pub struct Ring(VecDeque<(Instant, Arc<Totals>)>);
+
+impl Ring {
+    /// Takes a sample, if one is due.
+    pub fn note(&mut self, now: Instant, totals: &Arc<Totals>) {
+        let is_early = |(at, _): &(Instant, Arc<Totals>)| now < *at + SAMPLE_EACH;
+        if self.0.back().is_some_and(is_early) {
+            return;
+        }
+        self.0.push_back((now, totals.clone()));
+        // The one before the span is its beginning.
+        while self
+            .0
+            .get(1)
+            .is_some_and(|(at, _)| now.saturating_duration_since(*at) >= BEFORE_AT_MOST)
+        {
+            self.0.pop_front();
+        }
+    }
+
+    /// The counters as they were so long ago, or as near to it as is known, rather earlier than later.
+    pub fn at(&self, now: Instant, ago: Duration) -> Option<&Arc<Totals>> {
+        let is_before =
+            |(at, _): &&(Instant, Arc<Totals>)| now.saturating_duration_since(*at) >= ago;
+        let before = self.0.iter().rev().find(is_before);
+        before.or(self.0.front()).map(|(_, totals)| totals)
+    }
+}
+
+/// A service's counts before, and since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    pub before: Counts,
+    pub during: Counts,
+}
+
+/// What a load balancer says it has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The canary's.
+    pub id: String,
+    /// Moves on with each: one that stands still is nobody's any more.
+    pub beat: u64,
+    pub all: Pair,
+    pub services: BTreeMap<ServiceName, Pair>,
+}
+
+impl Report {
+    pub fn of(id: &str, beat: u64, before: &Window, during: &Window) -> Report {
+        let names = before.services.keys().chain(during.services.keys());
+        let pair = |name: &ServiceName| Pair {
+            before: before.services.get(name).copied().unwrap_or_default(),
+            during: during.services.get(name).copied().unwrap_or_default(),
+        };
+        let mut services: BTreeMap<ServiceName, Pair> =
+            names.map(|name| (name.clone(), pair(name))).collect();
+        if services.len() > REPORTED_SERVICES {
+            let mut ranked: Vec<(ServiceName, Pair)> = services.into_iter().collect();
+            ranked.sort_by_key(|(_, pair)| std::cmp::Reverse(pair.during.requests));
+            services = ranked.into_iter().take(REPORTED_SERVICES).collect();
+        }
+        Report {
+            id: id.to_owned(),
+            beat,
+            all: Pair {
+                before: before.all,
+                during: during.all,
+            },
+            services,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routing::{Method, WorkerId};
+
+    fn totals(shop: u64, unrouted: u64) -> Totals {
+        let counts = Counts {
+            requests: shop,
+            failed: shop / 10,
+            refused: 0,
+            logarithms: shop * 10_000,
+        };
+        Totals {
+            services: [("shop".into(), counts)].into(),
+            unrouted,
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_how_requests_ended_and_about_how_long_they_took() {
+        let measured = ServiceMeasured::new(2);
+        for (worker, code, microseconds) in
+            [(0, 200, 900), (0, 404, 900), (1, 503, 900), (1, 0, 900)]
+        {
+            let cell = measured.of(WorkerId(worker));
+            cell.record(Method::Get, code, microseconds);
+        }
+        let counts = Counts::of(&measured);
+        assert_eq!((counts.requests, counts.failed, counts.refused), (4, 2, 1));
+        let mean = (counts.logarithms as f64 / 4000.0).exp2();
+        assert!((500.0..1000.0).contains(&mean), "{mean}");
+        for bucket in 0..DURATION_BOUNDS_US.len() {
+            assert!(logarithm(bucket) < logarithm(bucket + 1));
+        }
+    }
+
+    #[test]
+    fn a_window_is_what_was_counted_in_it_and_counters_that_began_anew_are_no_loss() {
+        let window = totals(50, 7).since(&totals(30, 2));
+        assert_eq!(window.services[&ServiceName::from("shop")].requests, 20);
+        assert_eq!((window.all.requests, window.all.failed), (25, 7));
+        assert_eq!(window.all.logarithms, 250_000);
+        let window = totals(5, 0).since(&totals(30, 0));
+        assert_eq!(window.services[&ServiceName::from("shop")].requests, 5);
+        assert!(totals(5, 0).since(&totals(5, 0)).services.is_empty());
+    }
+
+    #[test]
+    fn the_time_before_is_as_long_as_is_asked_for_and_known_and_no_more_is_kept() {
+        let start = Instant::now();
+        let mut ring = Ring::default();
+        assert!(ring.at(start, SAMPLE_EACH).is_none());
+        for number in 0..200u32 {
+            let totals = Arc::new(totals(u64::from(number), 0));
+            ring.note(start + SAMPLE_EACH * number, &totals);
+            ring.note(start + SAMPLE_EACH * number, &totals);
+        }
+        let now = start + SAMPLE_EACH * 199;
+        assert!(ring.0.len() <= 32, "{}", ring.0.len());
+        let shop = |ago| ring.at(now, ago).unwrap().services[&ServiceName::from("shop")].requests;
+        assert_eq!(shop(Duration::ZERO), 199);
+        assert_eq!(shop(SAMPLE_EACH * 3), 196);
+        assert_eq!(shop(SAMPLE_EACH * 3 - Duration::from_secs(1)), 196);
+        assert_eq!(shop(BEFORE_AT_MOST * 9), 199 - 30);
+    }
+
+    #[test]
+    fn a_report_has_so_many_services_and_what_it_says_is_read_again() {
+        let mut window = Window::default();
+        for number in 0..=REPORTED_SERVICES as u64 {
+            let counts = Counts {
+                requests: number + 1,
+                ..Counts::default()
+            };
+            let name = format!("s{number}");
+            window
+                .services
+                .insert(ServiceName::parse(&name).unwrap(), counts);
+        }
+        let report = Report::of("one", 3, &Window::default(), &window);
+        assert_eq!(report.services.len(), REPORTED_SERVICES);
+        assert!(!report.services.contains_key("s0"), "it has the fewest");
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        assert!(text.len() < 128 * 1024, "{}", text.len());
+    }
+}

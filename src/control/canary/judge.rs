@@ -1,0 +1,399 @@
+//! Whether what is tried is worse than what was: by service, each load balancer beside its own time before, corrected by how the
+//! others moved meanwhile. Pure.
+//!
+//! Difference in differences (D. Card, A. Krueger, American Economic Review 84, 1994): what happens to everybody, a server that dies,
+//! a Monday morning, moves the others as well and is taken off. Each load balancer counts by its share of the requests *during*
+//! the canary, before as after, so that clients who move from one to another are no change. Only rates are compared, never numbers
+//! of requests: one large NAT behind one load balancer is many requests there and nothing else.
+//!
+//! Shares have the variance of A. Agresti and B. Caffo (The American Statistician 54, 2000: a success and a failure more on each
+//! side), which holds for few requests and for no failure among them. [`SIGMAS`] is high because it is looked at again and again, at
+//! many services, and requests of one client are not independent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use super::counts::{Counts, Pair, Report};
+use crate::routing::ServiceName;
+use crate::routing::canary::{Canary, Compared, Side};
+
+/// Requests on the side of the canary, and of what it is compared with; with fewer nothing is said.
+pub const SAMPLE: u64 = 100;
+/// So much more of the requests may fail (0 to 1): less is worth no rollback.
+pub const FAILED_MARGIN: f64 = 0.01;
+/// And so much more be answered with 400 to 499: those are the clients' own as a rule, one that looks for holes among them.
+pub const REFUSED_MARGIN: f64 = 0.2;
+/// Standard deviations that a difference has to be beyond its margin.
+pub const SIGMAS: f64 = 4.0;
+/// Durations (their geometric mean) may be so much longer: they differ by themselves, with caches and pools that are cold.
+pub const SLOWER_TIMES: f64 = 3.0;
+/// And by so much less they are not looked at: milliseconds.
+pub const SLOWER_BY_MS: f64 = 20.0;
+/// A canary's load balancers have to be heard of within so long of its begin.
+pub const HEARD_WITHIN: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Wait,
+    /// With the reason, as what follows.
+    Promote(String),
+    RollBack(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    pub verdict: Verdict,
+    /// All requests first, then services by name.
+    pub compared: Vec<Compared>,
+}
+
+/// `reports` are those of the load balancers that are heard of, by name.
+pub fn judge(canary: &Canary, reports: &BTreeMap<String, Report>, now: SystemTime) -> Judgement {
+    let bench = Bench { canary, reports };
+    let mut fields = vec![bench.field(None)];
+    fields.extend(
+        bench
+            .services()
+            .into_iter()
+            .map(|name| bench.field(Some(name))),
+    );
+    let whole = fields[0].clone();
+    let findings: Vec<Finding> = fields.iter().map(|field| field.finding(&whole)).collect();
+    let verdict = bench.verdict(&fields, &findings, now);
+    let compared = fields.iter().zip(&findings);
+    Judgement {
+        verdict,
+        compared: compared
+            .map(|(field, found)| field.compared(found))
+            .collect(),
+    }
+}
+
+struct Bench<'a> {
+    canary: &'a Canary,
+    reports: &'a BTreeMap<String, Report>,
+}
+
+/// One comparison.
+#[derive(Clone, Debug)]
+struct Field {
+    /// None: all requests.
+    service: Option<ServiceName>,
+    canary: Vec<Pair>,
+    others: Vec<Pair>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Finding {
+    TooFew,
+    NoWorse,
+    Worse(String),
+}
+
+impl Bench<'_> {
+    fn services(&self) -> BTreeSet<&ServiceName> {
+        let reports = self.reports.values();
+        reports.flat_map(|report| report.services.keys()).collect()
+    }
+
+    fn field(&self, service: Option<&ServiceName>) -> Field {
+        let pair = |report: &Report| match service {
+            None => report.all,
+            Some(name) => report.services.get(name).copied().unwrap_or_default(),
+        };
+        let side = |is_canary: bool| {
+            let reports = self.reports.iter();
+            let of_side = reports.filter(move |(node, _)| self.canary.is_on(node) == is_canary);
+            of_side.map(|(_, report)| pair(report)).collect()
+        };
+        Field {
+            service: service.cloned(),
+            canary: side(true),
+            others: side(false),
+        }
+    }
+
+    fn verdict(&self, fields: &[Field], findings: &[Finding], now: SystemTime) -> Verdict {
+        let nodes = self.canary.nodes.join(", ");
+        let is_over = now >= self.canary.until();
+        let is_present = self
+            .canary
+            .nodes
+            .iter()
+            .any(|node| self.reports.contains_key(node));
+        let is_due = now >= self.canary.begun() + HEARD_WITHIN;
+        if !is_present && (is_over || is_due) {
+            return Verdict::RollBack(format!("nothing is heard of {nodes}"));
+        }
+        // What is wrong with a service says more than what is wrong with all requests.
+        let both = || fields.iter().zip(findings);
+        let mut worse =
+            both()
+                .skip(1)
+                .chain(both().take(1))
+                .filter_map(|(field, found)| match found {
+                    Finding::Worse(why) => Some(format!("{} on {nodes}: {why}", field.name())),
+                    Finding::TooFew | Finding::NoWorse => None,
+                });
+        if let Some(why) = worse.next() {
+            return Verdict::RollBack(why);
+        }
+        match is_over {
+            false => Verdict::Wait,
+            true => self.at_the_end(fields, findings),
+        }
+    }
+
+    /// Services that the change is about have to have been compared; the others' requests are no evidence for it.
+    fn at_the_end(&self, fields: &[Field], findings: &[Finding]) -> Verdict {
+        let touched = &self.canary.services;
+        let is_meant = |field: &Field| match &field.service {
+            None => touched.is_empty(),
+            Some(name) => touched.iter().any(|one| one == name.as_str()),
+        };
+        let meant = fields.iter().zip(findings);
+        let meant: Vec<_> = meant.filter(|(field, _)| is_meant(field)).collect();
+        let compared = meant
+            .iter()
+            .filter(|(_, found)| *found == &Finding::NoWorse);
+        let compared: Vec<String> = compared.map(|(field, _)| field.name()).collect();
+        if !compared.is_empty() {
+            return Verdict::Promote(format!("no worse: {}", few(&compared)));
+        }
+        let about = match touched.is_empty() {
+            true => String::new(),
+            false => format!(" of {}", few(touched)),
+        };
+        let count = |side: fn(&Field) -> &Vec<Pair>| {
+            let sides = meant.iter().map(|(field, _)| requests(side(field)));
+            sides.sum::<u64>()
+        };
+        Verdict::RollBack(format!(
+            "too few requests{about} to compare: {} on {}, {} on the others, {SAMPLE} are needed",
+            count(|field| &field.canary),
+            self.canary.nodes.join(", "),
+            count(|field| &field.others)
+        ))
+    }
+}
+
+fn requests(pairs: &[Pair]) -> u64 {
+    pairs.iter().map(|pair| pair.during.requests).sum()
+}
+
+/// Names that one reason has; more are counted.
+const NAMED: usize = 5;
+
+fn few(names: &[String]) -> String {
+    let first = names[..names.len().min(NAMED)].join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// A number that came out of samples.
+#[derive(Clone, Copy, Debug)]
+struct Estimate {
+    value: f64,
+    variance: f64,
+}
+
+impl Estimate {
+    fn less(self, other: Estimate) -> Estimate {
+        Estimate {
+            value: self.value - other.value,
+            variance: self.variance + other.variance,
+        }
+    }
+
+    fn is_beyond(self, margin: f64) -> bool {
+        self.value - SIGMAS * self.variance.sqrt() > margin
+    }
+}
+
+/// The share of requests that something is true of.
+fn share(counts: Counts, of: fn(&Counts) -> u64) -> Estimate {
+    let (count, requests) = (of(&counts) as f64, counts.requests as f64);
+    let smooth = (count + 1.0) / (requests + 2.0);
+    Estimate {
+        value: if requests > 0.0 {
+            count / requests
+        } else {
+            0.0
+        },
+        variance: smooth * (1.0 - smooth) / (requests + 2.0),
+    }
+}
+
+/// The mean of the durations' binary logarithms.
+fn logarithm(counts: Counts) -> f64 {
+    counts.logarithms as f64 / 1000.0 / (counts.requests.max(1) as f64)
+}
+
+/// Those that can be compared with their own time before; None: they have too few requests, then or now.
+fn with_past(pairs: &[Pair]) -> Option<Vec<(f64, Pair)>> {
+    let both = pairs
+        .iter()
+        .filter(|pair| pair.before.requests > 0 && pair.during.requests > 0);
+    let both: Vec<Pair> = both.copied().collect();
+    let before: u64 = both.iter().map(|pair| pair.before.requests).sum();
+    let during = requests(&both);
+    let weighed = |pair: Pair| (pair.during.requests as f64 / during as f64, pair);
+    (before >= SAMPLE && during >= SAMPLE).then(|| both.into_iter().map(weighed).collect())
+}
+
+/// How a share moved, each load balancer beside itself.
+fn moved(pairs: &[Pair], of: fn(&Counts) -> u64) -> Option<Estimate> {
+    let differences = with_past(pairs)?.into_iter().map(|(weight, pair)| {
+        let moved = share(pair.during, of).less(share(pair.before, of));
+        Estimate {
+            value: moved.value * weight,
+            variance: moved.variance * weight * weight,
+        }
+    });
+    differences.reduce(|one, other| Estimate {
+        value: one.value + other.value,
+        variance: one.variance + other.variance,
+    })
+}
+
+/// The same of durations, in binary orders of magnitude.
+fn lengthened(pairs: &[Pair]) -> Option<f64> {
+    let differences = with_past(pairs)?.into_iter();
+    Some(
+        differences
+            .map(|(weight, pair)| weight * (logarithm(pair.during) - logarithm(pair.before)))
+            .sum(),
+    )
+}
+
+fn sum(pairs: &[Pair], of: fn(&Pair) -> Counts) -> Counts {
+    pairs.iter().map(of).fold(Counts::default(), Counts::and)
+}
+
+/// Enough to compare with.
+fn enough(counts: Counts) -> Option<Counts> {
+    (counts.requests >= SAMPLE).then_some(counts)
+}
+
+impl Field {
+    fn name(&self) -> String {
+        match &self.service {
+            None => "all requests".to_owned(),
+            Some(name) => format!("service {name}"),
+        }
+    }
+
+    fn during(&self) -> Counts {
+        sum(&self.canary, |pair| pair.during)
+    }
+
+    fn others_during(&self) -> Counts {
+        sum(&self.others, |pair| pair.during)
+    }
+
+    /// How much more there is of something than was to be expected; None: nobody can say. Beside its own time before, less what the
+    /// others moved; where it has no past, beside the others; a service that nobody else knows, beside all requests of before.
+    fn excess(&self, whole: &Field, of: fn(&Counts) -> u64) -> Option<Estimate> {
+        let during = enough(self.during())?;
+        if let Some(own) = moved(&self.canary, of) {
+            return Some(match moved(&self.others, of) {
+                Some(others) => own.less(others),
+                None => own,
+            });
+        }
+        let of_others = enough(self.others_during());
+        let of_whole = || enough(sum(&whole.canary, |pair| pair.before));
+        let expected = of_others.or_else(of_whole)?;
+        Some(share(during, of).less(share(expected, of)))
+    }
+
+    /// How many times as long requests take as was to be expected; None: nobody can say.
+    fn times_slower(&self) -> Option<f64> {
+        let during = enough(self.during())?;
+        let orders = match lengthened(&self.canary) {
+            Some(own) => own - lengthened(&self.others).unwrap_or(0.0),
+            None => logarithm(during) - logarithm(enough(self.others_during())?),
+        };
+        Some(orders.exp2())
+    }
+
+    fn finding(&self, whole: &Field) -> Finding {
+        let during = self.during();
+        let failed = self.excess(whole, |counts| counts.failed);
+        let refused = self.excess(whole, |counts| counts.refused);
+        let (Some(failed), Some(refused)) = (failed, refused) else {
+            return Finding::TooFew;
+        };
+        let worse = |excess: Estimate, count: u64, verb: &str| {
+            let share = count as f64 / during.requests as f64;
+            let expected = (share - excess.value).clamp(0.0, 1.0);
+            Finding::Worse(format!(
+                "{} of {} requests {verb}, {} were to be expected",
+                percent(share),
+                during.requests,
+                percent(expected)
+            ))
+        };
+        if failed.is_beyond(FAILED_MARGIN) {
+            return worse(failed, during.failed, "failed");
+        }
+        if refused.is_beyond(REFUSED_MARGIN) {
+            return worse(refused, during.refused, "were answered with 4xx");
+        }
+        let mean = milliseconds(during);
+        let times = self.times_slower().unwrap_or(1.0);
+        if times > SLOWER_TIMES && mean - mean / times > SLOWER_BY_MS {
+            return Finding::Worse(format!(
+                "requests took {mean:.1} ms in the (geometric) mean of {}, {:.1} ms were to be expected",
+                during.requests,
+                mean / times
+            ));
+        }
+        Finding::NoWorse
+    }
+
+    fn compared(&self, found: &Finding) -> Compared {
+        let side = |pairs: &[Pair], of| side(sum(pairs, of));
+        Compared {
+            service: self
+                .service
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            canary: side(&self.canary, |pair| pair.during),
+            canary_before: side(&self.canary, |pair| pair.before),
+            others: side(&self.others, |pair| pair.during),
+            others_before: side(&self.others, |pair| pair.before),
+            finding: match found {
+                Finding::TooFew => "too few requests to compare".to_owned(),
+                Finding::NoWorse => "no worse".to_owned(),
+                Finding::Worse(why) => format!("worse: {why}"),
+            },
+        }
+    }
+}
+
+fn side(counts: Counts) -> Side {
+    Side {
+        requests: counts.requests,
+        failed: share(counts, |counts| counts.failed).value,
+        refused: share(counts, |counts| counts.refused).value,
+        milliseconds: milliseconds(counts),
+    }
+}
+
+fn milliseconds(counts: Counts) -> f64 {
+    match counts.requests {
+        0 => 0.0,
+        _ => logarithm(counts).exp2() / 1000.0,
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,355 @@
+//! Where canaries are begun, promoted and ended: in KV, by check-and-set, by whichever load balancer does it.
+//!
+//! The head is what makes one: it is written after all that is tried, and whoever deletes it has ended it, in one transaction with
+//! what came of it. What is left then is swept under the lock, which whoever begins or judges one holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::sleep;
+
+use super::counts::Report;
+use super::proposal::{HEAD, Proposal};
+use crate::control::consul::Document;
+use crate::control::staged::apply::{self, Outcome as Applied, refusal};
+use crate::control::staged::batches::{Write, parted};
+use crate::control::staged::ledger::{Ledger, LedgerError};
+use crate::control::staged::live::Live;
+use crate::control::staged::revision::{Pending, State, Text, hash, state_of};
+use crate::control::store::{Change, Lease, Store, Written};
+use crate::routing::canary::{Canary, Ended, Outcome};
+use crate::routing::staged::StagingError;
+use crate::telemetry::Vitals;
+
+/// Who begins or judges a canary holds it.
+pub const LOCK: &str = "canaries/lock";
+/// What each load balancer counts meanwhile.
+pub const COUNTS: &str = "canaries/counts/";
+const TRIED: &str = "canary/";
+const ENDED: &str = "canaries/ended/";
+const NODES: &str = "nodes/";
+/// Canaries that are remembered; of more the oldest are forgotten.
+pub const ENDED_KEPT: usize = 50;
+/// How long every load balancer has to hear of the documents before the canary's own are gone: it would else go back for a moment.
+const LEAD: Duration = Duration::from_millis(500);
+/// How long whoever begins one waits for the lock.
+const LOCK_LOOKS: u32 = 20;
+const LOCK_REST: Duration = Duration::from_millis(250);
+/// Keys of one transaction, with places left for the lock's check and the like.
+const AT_ONCE: usize = 60;
+
+pub struct Register {
+    ledger: Ledger,
+    store: Store,
+    vitals: Arc<Vitals>,
+}
+
+/// A canary that is under way.
+#[derive(Debug)]
+pub struct Running {
+    pub proposal: Proposal,
+    /// What its head is to be changed by.
+    version: u64,
+}
+
+/// What came of writing what was tried for everybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Promotion {
+    Done,
+    /// Somebody else came between, and how.
+    Lost(String),
+}
+
+impl Register {
+    pub fn new(ledger: Ledger, store: Store, vitals: Arc<Vitals>) -> Register {
+        Register {
+            ledger,
+            store,
+            vitals,
+        }
+    }
+
+    /// None: somebody else begins or judges one.
+    pub async fn lock(&self) -> Result<Option<Lease>, StagingError> {
+        let lease = self.store.lock(LOCK).await;
+        lease.map_err(|error| refusal(&error))
+    }
+
+    /// The canary that is under way, without what it tries.
+    pub async fn canary(&self) -> Result<Option<Canary>, StagingError> {
+        let head = self.store.read(&format!("{TRIED}{HEAD}")).await;
+        let Some(entry) = head.map_err(|error| refusal(&error))? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&entry.value)
+            .map(Some)
+            .map_err(|error| unreadable(&error.to_string()))
+    }
+
+    /// The same with what it tries.
+    pub async fn running(&self) -> Result<Option<Running>, StagingError> {
+        let below = self.list(TRIED).await?;
+        let proposal = Proposal::read(&below).map_err(|why| unreadable(&why))?;
+        let head = below.iter().find(|document| document.name == HEAD);
+        Ok(proposal.zip(head).map(|(proposal, head)| Running {
+            proposal,
+            version: head.modify_index,
+        }))
+    }
+
+    /// Names of the load balancers that live.
+    pub async fn live_nodes(&self) -> Result<BTreeSet<String>, StagingError> {
+        let nodes = self.list(NODES).await?.into_iter();
+        let live = nodes.filter(|node| node.is_locked);
+        Ok(live.map(|node| node.name).collect())
+    }
+
+    /// Writes what is to be tried, its head last.
+    pub async fn begin(&self, canary: &Canary, tried: Vec<Write>) -> Result<(), StagingError> {
+        let lease = self.lock_soon().await?;
+        let begun = self.write(&lease, canary, tried).await;
+        lease.release().await;
+        begun
+    }
+
+    /// Whoever judged the last one may still be sweeping.
+    async fn lock_soon(&self) -> Result<Lease, StagingError> {
+        for _ in 0..LOCK_LOOKS {
+            if let Some(lease) = self.lock().await? {
+                return Ok(lease);
+            }
+            sleep(LOCK_REST).await;
+        }
+        Err(refused("another canary is just being begun or ended"))
+    }
+
+    async fn write(
+        &self,
+        lease: &Lease,
+        canary: &Canary,
+        tried: Vec<Write>,
+    ) -> Result<(), StagingError> {
+        if self.canary().await?.is_some() {
+            return Err(refused("another canary was begun meanwhile"));
+        }
+        self.sweep(lease).await?;
+        let put = |write: Write| {
+            let key = Proposal::key(&write.path, write.text.as_deref());
+            Change::Put {
+                key,
+                value: write.text.unwrap_or_default().into_bytes().into(),
+                version: 0,
+            }
+        };
+        for batch in parted(tried) {
+            let changes = batch.into_iter().map(put).collect();
+            self.transact(lease, changes).await?;
+        }
+        let head = Change::Put {
+            key: format!("{TRIED}{HEAD}"),
+            value: json(canary).into(),
+            version: 0,
+        };
+        self.transact(lease, vec![head]).await
+    }
+
+    /// Makes what is tried everybody's, the way `rota apply` does. Nothing is written twice, whoever else does the same.
+    pub async fn promote(
+        &self,
+        running: &Running,
+        by: &str,
+        why: &str,
+    ) -> Result<Promotion, StagingError> {
+        let canary = &running.proposal.canary;
+        let live = self.live().await?;
+        let state = state_of(&live);
+        let now = hash(&state);
+        if now == canary.after {
+            return Ok(Promotion::Done);
+        }
+        if now != canary.before {
+            return Ok(Promotion::Lost(CHANGED.to_owned()));
+        }
+        if hash(&tried(state, &running.proposal)) != canary.after {
+            let why = "what lies below canary/ is not what was begun";
+            return Ok(Promotion::Lost(why.to_owned()));
+        }
+        let note = match canary.note.is_empty() {
+            true => why.to_owned(),
+            false => format!("{}; {why}", canary.note),
+        };
+        let pending = Pending {
+            by: by.to_owned(),
+            note,
+            state: canary.after.clone(),
+        };
+        let writes = parted(writes(&running.proposal, &live));
+        match apply::write(&self.store, writes, &pending).await? {
+            Applied::Done => {
+                sleep(LEAD).await;
+                Ok(Promotion::Done)
+            }
+            Applied::Conflict { done: 0 } => Ok(Promotion::Lost(CHANGED.to_owned())),
+            Applied::Conflict { done } => Ok(Promotion::Lost(format!(
+                "{CHANGED}; {done} transactions were written before and stay"
+            ))),
+        }
+    }
+
+    /// Whether the documents are neither what they were nor what they would be.
+    pub async fn is_overtaken(&self, canary: &Canary) -> Result<bool, StagingError> {
+        let state = hash(&state_of(&self.live().await?));
+        Ok(state != canary.before && state != canary.after)
+    }
+
+    /// Takes the head away and says what came of it. None: somebody else has ended it.
+    pub async fn end(
+        &self,
+        running: Running,
+        outcome: Outcome,
+        reason: String,
+    ) -> Result<Option<Ended>, StagingError> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let ended = Ended {
+            canary: (*running.proposal.canary).clone(),
+            outcome,
+            reason,
+            at: since.map_or(0, |since| since.as_secs()),
+        };
+        let mut changes = vec![
+            Change::Delete {
+                key: format!("{TRIED}{HEAD}"),
+                version: running.version,
+            },
+            Change::Put {
+                key: format!("{ENDED}{:015}-{}", ended.canary.begun_ms, ended.canary.id),
+                value: json(&ended).into(),
+                version: 0,
+            },
+        ];
+        let known = self.list(ENDED).await?;
+        let old = known.len().saturating_sub(ENDED_KEPT - 1);
+        let old = known.into_iter().take(old.min(AT_ONCE));
+        changes.extend(old.map(|document| deleted(ENDED, &document)));
+        let written = self.store.write_all(changes).await;
+        if written.map_err(|error| refusal(&error))? == Written::Conflict {
+            return Ok(None);
+        }
+        match outcome {
+            Outcome::Promoted => self.vitals.canaries_promoted.fetch_add(1, Relaxed),
+            Outcome::RolledBack => self.vitals.canaries_rolled_back.fetch_add(1, Relaxed),
+        };
+        Ok(Some(ended))
+    }
+
+    /// Newest first; what cannot be read is passed over.
+    pub async fn ended(&self) -> Result<Vec<Ended>, StagingError> {
+        let documents = self.list(ENDED).await?.into_iter().rev();
+        let read = documents.filter_map(|one| serde_json::from_slice(&one.value).ok());
+        Ok(read.collect())
+    }
+
+    /// Says what this load balancer has counted; nobody else writes there.
+    pub async fn report(&self, node: &str, report: &Report) -> Result<(), StagingError> {
+        let key = format!("{COUNTS}{node}");
+        let put = self.ledger.put(&key, &json(report)).await;
+        put.map_err(unlisted)
+    }
+
+    pub async fn forget_report(&self, node: &str) -> Result<(), StagingError> {
+        let gone = self.ledger.delete(&format!("{COUNTS}{node}")).await;
+        gone.map_err(unlisted)
+    }
+
+    /// What each load balancer has counted of a canary; what cannot be read is passed over.
+    pub async fn reports(&self, id: &str) -> Result<BTreeMap<String, Report>, StagingError> {
+        let reports = self.list(COUNTS).await?.into_iter();
+        let read = |document: Document| {
+            let report: Report = serde_json::from_slice(&document.value).ok()?;
+            (report.id == id).then_some((document.name, report))
+        };
+        Ok(reports.filter_map(read).collect())
+    }
+
+    /// Deletes what nobody needs: there is no canary, or only just a new one.
+    pub async fn sweep(&self, lease: &Lease) -> Result<(), StagingError> {
+        for below in [TRIED, COUNTS] {
+            let left = self.list(below).await?;
+            for some in left.chunks(AT_ONCE) {
+                let some = some.iter().map(|document| deleted(below, document));
+                self.transact(lease, some.collect()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All keys below one, named by what follows it, in the order of their names.
+    pub async fn list(&self, below: &str) -> Result<Vec<Document>, StagingError> {
+        self.ledger.list(below).await.map_err(unlisted)
+    }
+
+    async fn live(&self) -> Result<Live, StagingError> {
+        self.ledger.live().await.map_err(unlisted)
+    }
+
+    async fn transact(&self, lease: &Lease, changes: Vec<Change>) -> Result<(), StagingError> {
+        let written = self.store.transact(lease, changes).await;
+        match written.map_err(|error| refusal(&error))? {
+            Written::Done => Ok(()),
+            Written::Conflict => Err(refused("somebody else wrote below canary/ meanwhile")),
+        }
+    }
+}
+
+const CHANGED: &str = "documents were changed by others meanwhile";
+
+/// All documents with what is tried.
+fn tried(mut state: State, proposal: &Proposal) -> State {
+    for (path, bytes) in proposal.changes() {
+        match bytes {
+            Some(bytes) => drop(state.insert(path.to_owned(), Text::of(bytes))),
+            None => drop(state.remove(path)),
+        }
+    }
+    state
+}
+
+/// What it takes to make them everybody's.
+fn writes(proposal: &Proposal, live: &Live) -> Vec<Write> {
+    let write = |(path, bytes): (&str, Option<&Arc<[u8]>>)| Write {
+        path: path.to_owned(),
+        text: bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
+        index: live.get(path).map_or(0, |known| known.modify_index),
+    };
+    proposal.changes().map(write).collect()
+}
+
+fn deleted(below: &str, document: &Document) -> Change {
+    Change::Delete {
+        key: format!("{below}{}", document.name),
+        version: document.modify_index,
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("a canary has text keys alone")
+}
+
+fn refused(why: &str) -> StagingError {
+    StagingError::Refused(why.to_owned())
+}
+
+fn unreadable(why: &str) -> StagingError {
+    StagingError::Refused(format!("canary/head cannot be read: {why}"))
+}
+
+fn unlisted(error: LedgerError) -> StagingError {
+    match error {
+        LedgerError::Consul(why) => StagingError::NoConsul(why),
+        LedgerError::Missing(_) | LedgerError::Unreadable(_) => {
+            StagingError::Refused(error.to_string())
+        }
+    }
+}

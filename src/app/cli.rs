@@ -1,4 +1,6 @@
 //! The command line: what can be asked of the binary, and nothing of how it is done.
+//!
+//! Long because every command stands here with all of its options, and clap is named nowhere else.
 
 use std::path::PathBuf;
 use std::time::SystemTime;

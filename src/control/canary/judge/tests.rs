@@ -91,7 +91,7 @@ fn a_service_that_fails_is_rolled_back_at_once_and_named() {
         &[
             "service shop on lb-1",
             "100.0 % of 100 requests failed",
-            "0.1 %",
+            "0.0 % were to be expected",
         ],
     );
     let pod = Pod::new()
@@ -123,7 +123,7 @@ fn everybody_getting_worse_is_nobodys_fault() {
     let pod = Pod::new()
         .shop("lb-1", usual(5000), counts(5000, 0.8, 10.0))
         .shop("lb-2", usual(5000), counts(5000, 0.4, 10.0));
-    pod.is_rolled_back(10, &["80.0 %", "40.1 % were to be expected"]);
+    pod.is_rolled_back(10, &["80.0 %", "40.0 % were to be expected"]);
 }
 
 #[test]

@@ -192,7 +192,7 @@ impl Past {
         let first = told.first().map_or(now, |record| record.at);
         let retold = model.documents_retold().into_iter();
         let is_heard = |(subtree, _): &(Subtree, Vec<Document>)| {
-            self.things.contains_key(&Key::Documents(*subtree))
+            is_retold(*subtree) && self.things.contains_key(&Key::Documents(*subtree))
         };
         let retold = retold.filter(is_heard);
         retold
@@ -228,8 +228,10 @@ impl Past {
 /// Subtrees whose documents may be wrong, held back or doubted, so that those of answers long ago are in force.
 fn is_retold(subtree: Subtree) -> bool {
     match subtree {
-        Subtree::Services | Subtree::Routes | Subtree::Domains | Subtree::Tuning => true,
-        Subtree::OperatorDrain
+        Subtree::Services | Subtree::Routes | Subtree::Domains => true,
+        // Doubts of before hang on the tuning that was in force then.
+        Subtree::Tuning
+        | Subtree::OperatorDrain
         | Subtree::OperatorAccept
         | Subtree::Apply
         | Subtree::Canary

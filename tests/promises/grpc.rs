@@ -336,6 +336,19 @@ fn an_http1_client_is_served_by_an_h2c_server() {
 }
 
 #[test]
+fn a_client_that_owes_its_body_makes_no_http_2_server_late() {
+    let server = Server::start(echo);
+    let timeouts = "[timeouts]\nbody = \"2s\"\nresponse = \"300ms\"\n";
+    let rota = Rota::start(&format!("{timeouts}{}", service(&[&server], H2C)));
+    let mut client = Client::connect(rota.http());
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\nsome");
+    std::thread::sleep(Duration::from_secs(1));
+    client.send("more");
+    let answer = client.answer();
+    assert_eq!((answer.status, &*answer.text()), (200, "somemore"));
+}
+
+#[test]
 fn an_empty_piece_of_a_servers_body_is_not_taken_for_its_end() {
     let server = Server::start(|mut call: Call| async move {
         let mut stream = call.begin("text/plain");

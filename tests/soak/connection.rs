@@ -179,9 +179,11 @@ impl Expected {
     }
 }
 
+type Opening = dyn Fn(&Desk) -> io::Result<Connection> + Send;
+
 /// Opens a connection again and again, as far as it is needed.
 pub struct Kept {
-    open: Box<dyn Fn(&Desk) -> io::Result<Connection> + Send>,
+    open: Box<Opening>,
     connection: Option<Connection>,
     /// Left after so many requests.
     requests: u32,

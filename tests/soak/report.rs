@@ -42,13 +42,17 @@ impl Report {
         samples: &[Sample],
         (before, after): (&Rest, &Rest),
     ) -> Report {
-        let mut rows = vec![Row(
-            format!(
-                "done meanwhile: {}",
-                chaos::summary(&desk.done.lock().unwrap())
+        let done = chaos::summary(&desk.done.lock().unwrap());
+        let mut rows = vec![
+            Row(
+                format!(
+                    "{} requests a second",
+                    books.records / samples.len().max(1) as u64
+                ),
+                true,
             ),
-            true,
-        )];
+            Row(format!("done meanwhile: {done}"), true),
+        ];
         rows.extend(requests(books, &after.metrics));
         rows.extend(connections(desk, books, before, after));
         rows.extend(posts(pod, books));

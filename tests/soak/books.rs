@@ -29,6 +29,7 @@ pub struct Books {
     pub unheard: u64,
     pub lines: u64,
     pub lines_by_reason: BTreeMap<String, u64>,
+    /// What the CA asked: for a name that is gone by then it is answered with 404.
     pub proofs: u64,
     /// Requests on connections of their own that were closed before a byte: rota counts them as connections that it did not take.
     pub unadmitted: u64,
@@ -57,7 +58,7 @@ impl Books {
     fn note(&mut self, line: Line, desk: &Desk) {
         self.lines += 1;
         *self.lines_by_reason.entry(line.reason.clone()).or_default() += 1;
-        if line.reason == "proven" {
+        if line.is_of_the_ca {
             self.proofs += 1;
             return;
         }
@@ -168,9 +169,9 @@ fn read(text: String) -> Line {
         .unwrap_or_else(|error| panic!("a line of the access log ({error}): {text}"));
     let word = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
     let target = word("target");
-    let is_a_proof = target.starts_with(PROOFS);
     Line {
-        id: number(&target, "id").filter(|_| !is_a_proof),
+        id: number(&target, "id"),
+        is_of_the_ca: target.starts_with(PROOFS),
         status: line["status"]
             .as_u64()
             .and_then(|s| s.try_into().ok())

@@ -88,6 +88,7 @@ pub struct Line {
     pub status: u16,
     pub reason: String,
     pub upstream: Option<String>,
+    pub is_of_the_ca: bool,
     pub text: String,
 }
 
@@ -252,6 +253,7 @@ mod tests {
             status,
             reason: reason.into(),
             upstream: Some("127.0.0.1:1".into()),
+            is_of_the_ca: false,
             text: String::new(),
         }
     }

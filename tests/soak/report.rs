@@ -158,7 +158,7 @@ fn connections(desk: &Desk, books: &Books, before: &Rest, after: &Rest) -> Vec<R
     let read = |of: &std::sync::atomic::AtomicU64| of.load(Relaxed);
     let (opened, shaken, unknown) = (read(&own.opened), read(&own.shaken), read(&own.unknown));
     let proven = [("reason", "proven")];
-    let proofs = meanwhile(before, after, "rota_requests_ended_total", &proven);
+    let proofs = books.proofs - count(&before.metrics, "rota_requests_ended_total", &proven);
     let accepted = meanwhile(before, after, "rota_connections_accepted_total", &[]);
     let refused = meanwhile(before, after, "rota_connections_shed_total", &[])
         + meanwhile(before, after, "rota_client_connections_refused_total", &[]);

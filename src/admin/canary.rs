@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::why::Answer;
 use crate::routing::Snapshot;
 use crate::telemetry::rfc3339;
 
@@ -54,15 +53,6 @@ impl CanaryStatus {
             self.by, self.until
         )
     }
-}
-
-/// An explanation, and what may be another one elsewhere in the pod.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Explained {
-    #[serde(flatten)]
-    pub answer: Answer,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub canary: Option<CanaryStatus>,
 }
 
 #[cfg(test)]

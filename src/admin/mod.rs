@@ -10,7 +10,7 @@
 //! | `GET /v1/services` | [`views::ServiceView`]s by name |
 //! | `GET /v1/services/NAME` | one [`views::ServiceView`] |
 //! | `GET /v1/routes` | [`views::RouteView`]s by host and path |
-//! | `GET /v1/why?q=…` | [`canary::Explained`]: of a service, a server, a host, a URL or a request |
+//! | `GET /v1/why?q=…` | [`why::Explained`]: of a service, a server, a host, a URL or a request |
 //! | `GET /v1/fleet` | a [`fleet::FleetView`] |
 //! | `GET /v1/certificates` | [`views::CertificateRow`]s |
 //! | `POST /v1/plan` | takes a [`Staged`](crate::routing::staged::Staged), gives a [`Plan`](crate::routing::staged::Plan); changes nothing |
@@ -42,6 +42,7 @@ pub mod shift;
 pub mod staging;
 pub mod state;
 pub mod token;
+pub mod trouble;
 pub mod views;
 pub mod why;
 

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use self::staging::StagingVerb;
 use super::access::{Refusal, Via, check_change, check_reading};
-use super::canary::{CanaryStatus, Explained};
+use super::canary::CanaryStatus;
 use super::listener::{AdminListener, SocketFile};
 use super::orders::{self, CertificateVerb, Verb};
 use super::shift::{self, ShiftRequest};
@@ -235,9 +235,9 @@ fn read(state: &State, head: &Parts) -> Result<Answer, Refusal> {
         "/v1/certificates" => Ok(json(&(state.certificates)())),
         "/v1/why" => {
             let question = question(head.uri.query().unwrap_or_default())?;
-            Ok(json(&Explained {
-                answer: why::explain_live(&snapshot, &state.vitals, &question, now),
+            Ok(json(&why::Explained {
                 canary: CanaryStatus::of(&snapshot, &state.node, now),
+                ..why::explain_live(&snapshot, &state.vitals, &question, now)
             }))
         }
         path => {

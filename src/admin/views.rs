@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::canary::CanaryStatus;
 use super::state::{State, missing, phase_label};
+use super::trouble::{self, TroubleView};
 use crate::routing::standing::{Doubt, Transition};
 use crate::routing::upstream::Unfit;
 use crate::routing::{
@@ -77,6 +78,8 @@ pub struct DiscoveryView {
     /// The moment that the table is of, as it was kept before the start: Consul was not reached since; null: it was.
     #[serde(default)]
     pub remembered: Option<String>,
+    #[serde(default)]
+    pub trouble: Option<TroubleView>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -205,6 +208,7 @@ pub fn status(state: &State, snapshot: &Snapshot, now: SystemTime) -> StatusView
             age_s: discovery_age_seconds(vitals, now),
             failing: vitals.discovery_failing.load(Relaxed).max(0),
             remembered: vitals.discovery_remembered_ms().map(moment),
+            trouble: trouble::trouble(&snapshot.discovery, now),
         });
     StatusView {
         node: state.node.clone(),

@@ -8,21 +8,36 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::canary::CanaryStatus;
 use super::near::nearest;
+use super::trouble::ConsulView;
 use super::views::{self, RouteView, ServerView, ServiceView};
 use crate::routing::path::{canonical, without_query};
 use crate::routing::{Host, HostPattern, Member, NoRoute, Prefix, Route, Service, Snapshot};
 use crate::telemetry::Vitals;
 
 pub use request::{AROUND, AttemptView, MAX_SERVERS, NotedView, RequestView, ServerNow};
-pub use words::{for_people, percent};
+pub use words::{for_people, percent, told};
 
 /// Longer questions are not looked at.
 pub const MAX_QUESTION_LEN: usize = 2048;
 /// Routes listed beside the one that was chosen.
 pub const MAX_OTHER_ROUTES: usize = 50;
 
-/// `GET /v1/why`: what was asked about, found by its shape.
+/// `GET /v1/why`: what was asked about, and how it stands with Consul.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Explained {
+    #[serde(flatten)]
+    pub answer: Answer,
+    /// Null: nothing is wrong with Consul, and nothing was of late.
+    #[serde(default)]
+    pub consul: Option<ConsulView>,
+    /// What is tried in this pod: elsewhere in it there may be another answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
+}
+
+/// What was asked about, found by its shape.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Answer {
@@ -102,13 +117,22 @@ pub fn explain(snapshot: &Snapshot, question: &str, now: SystemTime) -> Answer {
     unknown(snapshot, question)
 }
 
-/// As [`explain`], and requests by their ids: `request:ID`, or the id alone where the table has nothing of that name.
+/// As [`explain`], of a running rota: requests besides, by their ids.
 pub fn explain_live(
     snapshot: &Snapshot,
     vitals: &Vitals,
     question: &str,
     now: SystemTime,
-) -> Answer {
+) -> Explained {
+    Explained {
+        answer: with_requests(snapshot, vitals, question, now),
+        consul: ConsulView::of(&snapshot.discovery, Some(vitals), now),
+        canary: None,
+    }
+}
+
+/// `request:ID`, or the id alone where the table has nothing of that name.
+fn with_requests(snapshot: &Snapshot, vitals: &Vitals, question: &str, now: SystemTime) -> Answer {
     let question = question.trim();
     let answer = match request::named(question) {
         Some(_) => unknown(snapshot, question),

@@ -15,7 +15,6 @@ use self::client::{Answer, Question};
 use super::cli::{Ask, Certs, Changing, Form, Running, Staged, Whom};
 use super::own_certificates;
 use crate::admin::Token;
-use crate::admin::canary::Explained;
 use crate::admin::fleet::FleetView;
 use crate::admin::orders::{CertificateRequest, Request, RequestReach, SELF};
 use crate::admin::shift::{ShiftRequest, parse_weights};
@@ -110,12 +109,9 @@ fn read<T: DeserializeOwned>(
 fn explained(to: &Running, what: &str) -> Result<String, String> {
     let path = format!("/v1/why?q={}", client::escaped(what));
     let body = body_of(client::send(&to.address()?, &Question::get(&path))?)?;
-    let Explained { answer, canary } = parsed(&body)?;
-    let mut text = why::for_people(&answer);
-    if let Some(canary) = canary {
-        text.push_str(&print::one_line(&format!("canary: {}", canary.words())));
-    }
-    match (&answer, to.form.json) {
+    let explained: why::Explained = parsed(&body)?;
+    let text = why::told(&explained);
+    match (&explained.answer, to.form.json) {
         (why::Answer::Unknown { .. }, is_json) => {
             if is_json {
                 print::to_stdout(&body);

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::cli::Form;
+use crate::admin::trouble::ConsulView;
 use crate::admin::views::{self, MistakeView, RouteView, ServiceView};
 use crate::admin::why;
 use crate::control::journal::replay::{Replayed, replay};
@@ -40,10 +41,14 @@ pub fn replayed(
             false => for_people(&view),
         });
     };
-    let answer = why::explain(&replayed.snapshot, what, replayed.at);
+    let explained = why::Explained {
+        answer: why::explain(&replayed.snapshot, what, replayed.at),
+        consul: ConsulView::of(&replayed.snapshot.discovery, None, replayed.at),
+        canary: None,
+    };
     Ok(match form.json {
-        true => json(&answer),
-        false => why::for_people(&answer),
+        true => json(&explained),
+        false => why::told(&explained),
     })
 }
 

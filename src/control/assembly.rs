@@ -157,6 +157,7 @@ impl Assembly {
         let tuning = model.tuning();
         let snapshot = Snapshot {
             generation: self.generation,
+            discovery: model.discovery().clone(),
             routes,
             services: self
                 .services

@@ -26,7 +26,7 @@ use super::service_state::{ServiceState, World};
 use super::word::Word;
 use crate::config::{Config, ConsulService, RouteEntry, Tags, Tuning};
 use crate::routing::operator::Order;
-use crate::routing::{ServiceName, Unfit, UpstreamKey};
+use crate::routing::{Discovery, ServiceName, Unfit, UpstreamKey};
 
 mod alarm;
 mod arriving;
@@ -37,6 +37,7 @@ mod readiness;
 mod rehearsal;
 mod tagged;
 mod trial;
+mod trouble;
 
 pub use arriving::{DANGLING_AT_MOST, MARKED_AT_MOST};
 pub use rehearsal::Rehearsal;
@@ -77,6 +78,7 @@ pub struct Model {
     timers: BTreeSet<(SystemTime, Option<ServiceName>)>,
     /// Watches that fail: whose fault it is, and what.
     failing: BTreeMap<String, (Blame, String)>,
+    discovery: Arc<Discovery>,
     effects: Vec<Effect>,
     memory: Memory,
     /// What is wrong with files that are kept.
@@ -109,6 +111,7 @@ impl Model {
             kv_names: Arc::default(),
             timers: BTreeSet::new(),
             failing: BTreeMap::new(),
+            discovery: Arc::default(),
             effects: Vec::new(),
             memory: Memory::default(),
             troubles: Vec::new(),
@@ -162,6 +165,7 @@ impl Model {
         self.follow_tags(now);
         if bears_on_alarm || self.alarm != Alarm::None {
             self.look_at_alarm(now);
+            self.look_at_consul(now);
         }
         self.revision += u64::from(self.memory.loses_patience(now));
         self.take_arrived(now);

@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod canary;
 pub mod client;
+pub mod discovery;
 pub mod group;
 pub mod host;
 pub mod likeness;
@@ -24,6 +25,7 @@ pub mod upstream;
 
 pub use admission::Admission;
 pub use client::Client;
+pub use discovery::{Discovery, PastTrouble, Trouble};
 pub use group::{GroupName, GroupShare, Groups};
 pub use host::{Host, HostPattern};
 pub use measured::{Method, Moment, ServiceMeasured, UpstreamCell, WorkerId};

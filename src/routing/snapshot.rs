@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::canary::Canary;
+use super::discovery::Discovery;
 use super::policy::{Limits, ListenerPolicy, Timeouts};
 use super::service::{Service, ServiceName};
 use super::table::RouteTable;
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub mistakes: Vec<EntryMistake>,
+    /// Of Consul as a whole; nothing is ever wrong with it where there is none.
+    pub discovery: Arc<Discovery>,
     /// The LB itself was drained by an operator: readiness is false.
     pub node_drained: bool,
     /// A change that is tried on some load balancers of the pod, this one among them or not.

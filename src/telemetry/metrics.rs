@@ -236,6 +236,9 @@ fn table_samples(page: &mut Page, snapshot: &Snapshot) {
     for entry in entries {
         page.count(families::CONFIG_ERRORS, &[entry], 1);
     }
+    if let Some(trouble) = &snapshot.discovery.trouble {
+        page.count(families::DISCOVERY_TROUBLE, &[trouble.reason], 1);
+    }
 }
 
 fn certificate_samples(page: &mut Page, certificates: impl Iterator<Item = (String, i64)>) {

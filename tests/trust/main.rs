@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use consul_agent::Agent;
 use support::load::Load;
-use support::rota::{PLAIN, Place};
+use support::rota::{PLAIN, Place, said};
 use support::{Origin, Rota, eventually};
 
 /// Three load balancers, each with a server of Consul as its agent, and the servers of `app`.
@@ -97,6 +97,16 @@ impl Pod {
 
     fn why(&self, rota: &Rota) -> String {
         rota.admin_get("/v1/why?q=app").text()
+    }
+
+    /// `rota why app` on this load balancer says all of these, sooner or later. Gives what it said.
+    fn is_told(&self, number: usize, words: &[&str]) -> String {
+        let mut told = String::new();
+        eventually(&format!("rota why says {words:?}"), || {
+            told = said(&self.rotas[number].command(&["why", "app"]));
+            words.iter().all(|word| told.contains(word))
+        });
+        told
     }
 }
 

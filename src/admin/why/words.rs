@@ -3,9 +3,21 @@
 use std::fmt::Write;
 
 use super::request::may_be_id;
-use super::{Answer, NotedView, RequestView, RouteAnswer, ServerOf};
+use super::{Answer, Explained, NotedView, RequestView, RouteAnswer, ServerOf};
 use crate::admin::views::{GroupView, ServerView, ServiceView, TransitionView, span};
 use crate::routing::Host;
+
+/// What is wrong with Consul goes before all that it may explain.
+pub fn told(explained: &Explained) -> String {
+    let mut out = String::new();
+    let lines = explained.consul.iter().flat_map(|consul| consul.lines());
+    lines.for_each(|text| line(&mut out, 0, &text));
+    out.push_str(&for_people(&explained.answer));
+    if let Some(canary) = &explained.canary {
+        line(&mut out, 0, &format!("canary: {}", canary.words()));
+    }
+    out
+}
 
 /// Several lines, each ended. Nothing in them moves a terminal's cursor: evidence comes from servers.
 pub fn for_people(answer: &Answer) -> String {

@@ -126,10 +126,19 @@ fn discovery(view: Option<&DiscoveryView>) -> String {
         (Some(age), None) => format!("{} old", span(age as u64)),
         (None, _) => "no answer yet".to_owned(),
     };
-    match view.failing {
+    let mut text = match view.failing {
         0 => age,
         failing => format!("{age}, {failing} watches failing"),
+    };
+    if let Some(trouble) = &view.trouble {
+        let since = span(trouble.since_s);
+        let _ = write!(
+            text,
+            "; {} for {since}: {}",
+            trouble.reason, trouble.evidence
+        );
     }
+    text
 }
 
 /// Certificates by name, and how long they still last.

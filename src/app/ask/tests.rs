@@ -255,6 +255,7 @@ fn sick_status() -> StatusView {
         discovery: Some(DiscoveryView {
             age_s: Some(61.5),
             failing: 1,
+            trouble: None,
             remembered: None,
         }),
         services: vec![ServiceSummary {

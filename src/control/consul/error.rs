@@ -39,6 +39,8 @@ pub enum Blame {
     #[default]
     Agent,
     Token,
+    /// The servers: they have no leader.
+    Leader,
     Servers,
     Content,
 }
@@ -49,9 +51,9 @@ impl ConsulError {
             ConsulError::Local(_) => Blame::Us,
             ConsulError::Unreachable(_) | ConsulError::TimedOut => Blame::Agent,
             ConsulError::Denied(_) => Blame::Token,
-            ConsulError::NoLeader | ConsulError::Behind(_) | ConsulError::Server { .. } => {
-                Blame::Servers
-            }
+            ConsulError::NoLeader => Blame::Leader,
+            ConsulError::Server { excerpt, .. } if excerpt.contains("leader") => Blame::Leader,
+            ConsulError::Behind(_) | ConsulError::Server { .. } => Blame::Servers,
             ConsulError::Unreadable(_) | ConsulError::TooLong(_) => Blame::Content,
         }
     }

@@ -5,6 +5,7 @@ mod endpoints;
 mod error;
 mod follow;
 mod key;
+mod leader;
 mod middleware;
 pub mod observation;
 pub mod parse;
@@ -30,5 +31,6 @@ pub use observation::{Check, CheckStatus, Document, Finding, Instance, Observati
 pub use prefix::PrefixWatch;
 pub use reply::LAST_CONTACT;
 pub use session::{Renewal, SessionTerms};
+pub use subject::LEADER_WATCH;
 pub use transaction::{Objection, Step, TRANSACTION_STEPS, Taken};
 pub use watcher::Watcher;

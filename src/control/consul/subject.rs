@@ -14,6 +14,9 @@ use super::reply::Reply;
 use crate::config::ConsulService;
 use crate::telemetry::Vitals;
 
+/// The name of the watch that asks the leader.
+pub const LEADER_WATCH: &str = "the leader";
+
 /// What a watch is about; its text names the watch in observations.
 #[derive(Clone, Debug)]
 pub(super) enum Topic {
@@ -25,6 +28,8 @@ pub(super) enum Topic {
     Tags(Option<String>),
     /// All keys that begin so, whole.
     Prefix(String),
+    /// Whether it answers.
+    Leader,
 }
 
 impl fmt::Display for Topic {
@@ -45,6 +50,7 @@ impl fmt::Display for Topic {
             Topic::AllServices(datacenter) => ("names of all services", datacenter),
             Topic::Tags(datacenter) => ("tags of all services", datacenter),
             Topic::Prefix(prefix) => (prefix.trim_end_matches('/'), &None),
+            Topic::Leader => (LEADER_WATCH, &None),
         };
         f.write_str(name)?;
         match datacenter {

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
 
 use super::client::Client;
 use super::follow::follow;
+use super::leader::follow_leader;
 use super::observation::{Observation, Subtree};
 use super::reread;
 use super::subject::{Outlet, Subject, Topic};
@@ -26,8 +25,6 @@ const OBSERVATIONS: usize = 256;
 /// Connections that no service gets: the subtrees, what lies beside them, the fleet's ticket keys, its load balancers' reports, the probe, one
 /// for questions between, re-reads.
 const RESERVED: usize = Subtree::ALL.len() + 5 + reread::AT_ONCE;
-/// How often an agent is asked whether it is there at all.
-const PROBE_EACH: Duration = Duration::from_secs(2);
 
 /// All watches of one agent; they end when it is dropped.
 pub struct Watcher {
@@ -69,7 +66,7 @@ impl Watcher {
     /// Begins to watch the subtrees; services are watched once they are wanted. Runs on the current runtime.
     ///
     /// `vitals.discovery_contact_ms` is the last moment when Consul, with a leader, answered while no watch was failing. A
-    /// watch that hangs for want of news is no proof of that, so the agent is also asked for its leader every two seconds.
+    /// watch that hangs for want of news is no proof of that, so the leader is also asked each second.
     pub fn start(
         client: Client,
         settings: &Consul,
@@ -94,7 +91,9 @@ impl Watcher {
             observations: outlet.observations.clone(),
             known: Vec::new(),
         })));
-        always.push(Task::spawn(probe(client.clone(), outlet.clone())));
+        let pod = format!("{}/{}", settings.prefix, Subtree::Pod.key());
+        let leader = Subject::new(Topic::Leader, outlet.clone());
+        always.push(Task::spawn(follow_leader(client.clone(), pod, leader)));
         let mut connections = settings.connections;
         if settings.tags.grammar != TagGrammar::Off {
             connections = connections.saturating_sub(1);
@@ -202,15 +201,6 @@ impl Watcher {
                     Sweep::start(&self.client, &self.outlet, datacenter, readers)
                 })
                 .set_members(members);
-        }
-    }
-}
-
-async fn probe(client: Client, outlet: Outlet) {
-    loop {
-        sleep(PROBE_EACH.mul_f64(0.9 + fastrand::f64() / 5.0)).await;
-        if let Ok(true) = client.has_leader().await {
-            outlet.contact();
         }
     }
 }

@@ -16,6 +16,7 @@ mod rota;
 mod scale;
 mod staged;
 mod tags;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -121,6 +121,8 @@ families! {
         "Watches of Consul that fail now; absent without Consul.";
     DISCOVERY_REMEMBERED = Gauge "rota_discovery_remembered" []
         "1: the table is the one that `node.state_dir` kept, Consul was not reached since the start; absent without Consul.";
+    DISCOVERY_TROUBLE = Gauge "rota_discovery_trouble" ["reason"]
+        "1 for what is wrong with Consul as a whole: consul_unreachable, no_leader, token_denied, consul_state_lost, many_lost_pod_wide or consul_failing; absent while nothing is. `rota why` tells since when.";
     STATE_FAILED = Counter "rota_state_failed_total" []
         "Files below `node.state_dir` that could not be written; each is tried again.";
     DISCOVERY_GUARD = Gauge "rota_discovery_guard_active" ["service"]

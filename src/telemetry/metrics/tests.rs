@@ -145,9 +145,11 @@ fn counts_of_all_workers_are_added_up() {
 
 #[test]
 fn what_is_rendered_and_what_is_listed_are_the_same() {
-    let snapshot = snapshot();
+    let mut snapshot = snapshot();
     let cell = snapshot.services["app"].measured.of(WorkerId(0));
     cell.record(Method::Other, 0, 1);
+    let trouble = Some(("no_leader", "why".to_owned()));
+    Arc::make_mut(&mut snapshot.discovery).take(trouble, SystemTime::now());
     let certificates = [("a.example".to_owned(), 9), ("a.example".to_owned(), 7)];
     let text = render(&snapshot, certificates.into_iter(), &vitals());
     for family in families::ALL {

@@ -19,6 +19,9 @@ pub struct ApplyRequest {
     /// The plan's; absent: whatever is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
+    /// The plan's revision: what was changed since is shown where it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
     /// Who wants it, for log and history.
     pub by: String,
     #[serde(default)]
@@ -45,6 +48,7 @@ impl ApplyRequest {
         Ok(Staging::Apply {
             staged: self.staged,
             basis: self.basis,
+            since: self.since,
             word: word(&self.by, &self.note)?,
             trial: self.canary.map(TrialRequest::into_trial).transpose()?,
         })
@@ -146,6 +150,7 @@ mod tests {
         let request = |note: &str| ApplyRequest {
             staged: Staged::default(),
             basis: None,
+            since: None,
             by: "ops@lb".into(),
             note: note.into(),
             canary: None,

@@ -2,6 +2,9 @@
 //!
 //! An acceptance reaches each load balancer at another moment, as what it is about did; so it holds for a span, which a load
 //! balancer counts by its own clock from when it heard of it. One that was over long before (from a backup) is not heard.
+//!
+//! Not one type with [`super::drains`]: both have two maps and a list of mistakes; what they are about, when they end and what takes
+//! them back differ, and a trait for each of these would be longer.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -105,7 +108,8 @@ impl Accepts {
     }
 }
 
-fn lasting(word: &Word) -> Duration {
+/// For how long a word holds for who hears of it.
+pub fn lasting(word: &Word) -> Duration {
     let said = word.until.map(|until| until.duration_since(word.at));
     said.map_or(USUAL_ACCEPT, Result::unwrap_or_default)
         .min(MAX_ACCEPT)

@@ -153,7 +153,8 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             ledger.clone(),
             shared.clone(),
             Trials::new(register()),
-            served.clone(),
+            inputs.certificates.reader(),
+            inputs.vitals.clone(),
         ));
         let attendant = Attendant {
             register: register(),
@@ -317,7 +318,12 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         let sent = self.requests.send(Request::Shift(order, answer)).await;
         sent.map_err(|_| OrderError::Stopped)?;
-        answered.await.unwrap_or(Err(OrderError::Stopped))
+        let shift = answered.await.unwrap_or(Err(OrderError::Stopped))?;
+        let no_consul = || OrderError::NoConsul("there is no [consul]".into());
+        let desk = self.desk.clone().ok_or_else(no_consul)?;
+        // Who asked may go: what was begun is written to its end.
+        let writing = tokio::spawn(async move { desk.shift(&shift).await });
+        writing.await.unwrap_or(Err(OrderError::Stopped))
     }
 
     /// Carries out an operator's order about certificates; gives what was done or begun, in words.

@@ -1,19 +1,16 @@
-//! Other shares for a service's groups: checked against what is known, then written into the service's document by check-and-set.
+//! Other shares for a service's groups: checked against what is known, then put into the text of the service's document. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::consul::Client;
 use super::member::Member;
 use super::model::Model;
 use super::service_state::ServiceState;
+use super::staged::live::Live;
 use super::target;
 use crate::config::rewrite::{shifted, with_groups};
 use crate::routing::likeness::distance;
 use crate::routing::operator::{OrderError, ShiftOrder, Target};
 use crate::routing::{GroupName, Groups, ServiceName};
-
-/// How often another writer may come between before the order is given up.
-const TRIES: usize = 5;
 
 /// A shift that makes sense, as far as this LB knows.
 #[derive(Clone, Debug)]
@@ -22,6 +19,7 @@ pub struct Shift {
     key: String,
     service: ServiceName,
     weights: BTreeMap<GroupName, u32>,
+    by: String,
 }
 
 /// Checks an order against what is known.
@@ -30,7 +28,9 @@ pub struct Shift {
 /// A service or a group that nobody knows, with the nearest one; a service without a document; shares that would leave nobody to serve.
 pub fn plan(model: &Model, order: ShiftOrder) -> Result<Shift, OrderError> {
     let ShiftOrder {
-        service, weights, ..
+        service,
+        weights,
+        by,
     } = order;
     let found = target::check(model.services(), &Target::Service(service.clone()));
     found.map_err(OrderError::Unknown)?;
@@ -67,6 +67,7 @@ pub fn plan(model: &Model, order: ShiftOrder) -> Result<Shift, OrderError> {
         key: format!("{prefix}/config/services/{service}"),
         service,
         weights,
+        by,
     })
 }
 
@@ -120,30 +121,49 @@ fn leaves_somebody(state: &ServiceState, weights: &BTreeMap<GroupName, u32>) -> 
     ))
 }
 
+/// A service's document with the wanted shares.
+#[derive(Debug)]
+pub struct Rewritten {
+    /// Its path below `config/`.
+    pub path: String,
+    pub text: String,
+    /// Of the text that it replaces.
+    pub index: u64,
+    /// What is done by it, in words.
+    pub done: String,
+    pub is_same: bool,
+}
+
 impl Shift {
-    /// Reads the document, changes its groups, and writes it if nobody else has meanwhile; else again. Gives what was done, in words.
+    pub fn by(&self) -> &str {
+        &self.by
+    }
+
+    /// As it is asked for: `shift shop green=100`.
+    pub fn note(&self) -> String {
+        let pair = |(name, weight): (&GroupName, &u32)| format!("{name}={weight}");
+        let pairs: Vec<String> = self.weights.iter().map(pair).collect();
+        format!("shift {} {}", self.service, pairs.join(","))
+    }
+
+    /// The service's document as it stands, with other groups.
     ///
     /// # Errors
-    /// The document is gone or cannot be rewritten; others write it all the time; Consul does not answer.
-    pub async fn write(&self, client: &Client) -> Result<String, OrderError> {
+    /// It is gone or cannot be rewritten.
+    pub fn rewrite(&self, live: &Live) -> Result<Rewritten, OrderError> {
         let Shift { key, service, .. } = self;
-        let consul = |error| OrderError::NoConsul(format!("kv:{key}: {error}"));
+        let path = format!("services/{service}");
         let failed = |why: &str| OrderError::Failed(format!("kv:{key}: {why}"));
-        for _ in 0..TRIES {
-            let read = client.kv_read_consistently(key).await.map_err(consul)?;
-            let document = read.ok_or_else(|| failed("it is gone"))?;
-            let rewritten = with_groups(service.as_str(), &document.value, &self.weights);
-            let (text, groups) = rewritten.map_err(|why| failed(&why))?;
-            let done = format!("{service} is shared out as {}", told(&groups));
-            if text == *document.value {
-                return Ok(format!("{done}, as it was before"));
-            }
-            let index = Some(document.modify_index);
-            if client.kv_write(key, &text, index).await.map_err(consul)? {
-                return Ok(done);
-            }
-        }
-        Err(failed("others change it all the time"))
+        let document = live.get(&path).ok_or_else(|| failed("it is gone"))?;
+        let rewritten = with_groups(service.as_str(), &document.value, &self.weights);
+        let (text, groups) = rewritten.map_err(|why| failed(&why))?;
+        Ok(Rewritten {
+            done: format!("{service} is shared out as {}", told(&groups)),
+            is_same: text == *document.value,
+            index: document.modify_index,
+            text: String::from_utf8(text).map_err(|_| failed("it is no text"))?,
+            path,
+        })
     }
 }
 

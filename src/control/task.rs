@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,7 +23,7 @@ use super::order::{self, Plan};
 use super::probe::{Probes, Spec, try_connect};
 use super::resolve::Names;
 use super::rota::{Line, Rota};
-use super::shift;
+use super::shift::{self, Shift};
 use crate::config::Config;
 use crate::routing::canary::Canary;
 use crate::routing::operator::{Order, OrderError, ShiftOrder};
@@ -55,7 +56,8 @@ pub struct Link {
 pub enum Request {
     Reload(Arc<Config>, oneshot::Sender<()>),
     Order(Order, oneshot::Sender<Result<String, OrderError>>),
-    Shift(ShiftOrder, oneshot::Sender<Result<String, OrderError>>),
+    /// Other shares are checked against the live model; who asked writes them.
+    Shift(ShiftOrder, oneshot::Sender<Result<Shift, OrderError>>),
     /// What other documents would do is to be found out, beside the live model.
     Rehearse(oneshot::Sender<Rehearsal>),
 }
@@ -112,6 +114,7 @@ pub struct Task {
     journal: Option<Journal>,
     link: Option<Link>,
     keeping: Option<Keeping>,
+    vitals: Arc<Vitals>,
     sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     /// The revision of each service for which probes were last looked at.
@@ -158,6 +161,7 @@ impl Task {
             journal,
             link,
             keeping,
+            vitals: vitals.clone(),
             sender,
             events,
             probed: BTreeMap::new(),
@@ -204,6 +208,8 @@ impl Task {
             self.drain_queues(&mut passive);
             self.carry_out();
             self.publish();
+            let held = self.model.documents_held() as i64;
+            self.vitals.documents_held.store(held, Relaxed);
             if let Some(keeping) = &mut self.keeping {
                 keeping.see(&self.model);
             }
@@ -311,7 +317,10 @@ impl Task {
                 self.apply(Event::File(config));
                 self.waiting.push(answer);
             }
-            Request::Shift(order, answer) => self.shift(order, answer),
+            Request::Shift(order, answer) => {
+                // Who asked may have gone.
+                let _ = answer.send(shift::plan(&self.model, order));
+            }
             Request::Rehearse(answer) => {
                 // Who asked may have gone.
                 let _ = answer.send(self.model.rehearsal());
@@ -330,19 +339,6 @@ impl Task {
                 }
             }
         }
-    }
-
-    fn shift(&self, order: ShiftOrder, answer: oneshot::Sender<Result<String, OrderError>>) {
-        let planned = shift::plan(&self.model, order);
-        let (Ok(shift), Some(link)) = (&planned, &self.link) else {
-            let no_consul = OrderError::NoConsul("there is no [consul]".into());
-            return drop(answer.send(Err(planned.err().unwrap_or(no_consul))));
-        };
-        let (shift, client) = (shift.clone(), link.client.clone());
-        tokio::spawn(async move {
-            // Who asked may have gone; what was written stands.
-            drop(answer.send(shift.write(&client).await));
-        });
     }
 
     fn write(

@@ -94,6 +94,9 @@ pub struct RouteChange {
     pub from: Option<String>,
     /// The service that would have it; None: it would be gone.
     pub to: Option<String>,
+    /// The route of another place that has it now, or would have it then, where there is none of its own: `*.test/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -125,6 +128,9 @@ pub struct Plan {
     pub tuning: bool,
     pub warnings: Vec<String>,
     pub basis: Basis,
+    /// The newest revision when it was made; None: there was none yet.
+    #[serde(default)]
+    pub revision: Option<u64>,
 }
 
 /// What is wrong with a staged document.
@@ -153,6 +159,8 @@ pub enum Staging {
     Apply {
         staged: Staged,
         basis: Option<Basis>,
+        /// The plan's revision, so that a refusal can show what was changed since.
+        since: Option<u64>,
         word: Word,
         /// On some load balancers first; None: everywhere at once.
         trial: Option<Trial>,
@@ -231,6 +239,8 @@ pub enum StagingError {
     /// Somebody changed documents since they were read.
     Changed {
         since: Vec<DocumentChange>,
+        /// Of these the texts, as far as both are known.
+        differences: Vec<Difference>,
         /// Transactions that were written before that was found.
         done: usize,
         /// What would change now.

@@ -18,7 +18,7 @@ use self::families::{Family, Kind};
 use super::fleet::FleetFault;
 use super::outcome::Reason;
 use super::process;
-use super::vitals::{FrameKind, Handshake, Vitals};
+use super::vitals::{FrameKind, Handshake, Staged, Vitals};
 use crate::routing::measured::{AttemptOutcome, DURATION_BOUNDS_US};
 use crate::routing::{Member, Service, Signal, Snapshot, Verdict};
 
@@ -382,6 +382,13 @@ fn discovery_samples(page: &mut Page, vitals: &Vitals, now: SystemTime) {
     page.add(families::DISCOVERY_FAILING, &[], failing as f64);
     let remembered = vitals.discovery_remembered_ms().is_some();
     page.count(families::DISCOVERY_REMEMBERED, &[], u64::from(remembered));
+    let held = vitals.documents_held.load(Relaxed).max(0);
+    page.add(families::DOCUMENTS_HELD, &[], held as f64);
+    for staged in Staged::ALL {
+        let (ok, refused) = vitals.staged(staged);
+        page.count(families::STAGED, &[staged.label(), "ok"], ok);
+        page.count(families::STAGED, &[staged.label(), "refused"], refused);
+    }
 }
 
 /// Seconds since Consul's last good answer; None: there was none yet.

@@ -217,6 +217,28 @@ impl WorkerVitals {
     }
 }
 
+/// What operators ask about documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staged {
+    Plan,
+    Apply,
+    Rollback,
+    Shift,
+}
+
+impl Staged {
+    pub const ALL: [Staged; 4] = [Staged::Plan, Staged::Apply, Staged::Rollback, Staged::Shift];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Staged::Plan => "plan",
+            Staged::Apply => "apply",
+            Staged::Rollback => "rollback",
+            Staged::Shift => "shift",
+        }
+    }
+}
+
 /// The whole process: shared by planes that never import one another.
 #[derive(Debug)]
 pub struct Vitals {
@@ -232,6 +254,10 @@ pub struct Vitals {
     /// Watches that are failing now.
     pub discovery_failing: AtomicI64,
     pub fleet: FleetVitals,
+    /// Kinds of documents that were heard and wait.
+    pub documents_held: AtomicI64,
+    /// What was asked about documents, carried out and refused.
+    staged: [[AtomicU64; 2]; Staged::ALL.len()],
     pub access_log_dropped: AtomicU64,
     /// Records that did not come into the journal.
     pub journal_lost: AtomicU64,
@@ -259,6 +285,8 @@ impl Vitals {
             discovery_configured: AtomicBool::new(false),
             discovery_failing: AtomicI64::new(0),
             fleet: FleetVitals::default(),
+            documents_held: AtomicI64::new(0),
+            staged: Default::default(),
             access_log_dropped: AtomicU64::new(0),
             journal_lost: AtomicU64::new(0),
             access_log_failed: AtomicU64::new(0),
@@ -282,6 +310,17 @@ impl Vitals {
     pub fn moment(&self, at: std::time::Instant) -> crate::routing::Moment {
         let since = at.saturating_duration_since(self.started);
         crate::routing::Moment(since.as_millis() as u64 + 1)
+    }
+
+    /// One was carried out, or not.
+    pub fn was_staged<T, E>(&self, staged: Staged, result: &Result<T, E>) {
+        self.staged[staged as usize][usize::from(result.is_err())].fetch_add(1, Relaxed);
+    }
+
+    /// How many were carried out, and how many refused.
+    pub fn staged(&self, staged: Staged) -> (u64, u64) {
+        let [done, refused] = &self.staged[staged as usize];
+        (done.load(Relaxed), refused.load(Relaxed))
     }
 
     pub fn set_discovery_contact(&self, unix_ms: i64) {

@@ -19,6 +19,7 @@ mod groups;
 mod journal;
 mod kept;
 mod loss;
+mod plans;
 mod revisions;
 mod servers;
 mod staged;

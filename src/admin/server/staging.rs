@@ -164,8 +164,14 @@ fn refused(error: &StagingError) -> Answer {
             body["mistakes"] = json!(mistakes);
             StatusCode::UNPROCESSABLE_ENTITY
         }
-        StagingError::Changed { since, plan, .. } => {
+        StagingError::Changed {
+            since,
+            differences,
+            plan,
+            ..
+        } => {
             body["changed"] = json!(since);
+            body["differences"] = json!(differences);
             body["plan"] = json!(plan);
             StatusCode::CONFLICT
         }

@@ -14,8 +14,8 @@ use super::{body_of, operator, parsed, print, secret};
 use crate::admin::staging::{ApplyRequest, DiffRequest, RollbackRequest, TrialRequest};
 use crate::app::cli::{Changing, Running, Staged};
 use crate::routing::staged::{
-    Basis, Change, Difference, DocumentChange, Plan, RevisionRow, RouteChange, StagedMistake,
-    Traffic, Written,
+    Change, Difference, DocumentChange, Plan, RevisionRow, RouteChange, StagedMistake, Traffic,
+    Written,
 };
 
 /// There are changes.
@@ -71,12 +71,16 @@ fn diff(from: u64, revision: Option<u64>, to: &Changing) -> Result<(String, Exit
     if to.running.form.json {
         return Ok((body, ExitCode::SUCCESS));
     }
-    let lines = differences.iter().flat_map(|one| one.diff.lines());
-    let text: String = lines.map(print::one_line).collect();
+    let text = diff_words(&differences);
     match text.is_empty() {
         true => Ok(("no difference\n".to_owned(), ExitCode::SUCCESS)),
         false => Ok((text, ExitCode::SUCCESS)),
     }
+}
+
+fn diff_words(differences: &[Difference]) -> String {
+    let lines = differences.iter().flat_map(|one| one.diff.lines());
+    lines.map(print::one_line).collect()
 }
 
 fn roll_back(revision: u64, note: &str, to: &Changing) -> Result<(String, ExitCode), String> {
@@ -123,9 +127,11 @@ fn apply(
     to: &Changing,
 ) -> Result<Answer, String> {
     let folder = Folder::read(folder)?;
+    let plan = plan.map(plan_in).transpose()?;
     let request = ApplyRequest {
         staged: folder.staged.clone(),
-        basis: plan.map(basis).transpose()?,
+        since: plan.as_ref().and_then(|plan| plan.revision),
+        basis: plan.map(|plan| plan.basis),
         by: operator(),
         note: note.to_owned(),
         canary,
@@ -152,13 +158,12 @@ pub(super) fn told(written: &Written) -> String {
     }
 }
 
-/// Of what a plan printed as JSON.
-fn basis(plan: &Path) -> Result<Basis, String> {
+/// What `rota plan DIR --json` printed.
+fn plan_in(plan: &Path) -> Result<Plan, String> {
     let wrong = |why: String| format!("{}: {why}", plan.display());
     let text = std::fs::read_to_string(plan).map_err(|error| wrong(error.to_string()))?;
-    let plan: Plan = serde_json::from_str(&text)
-        .map_err(|error| wrong(format!("not what `rota plan DIR --json` prints: {error}")))?;
-    Ok(plan.basis)
+    serde_json::from_str(&text)
+        .map_err(|error| wrong(format!("not what `rota plan DIR --json` prints: {error}")))
 }
 
 /// What others changed meanwhile, and what would change now.
@@ -168,6 +173,7 @@ pub(super) fn without_conflict(answer: Answer) -> Result<Answer, String> {
     }
     let mut body: serde_json::Value = parsed(&answer.body)?;
     let since = serde_json::from_value::<Vec<DocumentChange>>(body["changed"].take());
+    let differences = serde_json::from_value::<Vec<Difference>>(body["differences"].take());
     let plan = serde_json::from_value::<Plan>(body["plan"].take());
     let (Ok(since), Ok(plan)) = (since, plan) else {
         return Ok(answer);
@@ -177,6 +183,8 @@ pub(super) fn without_conflict(answer: Answer) -> Result<Answer, String> {
     section(&mut out, "changed by others", since.iter(), |one| {
         format!("{} {}", sign(one.change), one.path)
     });
+    let differences = differences.unwrap_or_default();
+    out.push_str(&diff_words(&differences));
     out.push_str("what would change now:\n");
     out.push_str(&words(&plan));
     Err(out.trim_end().to_owned())
@@ -268,7 +276,13 @@ fn summary(plan: &Plan) -> String {
 fn route(one: &RouteChange) -> String {
     let place = format!("{} {}{}", sign(one.change), one.host, one.path);
     match (&one.from, &one.to) {
-        (Some(from), Some(to)) => format!("{place}  to {to} instead of {from}"),
+        (Some(from), Some(to)) => {
+            let by = one.by.as_ref().map(|by| format!(" (by {by})"));
+            format!(
+                "{place}  to {to} instead of {from}{}",
+                by.unwrap_or_default()
+            )
+        }
         (None, Some(to)) => format!("{place}  to {to}"),
         (Some(from), None) => format!("{place}  no more to {from}"),
         (None, None) => place,
@@ -318,6 +332,7 @@ mod tests {
                 change: Change::Changed,
                 from: Some("shop".into()),
                 to: Some("blog".into()),
+                by: None,
             }],
             servers: vec![ServerChange {
                 server: "shop/10.0.0.1:80".into(),

@@ -127,6 +127,11 @@ impl Model {
         self.settle_drains(now);
     }
 
+    /// Kinds of documents of which there is news that waits.
+    pub fn documents_held(&self) -> usize {
+        self.arriving.waiting.len()
+    }
+
     pub(super) fn arriving_mistake(&self) -> Option<Mistake> {
         let mark = self.arriving.mark.as_ref()?;
         let entry = || format!("kv:{}/apply", self.documents.prefix());

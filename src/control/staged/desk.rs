@@ -1,7 +1,7 @@
 //! Where operators' staged documents are brought: the live ones are read, Consul is asked about what nobody has watched yet, and
 //! the comparison is made on a thread of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,9 @@ use super::check::check;
 use super::ledger::{Ledger, LedgerError};
 use super::live::{Live, moved};
 use super::plan::plan;
-use super::revision::{Entry, Head, Pending, Scope, Text, entries, hash, state_of, state_with};
+use super::revision::{
+    Entry, Head, Pending, Scope, State, Text, entries, hash, state_of, state_with,
+};
 use super::unified::unified;
 use crate::certs::CertStore;
 use crate::config::ConsulService;
@@ -25,13 +27,17 @@ use crate::control::store::Store;
 use crate::control::task::Request;
 use crate::routing::canary::{Canary, Trial};
 use crate::routing::staged::{
-    Basis, Difference, Kind, Plan, RevisionRow, Staged, Staging, StagingAnswer, StagingError, Word,
-    Written,
+    Basis, Difference, DocumentChange, Kind, Plan, RevisionRow, Staged, Staging, StagingAnswer,
+    StagingError, Word, Written,
 };
 use crate::routing::swap::Reader;
+use crate::telemetry::Vitals;
+use crate::telemetry::vitals::Staged as Asked;
 
 /// Services that Consul is asked about for one plan; of more nothing is said.
 pub const MAX_ASKED: usize = 256;
+/// Documents whose texts a refusal shows; all of them are named.
+const MAX_DIFFERENCES: usize = 20;
 /// How long an answer waits for the revision that holds the change.
 const RECORDED_LOOKS: u32 = 20;
 const RECORDED_REST: Duration = Duration::from_millis(100);
@@ -39,10 +45,11 @@ const RECORDED_REST: Duration = Duration::from_millis(100);
 /// Carries out what is asked about staged documents.
 pub struct Desk {
     client: Client,
-    ledger: Ledger,
-    store: Store,
+    pub(super) ledger: Ledger,
+    pub(super) store: Store,
     trials: Trials,
     served: Reader<CertStore>,
+    pub(super) vitals: Arc<Vitals>,
     /// One at a time: each holds all documents twice.
     place: Semaphore,
 }
@@ -75,6 +82,7 @@ impl Desk {
         store: Store,
         trials: Trials,
         served: Reader<CertStore>,
+        vitals: Arc<Vitals>,
     ) -> Arc<Desk> {
         Arc::new(Desk {
             trials,
@@ -82,6 +90,7 @@ impl Desk {
             client,
             store,
             served,
+            vitals,
             place: Semaphore::new(1),
         })
     }
@@ -99,23 +108,22 @@ impl Desk {
             .map_err(|_| StagingError::Stopped)?;
         match staging {
             Staging::Plan(staged) => {
-                let mut plan = self.consider(staged, Strictness::All, task).await?.plan;
+                let considered = self.consider(staged, Strictness::All, task).await;
+                self.vitals.was_staged(Asked::Plan, &considered);
+                let mut plan = considered?.plan;
                 plan.warnings.extend(self.trials.objection().await?);
                 Ok(StagingAnswer::Plan(plan))
             }
             Staging::Apply {
                 staged,
                 basis,
+                since,
                 word,
                 trial,
             } => {
-                self.refuse_beside_canary().await?;
-                let considered = self.consider(staged, Strictness::All, task).await?;
-                let written = match trial {
-                    None => self.apply(considered, basis, &word, task).await?,
-                    Some(trial) => self.try_out(considered, basis, word, trial).await?,
-                };
-                Ok(StagingAnswer::Written(written))
+                let written = self.take((staged, trial), (basis, since), word, task).await;
+                self.vitals.was_staged(Asked::Apply, &written);
+                Ok(StagingAnswer::Written(written?))
             }
             Staging::Canary => self.trials.view().await.map(StagingAnswer::Canary),
             Staging::EndCanary { outcome, word } => {
@@ -125,9 +133,9 @@ impl Desk {
             Staging::History => self.history().await.map(StagingAnswer::History),
             Staging::Diff { from, to } => self.diff(from, to).await.map(StagingAnswer::Diff),
             Staging::Rollback { to, word } => {
-                self.refuse_beside_canary().await?;
-                let written = self.roll_back(to, word, task).await?;
-                Ok(StagingAnswer::Written(written))
+                let written = self.roll_back(to, word, task).await;
+                self.vitals.was_staged(Asked::Rollback, &written);
+                Ok(StagingAnswer::Written(written?))
             }
         }
     }
@@ -164,28 +172,33 @@ impl Desk {
             Some(to) => book.state(to).map_err(refusal)?,
             None => state_of(&self.ledger.live().await.map_err(refusal)?),
         };
-        blocking(move || {
-            let changed = entries(&before, &after, Scope::Changes).into_iter();
-            let difference = |entry: Entry| {
-                let text = |side: &Option<Text>| side.as_ref().map(|text| text.shown().to_owned());
-                let (before, after) = (text(&entry.before), text(&entry.after));
-                Difference {
-                    diff: unified(&entry.path, before.as_deref(), after.as_deref()),
-                    path: entry.path,
-                }
-            };
-            changed.map(difference).collect()
-        })
-        .await
+        blocking(move || differences(before, after)).await
     }
 
     /// By the same way as any other change, so that it is one: checked, announced, and a revision of its own.
+    /// Applies, or tries out.
+    async fn take(
+        &self,
+        (staged, trial): (Staged, Option<Trial>),
+        basis: (Option<Basis>, Option<u64>),
+        word: Word,
+        task: &mpsc::Sender<Request>,
+    ) -> Result<Written, StagingError> {
+        self.refuse_beside_canary().await?;
+        let considered = self.consider(staged, Strictness::All, task).await?;
+        match trial {
+            None => self.apply(considered, basis, &word, task).await,
+            Some(trial) => self.try_out(considered, basis, word, trial).await,
+        }
+    }
+
     async fn roll_back(
         &self,
         to: u64,
         word: Word,
         task: &mpsc::Sender<Request>,
     ) -> Result<Written, StagingError> {
+        self.refuse_beside_canary().await?;
         let book = self.ledger.book().await.map_err(refusal)?;
         let state = book.state(to).map_err(refusal)?;
         let mut documents = BTreeMap::new();
@@ -208,7 +221,7 @@ impl Desk {
         };
         let word = Word { note, ..word };
         let considered = self.consider(staged, Strictness::Changes, task).await?;
-        self.apply(considered, None, &word, task).await
+        self.apply(considered, (None, None), &word, task).await
     }
 
     /// Reads, checks and compares.
@@ -234,10 +247,16 @@ impl Desk {
             return Err(StagingError::Mistakes(mistakes));
         }
         self.ask_about(asked, &mut ground.rehearsal).await;
+        // Whether revisions can be read decides about no change.
+        let last = self.ledger.last().await.unwrap_or_default();
+        let revision = last.map(|(last, _)| last.n);
         let served = self.served.full();
         blocking(move || {
             let Ground { rehearsal, live } = ground;
-            let plan = plan(&rehearsal, &live, &staged, &served, SystemTime::now());
+            let plan = Plan {
+                revision,
+                ..plan(&rehearsal, &live, &staged, &served, SystemTime::now())
+            };
             Considered { live, staged, plan }
         })
         .await
@@ -246,11 +265,11 @@ impl Desk {
     async fn apply(
         &self,
         considered: Considered,
-        basis: Option<Basis>,
+        (basis, planned_at): (Option<Basis>, Option<u64>),
         word: &Word,
         task: &mpsc::Sender<Request>,
     ) -> Result<Written, StagingError> {
-        let Considered { live, staged, plan } = unmoved(considered, basis)?;
+        let Considered { live, staged, plan } = self.unmoved(considered, basis, planned_at).await?;
         let batches = batches(&staged, &live);
         let transactions = batches.len();
         let pending = Pending {
@@ -267,11 +286,13 @@ impl Desk {
             }),
             Outcome::Conflict { done } => {
                 let read = plan.basis;
-                let now = self.consider(staged, Strictness::Changes, task).await?.plan;
+                let now = self.consider(staged, Strictness::Changes, task).await?;
+                let since = moved(&read, &now.plan.basis);
                 Err(StagingError::Changed {
-                    since: moved(&read, &now.basis),
+                    differences: shown(state_of(&live), state_of(&now.live), &since).await,
+                    since,
                     done,
-                    plan: Box::new(now),
+                    plan: Box::new(now.plan),
                 })
             }
         }
@@ -280,11 +301,11 @@ impl Desk {
     async fn try_out(
         &self,
         considered: Considered,
-        basis: Option<Basis>,
+        (basis, planned_at): (Option<Basis>, Option<u64>),
         word: Word,
         trial: Trial,
     ) -> Result<Written, StagingError> {
-        let Considered { live, staged, plan } = unmoved(considered, basis)?;
+        let Considered { live, staged, plan } = self.unmoved(considered, basis, planned_at).await?;
         let tried = writes(&staged, &live);
         if tried.is_empty() {
             return Ok(Written {
@@ -302,6 +323,48 @@ impl Desk {
             revision: None,
             canary: Some(canary),
         })
+    }
+
+    /// Refuses what was planned on another basis.
+    async fn unmoved(
+        &self,
+        considered: Considered,
+        basis: Option<Basis>,
+        planned_at: Option<u64>,
+    ) -> Result<Considered, StagingError> {
+        let since = basis.map_or_else(Vec::new, |basis| moved(&basis, &considered.plan.basis));
+        if since.is_empty() {
+            return Ok(considered);
+        }
+        Err(StagingError::Changed {
+            differences: self
+                .since_revision(planned_at, &considered.live, &since)
+                .await,
+            since,
+            done: 0,
+            plan: Box::new(considered.plan),
+        })
+    }
+
+    /// What the documents that were changed said at a revision and say now; nothing where that revision is not known (any more).
+    async fn since_revision(
+        &self,
+        revision: Option<u64>,
+        live: &Live,
+        changed: &[DocumentChange],
+    ) -> Vec<Difference> {
+        let Some(revision) = revision else {
+            return Vec::new();
+        };
+        let Ok(before) = self
+            .ledger
+            .book()
+            .await
+            .and_then(|book| book.state(revision))
+        else {
+            return Vec::new();
+        };
+        shown(before, state_of(live), changed).await
     }
 
     /// The revision that holds a state, once it is written; nobody waits long for it.
@@ -351,19 +414,6 @@ impl std::fmt::Debug for Desk {
     }
 }
 
-/// Refuses what was planned on another basis.
-fn unmoved(considered: Considered, basis: Option<Basis>) -> Result<Considered, StagingError> {
-    let since = basis.map_or_else(Vec::new, |basis| moved(&basis, &considered.plan.basis));
-    match since.is_empty() {
-        true => Ok(considered),
-        false => Err(StagingError::Changed {
-            since,
-            done: 0,
-            plan: Box::new(considered.plan),
-        }),
-    }
-}
-
 fn begun(canary: &Canary) -> String {
     let documents = match canary.documents {
         1 => "1 document is".to_owned(),
@@ -371,6 +421,31 @@ fn begun(canary: &Canary) -> String {
     };
     let nodes = canary.nodes.join(", ");
     format!("{documents} tried on {nodes} for {:?}", canary.lasting())
+}
+
+fn differences(before: State, after: State) -> Vec<Difference> {
+    let changed = entries(&before, &after, Scope::Changes).into_iter();
+    let difference = |entry: Entry| {
+        let text = |side: &Option<Text>| side.as_ref().map(|text| text.shown().to_owned());
+        let (before, after) = (text(&entry.before), text(&entry.after));
+        Difference {
+            diff: unified(&entry.path, before.as_deref(), after.as_deref()),
+            path: entry.path,
+        }
+    };
+    changed.map(difference).collect()
+}
+
+/// The texts of the first ones that were changed.
+async fn shown(before: State, after: State, changed: &[DocumentChange]) -> Vec<Difference> {
+    let first = changed.iter().take(MAX_DIFFERENCES);
+    let paths: BTreeSet<String> = first.map(|change| change.path.clone()).collect();
+    let only = move |mut state: State| {
+        state.retain(|path, _| paths.contains(path));
+        state
+    };
+    let compared = blocking(move || differences(only(before), only(after)));
+    compared.await.unwrap_or_default()
 }
 
 fn done(plan: &Plan, transactions: usize, word: &Word) -> String {

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::live::Live;
 use super::revision::{Entry, Head, Last, Pending, State, follow};
+use super::spent::OPERATOR;
 use crate::control::consul::{Client, Consistency, ConsulError, Document};
 
 /// Below the pod's prefix.
@@ -66,6 +67,11 @@ impl Ledger {
         document
             .map(|found| Ok((json(LAST, &found)?, found.modify_index)))
             .transpose()
+    }
+
+    /// Operators' words, named by what follows `operator/`.
+    pub async fn words(&self) -> Result<Vec<Document>, LedgerError> {
+        self.list(OPERATOR).await
     }
 
     /// All revisions.

@@ -8,10 +8,13 @@ mod check;
 mod desk;
 pub mod ledger;
 pub mod live;
+mod places;
 pub mod plan;
 
 mod recorder;
 pub mod revision;
+mod shifting;
+mod spent;
 mod unified;
 
 pub use desk::Desk;

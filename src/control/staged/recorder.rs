@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::apply::MARK;
 use super::ledger::{Book, LAST, LOCK, Ledger, LedgerError, REVISIONS};
@@ -14,6 +14,7 @@ use super::revision::{
     CHECKPOINT_EACH, Head, Last, Scope, State, author, counts, entries, hash, outdated, parts,
     state_of,
 };
+use super::spent::spent;
 use crate::control::consul::Pause;
 use crate::control::store::{Change, Lease, Store, StoreError, Written};
 
@@ -23,6 +24,9 @@ const DEFERENCE: Duration = Duration::from_millis(300);
 const AGAIN: Duration = Duration::from_millis(200);
 /// Keys that are deleted in one transaction.
 const DELETED_AT_ONCE: usize = 60;
+/// How often operators' words are looked at, and how many that are over are taken away in one turn.
+const SWEPT_EACH: Duration = Duration::from_secs(300);
+const SWEPT_AT_ONCE: usize = 60;
 
 /// Follows the pod's documents.
 pub struct Recorder {
@@ -36,6 +40,8 @@ pub struct Recorder {
     known: Option<(u64, State)>,
     /// What was last told as wrong.
     told: Option<String>,
+    /// When operators' words were last looked at.
+    swept: Option<Instant>,
 }
 
 /// What came of a look.
@@ -61,12 +67,24 @@ impl Recorder {
             newest,
             known: None,
             told: None,
+            swept: None,
         }
     }
 
     /// Ends when nobody can tell of documents any more.
     pub async fn run(mut self) {
-        while self.heard.changed().await.is_ok() {
+        loop {
+            let heard = timeout(SWEPT_EACH, self.heard.changed()).await;
+            if let Ok(Err(_)) = heard {
+                return;
+            }
+            if self.swept.is_none_or(|last| last.elapsed() >= SWEPT_EACH) {
+                self.swept = Some(Instant::now());
+                self.sweep().await;
+            }
+            if heard.is_err() {
+                continue;
+            }
             let mut pause = Pause::default();
             if self.known.is_none() {
                 sleep(DEFERENCE.mul_f64(0.5 + fastrand::f64())).await;
@@ -82,6 +100,33 @@ impl Recorder {
                 }
             }
             self.say_mended();
+        }
+    }
+
+    /// Takes away what operators said long ago and what binds nobody any more; what cannot be done now is done next time.
+    async fn sweep(&mut self) {
+        let Ok(words) = self.ledger.words().await else {
+            return;
+        };
+        let mut spent = spent(&words, SystemTime::now());
+        spent.truncate(SWEPT_AT_ONCE);
+        if spent.is_empty() {
+            return;
+        }
+        let Ok(Some(lease)) = self.store.lock(LOCK).await else {
+            return;
+        };
+        let named: Vec<&str> = spent.iter().map(|(key, _)| &**key).collect();
+        let named = named.join(", ");
+        let swept = self.delete(&lease, spent.clone()).await;
+        lease.release().await;
+        match swept {
+            Ok(true) => {
+                tracing::info!("operators' words that are over were taken out of KV: {named}");
+            }
+            // Some were said anew meanwhile.
+            Ok(false) => {}
+            Err(why) => tracing::warn!("operators' words that are over stay in KV: {why}"),
         }
     }
 

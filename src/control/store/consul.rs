@@ -22,8 +22,8 @@ const SESSION_PATIENCE: Duration = Duration::from_secs(8);
 /// An acquisition whose answer was lost may still arrive; it is taken back after so long.
 const LATE: Duration = Duration::from_secs(2);
 
-/// What operators write, under names of their own.
-const DOCUMENTS: [&str; 2] = ["config/", "canary/"];
+/// What operators write, documents and words: under names of their own.
+const DOCUMENTS: [&str; 3] = ["config/", "canary/", "operator/"];
 
 /// One load balancer's view of its pod's keys.
 pub(super) struct Shared {
@@ -186,7 +186,7 @@ impl Shared {
     }
 
     fn step(&self, change: &Change) -> Result<Step, StoreError> {
-        // Operators name documents; no file is named so.
+        // Operators name documents and whom they mean; no file is named so.
         if !DOCUMENTS
             .iter()
             .any(|below| change.key().starts_with(below))

@@ -123,6 +123,10 @@ families! {
         "1: the table is the one that `node.state_dir` kept, Consul was not reached since the start; absent without Consul.";
     DISCOVERY_TROUBLE = Gauge "rota_discovery_trouble" ["reason"]
         "1 for what is wrong with Consul as a whole: consul_unreachable, no_leader, token_denied, consul_state_lost, many_lost_pod_wide or consul_failing; absent while nothing is. `rota why` tells since when.";
+    DOCUMENTS_HELD = Gauge "rota_documents_held" []
+        "Kinds of documents (services, routes, domains, tuning) of which there is news that waits: for the end of a change of several transactions (10 s at most), or for a service that a route names (1 s); absent without Consul.";
+    STAGED = Counter "rota_staged_total" ["verb", "outcome"]
+        "What operators asked about documents: plan, apply, rollback or shift, ok or refused; absent without Consul.";
     STATE_FAILED = Counter "rota_state_failed_total" []
         "Files below `node.state_dir` that could not be written; each is tried again.";
     DISCOVERY_GUARD = Gauge "rota_discovery_guard_active" ["service"]

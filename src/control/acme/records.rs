@@ -131,7 +131,7 @@ pub(super) fn read<T: DeserializeOwned>(key: &str, text: &[u8]) -> Result<T, Str
     parse(text).map_err(|why| format!("{key}: {why}"))
 }
 
-/// As [`read()`], where the key is named by who asks.
+/// As `read`, where the key is named by who asks.
 pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
     serde_json::from_slice(text).map_err(|_| "not what rota writes".to_owned())
 }

@@ -171,6 +171,7 @@ fn read(text: String) -> Line {
     let target = word("target");
     Line {
         id: number(&target, "id"),
+        attempts: line["attempts"].as_u64().unwrap_or_default(),
         is_of_the_ca: target.starts_with(PROOFS),
         status: line["status"]
             .as_u64()

@@ -87,7 +87,9 @@ pub struct Line {
     pub id: Option<u64>,
     pub status: u16,
     pub reason: String,
+    /// The last one that was asked.
     pub upstream: Option<String>,
+    pub attempts: u64,
     pub is_of_the_ca: bool,
     pub text: String,
 }
@@ -114,8 +116,12 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 impl Trouble {
     fn explains(&self, record: &Record, line: &Line) -> bool {
         let is_its = line.upstream.as_deref() == Some(&*self.upstream);
+        // One deadline covers all attempts: a server that was asked before, and hung, used up the time of the last one.
+        let is_before = line.attempts > 1 && self.harm == Harm::Hung;
         let until = self.until.map(|until| until + AFTERMATH);
-        is_its && self.from <= record.until && until.is_none_or(|until| record.from <= until)
+        (is_its || is_before)
+            && self.from <= record.until
+            && until.is_none_or(|until| record.from <= until)
     }
 }
 
@@ -253,6 +259,7 @@ mod tests {
             status,
             reason: reason.into(),
             upstream: Some("127.0.0.1:1".into()),
+            attempts: 1,
             is_of_the_ca: false,
             text: String::new(),
         }
@@ -318,6 +325,9 @@ mod tests {
         let mut elsewhere = timeout;
         elsewhere.upstream = Some("127.0.0.1:2".into());
         assert!(is_unexplained(Kind::Get, whole(504), &elsewhere, &hung));
+        elsewhere.attempts = 2;
+        assert!(!is_unexplained(Kind::Get, whole(504), &elsewhere, &hung));
+        assert!(is_unexplained(Kind::Get, whole(504), &elsewhere, &killed));
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub fn known(name: &str) -> Known {
         (20.., b'x') if bytes[..20].eq_ignore_ascii_case(b"x-client-certificate") => {
             Known::ClientCertificate
         }
-        (13.., b'x') if bytes[..12].eq_ignore_ascii_case(b"x-forwarded-") => Known::Identity,
+        (12.., b'x') if bytes[..12].eq_ignore_ascii_case(b"x-forwarded-") => Known::Identity,
         _ => Known::Other,
     }
 }
@@ -222,6 +222,7 @@ mod tests {
     fn names_are_known_in_any_case() {
         assert_eq!(known("CONTENT-length"), Known::ContentLength);
         assert_eq!(known("X-Forwarded-Prefix"), Known::Identity);
+        assert_eq!(known("X-Forwarded-"), Known::Identity);
         assert_eq!(known("http2-Settings"), Known::HopByHop);
         assert!(known("X_Forwarded_For") == Known::Other && has_underscore("X_Forwarded_For"));
         assert_eq!(known("Accept"), Known::Other);

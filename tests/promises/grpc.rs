@@ -336,6 +336,31 @@ fn an_http1_client_is_served_by_an_h2c_server() {
 }
 
 #[test]
+fn an_early_or_trailing_field_that_is_none_over_http_1_is_left_out() {
+    let fields = || {
+        let quoted = http::HeaderName::from_lowercase(b"x\"y").unwrap();
+        let named = [(quoted, "1"), (http::HeaderName::from_static("x-z"), "1")];
+        let field = |(name, value): (_, &str)| (name, value.parse().unwrap());
+        named.into_iter().map(field).collect::<HeaderMap>()
+    };
+    let server = Server::start(move |mut call: Call| async move {
+        let mut early = Response::new(());
+        *early.status_mut() = http::StatusCode::EARLY_HINTS;
+        *early.headers_mut() = fields();
+        call.respond.send_informational(early).unwrap();
+        let mut stream = call.begin("text/plain");
+        stream.send_trailers(fields()).unwrap();
+    });
+    let rota = plain(&[&server]);
+    let mut client = Client::connect(rota.http());
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let early = client.try_any_answer().unwrap();
+    assert_eq!((early.field("x-z"), early.field("x\"y")), (Some("1"), None));
+    let trailers = client.answer().trailers;
+    assert_eq!(trailers, [("x-z".to_owned(), "1".to_owned())]);
+}
+
+#[test]
 fn a_client_that_owes_its_body_makes_no_http_2_server_late() {
     let server = Server::start(echo);
     let timeouts = "[timeouts]\nbody = \"2s\"\nresponse = \"300ms\"\n";

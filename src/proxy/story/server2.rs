@@ -18,7 +18,7 @@ use super::server::{MAX_INTERIMS, Relay};
 use super::{Exchanged, Flow, Sendable, Story};
 use crate::proxy::dialling;
 use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, watch};
-use crate::proxy::fields::is_trailer;
+use crate::proxy::fields::{check_http2_field, is_trailer};
 use crate::proxy::http1::body::Framing;
 use crate::proxy::http1::head;
 use crate::proxy::http2::upstream::{self, Lease};
@@ -420,6 +420,9 @@ fn written(interim: &Response<()>) -> Vec<u8> {
     let phrase = status.canonical_reason().unwrap_or("");
     let mut out = format!("HTTP/1.1 {} {phrase}\r\n", status.as_u16()).into_bytes();
     for (name, value) in interim.headers() {
+        if check_http2_field(name.as_str(), value.as_bytes()).is_err() {
+            continue;
+        }
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             out.extend_from_slice(part);
         }

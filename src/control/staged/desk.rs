@@ -158,7 +158,7 @@ impl Desk {
         Ok(rows)
     }
 
-    async fn refuse_beside_canary(&self) -> Result<(), StagingError> {
+    pub(super) async fn refuse_beside_canary(&self) -> Result<(), StagingError> {
         match self.trials.objection().await? {
             None => Ok(()),
             Some(why) => Err(StagingError::Refused(why)),
@@ -175,7 +175,6 @@ impl Desk {
         blocking(move || differences(before, after)).await
     }
 
-    /// By the same way as any other change, so that it is one: checked, announced, and a revision of its own.
     /// Applies, or tries out.
     async fn take(
         &self,
@@ -192,6 +191,7 @@ impl Desk {
         }
     }
 
+    /// By the same way as any other change, so that it is one: checked, announced, and a revision of its own.
     async fn roll_back(
         &self,
         to: u64,

@@ -25,6 +25,7 @@ impl Desk {
     }
 
     async fn written(&self, shift: &Shift) -> Result<String, OrderError> {
+        self.refuse_beside_canary().await.map_err(refusal)?;
         for _ in 0..TRIES {
             let read = self.ledger.live().await;
             let live = read.map_err(|error| OrderError::NoConsul(error.to_string()))?;

@@ -161,7 +161,15 @@ impl Service {
             }
         }
         let mut orders = [&self.reserve, &self.turn].into_iter();
-        orders.find_map(|turn| walk(turn, tried, Upstream::is_fit_in_panic))
+        let in_panic = orders.find_map(|turn| walk(turn, tried, Upstream::is_fit_in_panic));
+        // A table with other servers may have come between a request's look at this one and its turn: it goes by this one.
+        let is_gone = |member: &Member| member.upstream.is_fit_but_gone();
+        match in_panic {
+            None if self.members.iter().any(is_gone) => {
+                walk(&self.turn, tried, Upstream::is_fit_but_gone)
+            }
+            found => found,
+        }
     }
 
     /// From this worker's place in a turn order, the first one that may serve.

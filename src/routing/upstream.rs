@@ -127,6 +127,11 @@ impl Upstream {
         self.unfit.load(Relaxed) & !(Unfit::Check as u8 | Unfit::Probe as u8) == 0
     }
 
+    /// Fit but for having left the newest table: a request that goes by an older one may still go there.
+    pub fn is_fit_but_gone(&self) -> bool {
+        self.unfit.load(Relaxed) == Unfit::Gone as u8
+    }
+
     pub fn has(&self, reason: Unfit) -> bool {
         self.unfit.load(Relaxed) & reason as u8 != 0
     }

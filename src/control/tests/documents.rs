@@ -286,7 +286,8 @@ fn a_server_that_leaves_is_marked_once_the_table_without_it_is_out() {
         )
     };
     let mut world = World::of(&text("10.0.0.1:80"));
-    let left = world.service("app").members[0].upstream.clone();
+    let before = world.service("app");
+    let left = before.members[0].upstream.clone();
     world.apply(Event::File(file(&text("10.0.0.2:80"))));
     drop(world.assembly.build(&world.model, world.now));
     assert!(
@@ -295,6 +296,9 @@ fn a_server_that_leaves_is_marked_once_the_table_without_it_is_out() {
     );
     world.assembly.mark_gone();
     assert!(left.has(Unfit::Gone));
+    let picked = |tried: &[u64]| before.pick(crate::routing::WorkerId(0), 1, tried);
+    assert_eq!(picked(&[]), Some(0), "who looked at that table goes by it");
+    assert_eq!(picked(&[left.number()]), None);
 }
 
 #[test]

@@ -99,21 +99,24 @@ pub async fn watch<K: Sink, T>(
     .await
 }
 
-/// What `future` gives; what is to be done before it is waited for is done only if it must be.
-pub async fn unless_at_once<T>(
+/// Of a request's head a part was written, and no more is taken: what came behind it would stand in it, the client's words among rota's.
+pub struct TornHead;
+
+/// What `future` gives; what is to be done before it is waited for is done only if it must be, and its error ends the wait.
+pub async fn unless_at_once<T, E>(
     future: impl Future<Output = T>,
-    before: impl Future<Output = ()>,
-) -> T {
+    before: impl Future<Output = Result<(), E>>,
+) -> Result<T, E> {
     let mut future = pin!(future);
     let at_once = poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
         Poll::Pending => Poll::Ready(None),
     });
     match at_once.await {
-        Some(value) => value,
+        Some(value) => Ok(value),
         None => {
-            before.await;
-            future.await
+            before.await?;
+            Ok(future.await)
         }
     }
 }

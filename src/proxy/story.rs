@@ -102,9 +102,11 @@ impl Flow {
 
     /// The next piece of the client's body.
     async fn next_piece<'s, S: Source>(&self, source: &'s mut S) -> Result<Piece<'s>, SourceFault> {
-        self.awaits_client.set(true);
+        // Of a stream nobody owes a piece before its answer has begun.
+        self.awaits_client.set(!self.is_stream.get());
+        let awaited = Awaited(&self.awaits_client);
         let piece = source.next().await;
-        self.awaits_client.set(false);
+        drop(awaited);
         if piece.is_ok() {
             self.progress.set(Instant::now());
         }
@@ -121,6 +123,15 @@ impl Flow {
 
     fn is_answer_late(&self, response: Duration) -> bool {
         !self.awaits_client.get() && self.progress.get() + response <= Instant::now()
+    }
+}
+
+/// That the client's next piece is awaited, until it is there or nobody waits for it any more.
+struct Awaited<'a>(&'a Cell<bool>);
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }
 

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use super::{Exchanged, Flow, Sendable, Story, trailer_section};
 use crate::proxy::answer::{BodyOut, Then};
-use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, unless_at_once, watch};
+use crate::proxy::exchange::{
+    ClientGone, Piece, Sink, Source, SourceFault, TornHead, unless_at_once, watch,
+};
 use crate::proxy::fields::is_trailer;
 use crate::proxy::http1::body::{
     Decoder, Framing, Step, check_received, chunk_line, trailer_fields,
@@ -159,15 +161,20 @@ impl Story<'_> {
         }
         loop {
             let unsent = Cell::new(first);
-            // A server may answer the head alone. Not where it would be a whole request: over HTTP/2 a body that is to have no bytes may
-            // come with some.
+            // A server may answer the head alone. Not where it would be a whole request: over HTTP/2 an empty body may come with bytes.
             let write_head = async {
                 if !first.is_empty() && self.plan.framing != Framing::Length(0) {
                     unsent.set(&[]);
-                    self.write_to_server(connection, &timer, &[first]).await;
+                    if !self.write_to_server(connection, &timer, &[first]).await {
+                        return Err(TornHead);
+                    }
                 }
+                Ok(())
             };
-            let piece = unless_at_once(flow.next_piece(source), write_head).await?;
+            let piece = match unless_at_once(flow.next_piece(source), write_head).await {
+                Ok(piece) => piece?,
+                Err(TornHead) => return Ok(()),
+            };
             first = unsent.get();
             let (is_last, written) = match piece {
                 Piece::Data(bytes) if is_chunked => {
@@ -418,9 +425,10 @@ impl Story<'_> {
         Relay {
             framing,
             is_stream: answer.is_stream,
-            // A server that answers where it was asked to say 100 may take the body that follows for its next request.
+            // A server that answers before it has all of the body, or where it was to say 100, may take the rest for its next request.
             keeps_alive: answer.keeps_alive()
                 && framing != Framing::UntilClose
+                && flow.uploaded.get()
                 && (!self.plan.expects_continue || flow.continued.get()),
             then,
         }

@@ -63,7 +63,14 @@ fn order(body: &[u8], verb: Verb) {
 fn staging(staging: Option<Staging>) {
     match staging {
         Some(Staging::Apply { word, .. } | Staging::Rollback { word, .. }) => check_word(&word),
-        Some(Staging::Plan(_) | Staging::History | Staging::Diff { .. }) | None => {}
+        Some(
+            Staging::Plan(_)
+            | Staging::Canary
+            | Staging::EndCanary { .. }
+            | Staging::History
+            | Staging::Diff { .. },
+        )
+        | None => {}
     }
 }
 

@@ -46,14 +46,19 @@ fn version_2(bytes: &[u8]) -> Option<(usize, Option<IpAddr>)> {
     if !matches!(fixed[0], 0x20 | 0x21) || 16 + stated > MAX_HEADER {
         return None;
     }
-    let client = match (fixed[0] & 1, fixed[1] / 16) {
-        (1, 1) => Some(IpAddr::from(
+    let is_local = fixed[0] == 0x20;
+    let (family, transport) = (fixed[1] / 16, fixed[1] % 16);
+    let client = match family {
+        _ if is_local => None,
+        _ if transport > 2 => return None,
+        1 => Some(IpAddr::from(
             <[u8; 4]>::try_from(block.get(..12)?.get(..4)?).ok()?,
         )),
-        (1, 2) => Some(IpAddr::from(
+        2 => Some(IpAddr::from(
             <[u8; 16]>::try_from(block.get(..36)?.get(..16)?).ok()?,
         )),
-        _ => None,
+        0 | 3 => None,
+        _ => return None,
     };
     Some((16 + stated, client))
 }

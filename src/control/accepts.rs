@@ -14,7 +14,7 @@ use super::consul::Document;
 use super::mistake::{IGNORED, Mistake};
 use super::word::Word;
 use crate::routing::ServiceName;
-use crate::routing::operator::{MAX_ACCEPT, Matter, USUAL_ACCEPT};
+use crate::routing::operator::{MAX_ACCEPT, Matter, Reach, USUAL_ACCEPT};
 
 /// How far the clocks of a pod's load balancers may be apart.
 const SKEW: Duration = Duration::from_secs(300);
@@ -87,9 +87,15 @@ impl Accepts {
         .find_map(|matter| self.word(matter, now))
     }
 
-    /// Who accepts the documents as they are.
-    pub fn of_documents(&self, now: SystemTime) -> Option<&Word> {
-        self.word(&Matter::Documents, now)
+    /// For whom the documents are accepted as they are; None: for nobody.
+    pub fn of_documents(&self, now: SystemTime) -> Option<Reach> {
+        let both = [(&self.pod, Reach::Pod), (&self.here, Reach::Here)];
+        let mut both = both.into_iter();
+        let is_said = |heard: &BTreeMap<Matter, Heard>| {
+            let word = heard.get(&Matter::Documents);
+            word.is_some_and(|heard| now < heard.until)
+        };
+        both.find_map(|(heard, reach)| is_said(heard).then_some(reach))
     }
 
     pub fn mistakes(&self, prefix: &str, into: &mut Vec<Mistake>) {

@@ -2,7 +2,7 @@
 //!
 //! A wrong document leaves its last good version in force. A subtree that becomes empty where documents were, or any subtree
 //! while the pod's id is missing where it was, is doubted as a whole: its documents stay in force until it is there again, or an
-//! operator accepts that they are gone.
+//! operator accepts that they are gone. Another id is none: who begins with nothing in a Consul that lost its state writes one.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use super::drains::Drains;
 use super::mistake::{IGNORED, LAST_GOOD, Mistake};
 use crate::config::document;
 use crate::config::{DomainName, RouteEntry, ServiceEntry, Tuning};
+use crate::routing::operator::Reach;
 
 mod laid;
 mod tree;
@@ -41,6 +42,7 @@ pub struct Documents {
     /// Those in force, as they were written.
     drains: Arc<[Document]>,
     pod: Pod,
+    /// The one that was known first, or that an operator accepted.
     pod_id: Option<Document>,
 }
 
@@ -53,7 +55,8 @@ enum Pod {
     /// There was none when it was first asked for.
     Absent,
     Known,
-    Missing,
+    /// Where it was there is none now, or this other one.
+    Missing(Option<Document>),
 }
 
 /// What an answer asks for.
@@ -102,13 +105,9 @@ impl Documents {
         documents: &Arc<[Document]>,
         drains: &mut Drains,
     ) -> Follow {
-        let is_held = self.pod == Pod::Missing;
+        let is_held = self.is_pod_missing();
         match subtree {
-            Subtree::Pod => {
-                let is_there = !documents.is_empty();
-                self.pod_id = documents.first().cloned().or(self.pod_id.take());
-                return self.observe_pod(is_there, drains);
-            }
+            Subtree::Pod => return self.observe_pod(documents.first(), drains),
             // An operator's way out of a doubt: read elsewhere, and never held back.
             Subtree::OperatorAccept => {}
             Subtree::Services if is_held => self.services.held = Some(documents.clone()),
@@ -206,20 +205,21 @@ impl Documents {
         self.strays = strays;
     }
 
-    fn observe_pod(&mut self, is_there: bool, drains: &mut Drains) -> Follow {
-        let was = self.pod.clone();
-        self.pod = match (&was, is_there) {
-            (_, true) => Pod::Known,
-            (Pod::Unasked | Pod::Absent, false) => Pod::Absent,
-            (Pod::Remembered | Pod::Known | Pod::Missing, false) => Pod::Missing,
+    fn observe_pod(&mut self, heard: Option<&Document>, drains: &mut Drains) -> Follow {
+        self.pod_id = self.pod_id.take().or(heard.cloned());
+        let known = self.pod_id.as_ref().map(|id| &id.value);
+        let pod = match (&self.pod, heard) {
+            (_, Some(id)) if known == Some(&id.value) => Pod::Known,
+            (Pod::Unasked | Pod::Absent, None) => Pod::Absent,
+            (_, heard) => Pod::Missing(heard.cloned()),
         };
-        if was == Pod::Missing && is_there {
+        let was = std::mem::replace(&mut self.pod, pod);
+        if matches!(was, Pod::Missing(_)) && self.pod == Pod::Known {
             self.release(drains);
         }
-        if was == Pod::Unasked && self.pod == Pod::Absent {
-            Follow::WritePodId
-        } else {
-            Follow::Nothing
+        match was == Pod::Unasked && self.pod == Pod::Absent {
+            true => Follow::WritePodId,
+            false => Follow::Nothing,
         }
     }
 
@@ -240,7 +240,7 @@ impl Documents {
     }
 
     fn release_drains(&mut self, drains: &mut Drains) {
-        if self.pod == Pod::Missing || self.is_doubted() {
+        if self.are_doubted() {
             return;
         }
         if let Some(held) = self.held_drains.take() {
@@ -249,7 +249,21 @@ impl Documents {
     }
 
     pub fn is_pod_missing(&self) -> bool {
-        self.pod == Pod::Missing
+        matches!(self.pod, Pod::Missing(_))
+    }
+
+    /// Why Consul is believed to have lost its state.
+    pub fn pod_trouble(&self) -> Option<&'static str> {
+        match &self.pod {
+            Pod::Missing(None) => Some("the pod's id is missing where it was"),
+            Pod::Missing(Some(_)) => Some("the pod's id is another one than it was"),
+            Pod::Unasked | Pod::Remembered | Pod::Absent | Pod::Known => None,
+        }
+    }
+
+    /// The pod's id as it was first known, or as an operator accepted it.
+    pub fn pod_id(&self) -> Option<&Document> {
+        self.pod_id.as_ref()
     }
 
     /// Whether anything is in force that Consul does not have any more.
@@ -266,18 +280,27 @@ impl Documents {
             self.tuning.is_doubted,
         ];
         match self.pod {
-            Pod::Missing => all.len(),
+            Pod::Missing(_) => all.len(),
             Pod::Unasked | Pod::Remembered | Pod::Absent | Pod::Known => {
                 all.into_iter().filter(|is_doubted| *is_doubted).count()
             }
         }
     }
 
-    /// An operator says that what is there is all there is: what is doubted goes, and a pod without an id gets a new one.
-    pub fn accept(&mut self, drains: &mut Drains) -> Follow {
-        let was_missing = self.is_pod_missing();
-        if was_missing {
-            self.pod = Pod::Absent;
+    /// An operator says that what is there is all there is: what is doubted goes, and another id of the pod is its id from now on.
+    /// Where there is none the whole pod gets one; one load balancer alone has no word in that.
+    pub fn accept(&mut self, reach: Reach, drains: &mut Drains) -> Follow {
+        let mut follow = Follow::Nothing;
+        if let Pod::Missing(heard) = &mut self.pod {
+            self.pod_id = heard.take();
+            self.pod = match (&self.pod_id, reach) {
+                (Some(_), _) => Pod::Known,
+                (None, Reach::Here) => Pod::Absent,
+                (None, Reach::Pod) => {
+                    follow = Follow::WritePodId;
+                    Pod::Absent
+                }
+            };
             self.release(drains);
         }
         self.services.accept();
@@ -285,10 +308,7 @@ impl Documents {
         self.domains.accept();
         self.tuning.accept();
         self.release_drains(drains);
-        match was_missing {
-            true => Follow::WritePodId,
-            false => Follow::Nothing,
-        }
+        follow
     }
 
     fn is_doubted(&self) -> bool {
@@ -316,20 +336,19 @@ impl Documents {
     }
 
     pub fn mistakes(&self, into: &mut Vec<Mistake>) {
-        let is_missing = self.pod == Pod::Missing;
+        let lost = self.pod_trouble();
         let prefix = &self.prefix;
-        if is_missing {
-            let message = "the pod's id is missing where it was";
+        if let Some(message) = lost {
             into.push(Mistake::new(format!("kv:{prefix}/pod"), message, LAST_GOOD));
         }
         self.services
-            .mistakes(&format!("{prefix}/config/services"), is_missing, into);
+            .mistakes(&format!("{prefix}/config/services"), lost, into);
         self.routes
-            .mistakes(&format!("{prefix}/config/routes"), is_missing, into);
+            .mistakes(&format!("{prefix}/config/routes"), lost, into);
         self.domains
-            .mistakes(&format!("{prefix}/config/domains"), is_missing, into);
+            .mistakes(&format!("{prefix}/config/domains"), lost, into);
         self.tuning
-            .mistakes(&format!("{prefix}/config/tuning"), is_missing, into);
+            .mistakes(&format!("{prefix}/config/tuning"), lost, into);
         for stray in &self.strays {
             let key = format!("kv:{prefix}/config/{}", stray.trim_end_matches('/'));
             into.push(Mistake::new(key, STRAY, IGNORED));

@@ -229,6 +229,10 @@ impl Model {
     pub fn documents_retold(&self) -> Vec<(Subtree, Vec<Document>)> {
         self.documents.retold()
     }
+    /// The pod's id, as it is believed.
+    pub fn pod_id(&self) -> Option<&Document> {
+        self.documents.pod_id()
+    }
     pub fn prefix(&self) -> Option<&str> {
         self.terms.consul_prefix.as_deref()
     }

@@ -142,15 +142,13 @@ impl<T: Clone> Tree<T> {
         self.take(entries);
     }
 
-    pub(super) fn mistakes(&self, root: &str, is_pod_missing: bool, into: &mut Vec<Mistake>) {
-        let reason = if is_pod_missing && !self.entries.is_empty() {
-            "the pod's id is missing where it was: consul may have lost its state; rota accept documents takes it as it is"
-        } else if self.is_doubted {
-            "it is empty where documents were; rota accept documents takes it as it is"
-        } else {
-            ""
-        };
-        if !reason.is_empty() {
+    /// `lost` is why Consul is believed to have lost its state.
+    pub(super) fn mistakes(&self, root: &str, lost: Option<&str>, into: &mut Vec<Mistake>) {
+        let lost = lost.filter(|_| !self.entries.is_empty());
+        let lost = lost.map(|why| format!("{why}: consul may have lost its state"));
+        let emptied = || "it is empty where documents were".to_owned();
+        if let Some(why) = lost.or_else(|| self.is_doubted.then(emptied)) {
+            let reason = format!("{why}; rota accept documents takes it as it is");
             into.push(Mistake::new(format!("kv:{root}"), reason, LAST_GOOD));
         }
         for entry in self.wrong.iter() {

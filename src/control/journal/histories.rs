@@ -49,7 +49,10 @@ enum Step {
     Tuning(Option<bool>),
     /// What is tried: whether here, of which routes, and whether with another tuning; None: nothing is.
     Canary(Option<(bool, u8, bool)>),
-    Pod(bool),
+    /// Its id: none, the first one, or another.
+    Pod(u8),
+    /// An operator's word that the documents are those that are there, for a minute.
+    AcceptDocuments,
     Drain(Option<usize>, Option<u64>),
     Undrain(Option<usize>),
     Failing(bool),
@@ -78,7 +81,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u8..8, 0u8..8).prop_map(|(there, wrong)| Step::Routes(there, wrong)),
         1 => proptest::option::of(any::<bool>()).prop_map(Step::Tuning),
         2 => proptest::option::of((any::<bool>(), 0u8..8, any::<bool>())).prop_map(Step::Canary),
-        1 => any::<bool>().prop_map(Step::Pod),
+        1 => (0u8..3).prop_map(Step::Pod),
+        1 => Just(Step::AcceptDocuments),
         1 => (whom.clone(), proptest::option::of(1u64..90)).prop_map(|(whom, span)| Step::Drain(whom, span)),
         1 => whom.prop_map(Step::Undrain),
         1 => any::<bool>().prop_map(Step::Failing),
@@ -249,10 +253,16 @@ impl Life {
                 let documents = tried.map(canary);
                 self.documents(Subtree::Canary, documents.unwrap_or_default());
             }
-            Step::Pod(there) => {
-                let id = there.then(|| (String::new(), "id".to_owned()));
+            Step::Pod(which) => {
+                let id = (which > 0).then(|| (String::new(), format!("id-{which}")));
                 self.documents(Subtree::Pod, id.into_iter().collect());
             }
+            Step::AcceptDocuments => self.apply(Event::Ordered(Order::Accept {
+                matter: Matter::Documents,
+                reach: Reach::Here,
+                by: "alice".into(),
+                lasting: ACCEPTED,
+            })),
             Step::Drain(whom, span) => self.apply(Event::Ordered(Order::Drain {
                 target: target(whom),
                 reach: Reach::Here,
@@ -497,4 +507,46 @@ fn drains_are_dated_by_the_first_of_an_unbroken_row_whatever_segments_are_left()
     let operators: Vec<_> = members.map(|it| it.standing.operator.clone()).collect();
     let expected: Vec<_> = live.iter().map(|(_, it)| it.operator.clone()).collect();
     assert_eq!(operators, expected);
+}
+
+#[test]
+fn what_is_left_of_a_journal_doubts_another_id_of_the_pod_as_long_as_it_is_doubted() {
+    let mut life = Life::begin();
+    let begun = [
+        Step::Pod(1),
+        Step::Routes(1, 0),
+        Step::Wait(2_000),
+        Step::Pod(0),
+        Step::Routes(2, 0),
+        Step::Pod(2),
+        Step::Wait(2_000),
+        Step::Segment,
+        Step::Wait(5),
+    ];
+    begun.iter().for_each(|step| life.live(step));
+    is_told_by_the_last(&mut life);
+    assert!(!life.world.mistakes().is_empty());
+    let accepted = [Step::AcceptDocuments, Step::Wait(2_000), Step::Segment];
+    accepted.iter().for_each(|step| life.live(step));
+    life.live(&Step::Wait(5));
+    is_told_by_the_last(&mut life);
+    assert!(life.world.mistakes().is_empty());
+}
+
+/// The newest segment alone leads to the mistakes and routes that there are.
+fn is_told_by_the_last(life: &mut Life) {
+    let last = life.text.len() - 1;
+    assert!(last > 0);
+    let rest = life.replayed(&life.text[last..]).snapshot;
+    let live = life.world.build();
+    let routes = |of: &Snapshot| {
+        let routes = of.routes.routes().map(|route| route.host.to_string());
+        routes.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(routes(&rest), routes(&live));
+    let entries = |of: &Snapshot| {
+        let mistakes = of.mistakes.iter();
+        mistakes.map(|one| one.message.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(entries(&rest), entries(&live));
 }

@@ -106,6 +106,17 @@ impl Past {
             Observation::Documents { subtree, .. } if is_retold(*subtree) => {
                 self.replace(Key::Documents(*subtree), record);
             }
+            // Which of them begins a doubt is known once they are told.
+            Observation::Documents {
+                subtree: Subtree::Pod,
+                ..
+            } => {
+                let records = self.things.entry(Key::Documents(Subtree::Pod)).or_default();
+                records.push_back(record.clone());
+                if records.len() > ANSWERS {
+                    records.remove(1);
+                }
+            }
             Observation::Documents { subtree, .. } => {
                 self.push(Key::Documents(*subtree), record, &|event| {
                     matches!(event, Event::Consul(Observation::Documents { documents, .. }) if !documents.is_empty())
@@ -175,6 +186,9 @@ impl Past {
             | Key::Remembered
             | Key::Troubles => true,
         });
+        if let Some(records) = self.things.get_mut(&Key::Documents(Subtree::Pod)) {
+            forget_before(records, model.pod_id());
+        }
         let firsts = self.firsts(model);
         let told = self.things.iter().flat_map(|(key, records)| {
             let first = firsts.get(key).copied();
@@ -223,6 +237,20 @@ impl Past {
             .for_each(|at| *at = at.checked_sub(Duration::from_nanos(1)).unwrap_or(*at));
         firsts
     }
+}
+
+/// Answers about the pod's id before it was last heard as it is believed say nothing; nor do any but the newest where none is.
+fn forget_before(records: &mut VecDeque<Arc<Record>>, id: Option<&Document>) {
+    let is_it = |record: &Arc<Record>| {
+        let What::Event(Event::Consul(Observation::Documents { documents, .. })) = &record.what
+        else {
+            return false;
+        };
+        documents.first().map(|heard| &heard.value) == id.map(|id| &id.value)
+    };
+    // Not among them: it is remembered from before the start.
+    let from = records.iter().rposition(is_it).unwrap_or(0);
+    records.drain(..from);
 }
 
 /// Subtrees whose documents may be wrong, held back or doubted, so that those of answers long ago are in force.

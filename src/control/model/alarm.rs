@@ -84,10 +84,13 @@ impl Model {
 
     /// While an operator accepts the documents as they are, none is doubted.
     pub(super) fn accept_documents(&mut self, now: SystemTime) -> Change {
-        if self.accepts.of_documents(now).is_none() || !self.documents.are_doubted() {
+        let Some(reach) = self.accepts.of_documents(now) else {
+            return Change::None;
+        };
+        if !self.documents.are_doubted() {
             return Change::None;
         }
-        if self.documents.accept(&mut self.drains) == Follow::WritePodId {
+        if self.documents.accept(reach, &mut self.drains) == Follow::WritePodId {
             self.effects.push(Effect::WritePodId);
         }
         Change::Accepted

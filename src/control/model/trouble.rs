@@ -44,7 +44,7 @@ impl Model {
         }
         match self.alarm {
             Alarm::StateLost => {
-                let evidence = "the pod's id is missing where it was";
+                let evidence = self.documents.pod_trouble().unwrap_or_default();
                 return Some(("consul_state_lost", evidence.to_owned()));
             }
             Alarm::ManyLost => {

@@ -207,7 +207,8 @@ fn a_pod_whose_id_is_gone_gets_a_new_one_when_an_operator_accepts_its_documents(
     world.documents(Subtree::Routes, &[old]);
     world.documents(Subtree::Pod, &[]);
     world.documents(Subtree::Routes, &[new]);
-    accept(&mut world, Matter::Documents);
+    let said = "{\"by\":\"alice\",\"at\":1000000,\"until\":1000060}";
+    world.documents(Subtree::OperatorAccept, &[("@documents", said, 7)]);
     assert_eq!(world.effects, [Effect::WritePodId]);
     let routes = world.build().routes;
     assert!(

@@ -193,6 +193,26 @@ fn servers_in_doubt_are_kept_however_long_and_believed_losses_are_not() {
 }
 
 #[test]
+fn another_id_of_the_pod_is_kept_no_sooner_than_an_operator_accepts_it() {
+    let id = |world: &World| String::from_utf8(kept(world).pod_id().unwrap()).unwrap();
+    let mut world = after(kept(&before()));
+    document_all(&mut world);
+    world.documents(Subtree::Pod, &[("", "another", 9)]);
+    world.documents(Subtree::Services, &[]);
+    assert_eq!(id(&world), "id");
+    let mut again = after(kept(&world));
+    again.documents(Subtree::Pod, &[("", "another", 9)]);
+    again.documents(Subtree::Services, &[]);
+    assert_eq!(again.build().services["shop"].members.len(), 1);
+    assert!(again.mistakes().contains_key("kv:rota/p/pod"));
+    let said = "{\"by\":\"alice\",\"at\":1003590,\"until\":1003650}";
+    again.documents(Subtree::OperatorAccept, &[]);
+    again.documents(Subtree::OperatorAccept, &[("@documents", said, 7)]);
+    assert_eq!(id(&again), "another");
+    assert!(!again.mistakes().contains_key("kv:rota/p/pod"));
+}
+
+#[test]
 fn what_is_less_than_may_be_kept_already_is_not_kept() {
     let mut world = World::with_consul("");
     world.answer(passing(&THREE));

@@ -20,6 +20,9 @@ const PAUSE_TOO_LONG: Duration = Duration::from_secs(10);
 const BURST: u32 = 50;
 const REFILL: Duration = Duration::from_millis(20);
 
+/// The index that is nothing to wait beyond: the question is asked again after a pause.
+pub(super) const ASK_AGAIN: u64 = 0;
+
 /// What a blocking query is about.
 pub(super) trait Watched: Send {
     /// Asks once and makes use of the answer; gives its index.
@@ -36,8 +39,8 @@ pub(super) async fn follow(mut watched: impl Watched) {
     loop {
         pace.turn().await;
         match (watched.look(when).await, when) {
-            // Nothing to wait beyond: asking at once again would be a busy loop.
-            (Ok(0), _) => {
+            // Asking at once would be a busy loop.
+            (Ok(ASK_AGAIN), _) => {
                 when = When::Now;
                 pause.rest().await;
             }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::error::{Blame, ConsulError};
 use super::observation::{Document, Finding, Instance, Observation, Subtree};
@@ -13,6 +14,9 @@ use super::parse::Instances;
 use super::reply::Reply;
 use crate::config::ConsulService;
 use crate::telemetry::Vitals;
+
+/// An answer older than the last one is a laggard's, unless Consul says nothing newer for so long: then it went back.
+const WENT_BACK_AFTER: Duration = Duration::from_secs(1);
 
 /// The name of the watch that asks the leader.
 pub const LEADER_WATCH: &str = "the leader";
@@ -84,6 +88,8 @@ impl Outlet {
 pub(super) enum News {
     Some,
     None,
+    /// It is older than what is known: not taken, to be asked for again.
+    Older,
 }
 
 /// Outlives the task that watches it, so that another way of watching says nothing twice.
@@ -101,6 +107,8 @@ struct Record {
     last_node: Option<String>,
     /// Of the last answer that was taken.
     index: u64,
+    /// Since when nothing but older answers came.
+    older_since: Option<Instant>,
     skipped: Vec<String>,
     /// Whose fault it is that there is no answer.
     failing: Option<Blame>,
@@ -112,6 +120,24 @@ impl Record {
             self.last_node = Some(first.node.clone());
         }
         self.instances = Some(instances.to_vec());
+    }
+
+    /// Two servers answer two questions, in either order: what was known before must not replace what is known now.
+    fn is_overtaken(&mut self, index: u64, instances: &[Instance], now: Instant) -> bool {
+        let is_news = self
+            .instances
+            .as_deref()
+            .is_some_and(|known| known != instances);
+        if index >= self.index || !is_news {
+            self.older_since = None;
+            return false;
+        }
+        let since = *self.older_since.get_or_insert(now);
+        let is_overtaken = now - since < WENT_BACK_AFTER;
+        if !is_overtaken {
+            self.older_since = None;
+        }
+        is_overtaken
     }
 }
 
@@ -162,7 +188,12 @@ impl Subject {
     ) -> News {
         let index = reply.index;
         let Instances { instances, skipped } = reply.content;
-        self.report(|record| {
+        let mut is_older = false;
+        let news = self.report(|record| {
+            is_older = record.is_overtaken(index, &instances, Instant::now());
+            if is_older {
+                return None;
+            }
             record.index = index;
             if record.skipped != skipped {
                 if !skipped.is_empty() {
@@ -175,8 +206,9 @@ impl Subject {
                 record.keep(&instances);
                 Observation::Instances { watch: service.clone(), instances }
             })
-        })
-        .await
+        });
+        let news = news.await;
+        if is_older { News::Older } else { news }
     }
 
     /// What a consistent re-read found. False: an answer that is newer came meanwhile, so it is to be read again.
@@ -196,7 +228,7 @@ impl Subject {
         }
         let instances = reply.content.instances;
         if finding != Finding::Hidden {
-            record.index = reply.index;
+            (record.index, record.older_since) = (reply.index, None);
             record.keep(&instances);
         }
         permit.send(Observation::Reread {
@@ -290,6 +322,73 @@ fn have_same_content(one: &[Document], other: &[Document]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn subject(topic: Topic) -> (Subject, mpsc::Receiver<Observation>) {
+        let (observations, said) = mpsc::channel(8);
+        let vitals = Arc::new(Vitals::new(1));
+        let outlet = Outlet {
+            observations,
+            vitals,
+        };
+        (Subject::new(topic, outlet), said)
+    }
+
+    fn app() -> ConsulService {
+        ConsulService {
+            service: "app".into(),
+            tag: None,
+            datacenter: None,
+        }
+    }
+
+    /// An answer of an index that names instances by their ids.
+    fn reply(index: u64, ids: &[&str]) -> Reply<Instances> {
+        let instance = |id: &&str| Instance {
+            node: "n".into(),
+            id: (*id).into(),
+            address: "127.0.0.1".into(),
+            port: 80,
+            tags: Vec::new(),
+            group: None,
+            weight_passing: 1,
+            weight_warning: 1,
+            checks: Vec::new(),
+            create_index: 1,
+        };
+        Reply {
+            content: Instances {
+                instances: ids.iter().map(instance).collect(),
+                skipped: Vec::new(),
+            },
+            index,
+            flaw: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_answer_replaces_a_newer_one_only_once_consul_says_nothing_else() {
+        let (subject, mut said) = subject(Topic::Service(app()));
+        let learned =
+            async |index, ids: &[&str]| subject.learned_instances(&app(), reply(index, ids)).await;
+        assert_eq!(learned(101, &["a"]).await, News::Some);
+        assert_eq!(learned(100, &["a", "b"]).await, News::Older);
+        assert_eq!(learned(100, &["a", "b"]).await, News::Older);
+        assert_eq!(
+            learned(102, &["c"]).await,
+            News::Some,
+            "the laggard caught up"
+        );
+        tokio::time::sleep(WENT_BACK_AFTER).await;
+        assert_eq!(learned(5, &["a"]).await, News::Older);
+        tokio::time::sleep(WENT_BACK_AFTER).await;
+        assert_eq!(learned(5, &["a"]).await, News::Some, "consul went back");
+        assert_eq!(learned(6, &[]).await, News::Some);
+        let mut counts = Vec::new();
+        while let Ok(Observation::Instances { instances, .. }) = said.try_recv() {
+            counts.push(instances.len());
+        }
+        assert_eq!(counts, [1, 1, 1, 0]);
+    }
 
     #[tokio::test]
     async fn a_failure_is_said_once_and_again_when_it_is_anothers_fault() {

@@ -203,9 +203,14 @@ async fn read_service(
         }
         Ok(subject.learned_instances(service, reply).await)
     };
-    if read().await? == News::None && urgency == Urgency::Urgent {
+    let mut news = read().await?;
+    if news == News::None && urgency == Urgency::Urgent {
         sleep(LAGGARD).await;
-        read().await?;
+        news = read().await?;
+    }
+    while news == News::Older {
+        sleep(LAGGARD).await;
+        news = read().await?;
     }
     Ok(())
 }

@@ -8,9 +8,9 @@ use tokio::time::sleep;
 
 use super::client::{Client, When};
 use super::error::ConsulError;
-use super::follow::Watched;
+use super::follow::{ASK_AGAIN, Watched};
 use super::observation::{Observation, Subtree};
-use super::subject::Subject;
+use super::subject::{News, Subject};
 use crate::config::ConsulService;
 
 /// Strays are looked for so often at most: Consul's server walks all keys for it, and every write below `config/` would wake it.
@@ -31,10 +31,14 @@ impl Watched for ServiceWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let reply = self.client.instances(&self.service, when).await?;
         let index = reply.sound_index();
+        let mut news = News::None;
         if self.subject.believes(&reply) {
-            self.subject.learned_instances(&self.service, reply).await;
+            news = self.subject.learned_instances(&self.service, reply).await;
         }
         let index = index?;
+        if news == News::Older {
+            return Ok(ASK_AGAIN);
+        }
         self.subject.outlet().contact();
         Ok(index)
     }

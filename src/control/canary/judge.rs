@@ -19,6 +19,9 @@ use crate::routing::canary::{Canary, Compared, Side};
 
 /// Requests on the side of the canary, and of what it is compared with; with fewer nothing is said.
 pub const SAMPLE: u64 = 100;
+/// Of a service that the change is about so few say enough, where so many more of them fail (0 to 1).
+pub const FEW: u64 = 20;
+pub const FEW_FAILED_MARGIN: f64 = 0.5;
 /// So much more of the requests may fail (0 to 1): less is worth no rollback.
 pub const FAILED_MARGIN: f64 = 0.01;
 /// And so much more be answered with 400 to 499: those are the clients' own as a rule, one that looks for holes among them.
@@ -58,7 +61,8 @@ pub fn judge(canary: &Canary, reports: &BTreeMap<String, Report>, now: SystemTim
             .map(|name| bench.field(Some(name))),
     );
     let whole = fields[0].clone();
-    let findings: Vec<Finding> = fields.iter().map(|field| field.finding(&whole)).collect();
+    let finding = |field: &Field| field.finding(&whole, bench.least(field));
+    let findings: Vec<Finding> = fields.iter().map(finding).collect();
     let verdict = bench.verdict(&fields, &findings, now);
     let compared = fields.iter().zip(&findings);
     Judgement {
@@ -116,14 +120,10 @@ impl Bench<'_> {
     fn verdict(&self, fields: &[Field], findings: &[Finding], now: SystemTime) -> Verdict {
         let nodes = self.canary.nodes.join(", ");
         let is_over = now >= self.canary.until();
-        let is_present = self
-            .canary
-            .nodes
-            .iter()
-            .any(|node| self.reports.contains_key(node));
         let is_due = now >= self.canary.begun() + HEARD_WITHIN;
-        if !is_present && (is_over || is_due) {
-            return Verdict::RollBack(format!("nothing is heard of {nodes}"));
+        let silent = self.those(|node| !self.reports.contains_key(node));
+        if !silent.is_empty() && (is_over || is_due) {
+            return Verdict::RollBack(format!("nothing is heard of {}", few(&silent)));
         }
         // What is wrong with a service says more than what is wrong with all requests.
         let both = || fields.iter().zip(findings);
@@ -144,28 +144,58 @@ impl Bench<'_> {
         }
     }
 
-    /// Services that the change is about have to have been compared; the others' requests are no evidence for it.
-    fn at_the_end(&self, fields: &[Field], findings: &[Finding]) -> Verdict {
+    /// Load balancers of the canary that something is true of.
+    fn those(&self, is_so: impl Fn(&String) -> bool) -> Vec<String> {
+        let nodes = self.canary.nodes.iter();
+        nodes.filter(|node| is_so(node)).cloned().collect()
+    }
+
+    /// Whether the change is about it; all requests are what a change of no service is about.
+    fn is_meant(&self, field: &Field) -> bool {
         let touched = &self.canary.services;
-        let is_meant = |field: &Field| match &field.service {
+        match &field.service {
             None => touched.is_empty(),
             Some(name) => touched.iter().any(|one| one == name.as_str()),
-        };
-        let meant = fields.iter().zip(findings);
-        let meant: Vec<_> = meant.filter(|(field, _)| is_meant(field)).collect();
-        let compared = meant
-            .iter()
-            .filter(|(_, found)| *found == &Finding::NoWorse);
-        let compared: Vec<String> = compared.map(|(field, _)| field.name()).collect();
-        if !compared.is_empty() {
-            return Verdict::Promote(format!("no worse: {}", few(&compared)));
         }
-        let about = match touched.is_empty() {
+    }
+
+    /// Requests that something is said of.
+    fn least(&self, field: &Field) -> u64 {
+        match self.is_meant(field) {
+            true => FEW,
+            false => SAMPLE,
+        }
+    }
+
+    /// Each service that the change is about and that had requests has to have been compared, and one of them at least: requests of
+    /// others are no evidence for it.
+    fn at_the_end(&self, fields: &[Field], findings: &[Finding]) -> Verdict {
+        let meant = fields.iter().zip(findings);
+        let meant: Vec<_> = meant.filter(|(field, _)| self.is_meant(field)).collect();
+        let asked = meant.iter().copied();
+        let asked = asked.filter(|(field, _)| !field.is_unasked());
+        let (compared, lacking): (Vec<_>, Vec<_>) =
+            asked.partition(|(_, found)| *found == &Finding::NoWorse);
+        if lacking.is_empty() && !compared.is_empty() {
+            let names = compared.iter().map(|(field, _)| field.name());
+            return Verdict::Promote(format!("no worse: {}", few(&names.collect::<Vec<_>>())));
+        }
+        let (lacking, names) = match lacking.is_empty() {
+            true => (meant, self.canary.services.clone()),
+            false => {
+                let services = lacking
+                    .iter()
+                    .filter_map(|(field, _)| field.service.as_ref());
+                let names = services.map(ToString::to_string).collect();
+                (lacking, names)
+            }
+        };
+        let about = match names.is_empty() {
             true => String::new(),
-            false => format!(" of {}", few(touched)),
+            false => format!(" of {}", few(&names)),
         };
         let count = |side: fn(&Field) -> &Vec<Pair>| {
-            let sides = meant.iter().map(|(field, _)| requests(side(field)));
+            let sides = lacking.iter().map(|(field, _)| requests(side(field)));
             sides.sum::<u64>()
         };
         Verdict::RollBack(format!(
@@ -231,8 +261,8 @@ fn logarithm(counts: Counts) -> f64 {
     counts.logarithms as f64 / 1000.0 / (counts.requests.max(1) as f64)
 }
 
-/// Those that can be compared with their own time before; None: they have too few requests, then or now.
-fn with_past(pairs: &[Pair]) -> Option<Vec<(f64, Pair)>> {
+/// Those that can be compared with their own time before; None: they have too few requests, then or (less than `least`) now.
+fn with_past(pairs: &[Pair], least: u64) -> Option<Vec<(f64, Pair)>> {
     let both = pairs
         .iter()
         .filter(|pair| pair.before.requests > 0 && pair.during.requests > 0);
@@ -240,12 +270,12 @@ fn with_past(pairs: &[Pair]) -> Option<Vec<(f64, Pair)>> {
     let before: u64 = both.iter().map(|pair| pair.before.requests).sum();
     let during = requests(&both);
     let weighed = |pair: Pair| (pair.during.requests as f64 / during as f64, pair);
-    (before >= SAMPLE && during >= SAMPLE).then(|| both.into_iter().map(weighed).collect())
+    (before >= SAMPLE && during >= least).then(|| both.into_iter().map(weighed).collect())
 }
 
 /// How a share moved, each load balancer beside itself.
-fn moved(pairs: &[Pair], of: fn(&Counts) -> u64) -> Option<Estimate> {
-    let differences = with_past(pairs)?.into_iter().map(|(weight, pair)| {
+fn moved(pairs: &[Pair], of: fn(&Counts) -> u64, least: u64) -> Option<Estimate> {
+    let differences = with_past(pairs, least)?.into_iter().map(|(weight, pair)| {
         let moved = share(pair.during, of).less(share(pair.before, of));
         Estimate {
             value: moved.value * weight,
@@ -260,7 +290,7 @@ fn moved(pairs: &[Pair], of: fn(&Counts) -> u64) -> Option<Estimate> {
 
 /// The same of durations, in binary orders of magnitude.
 fn lengthened(pairs: &[Pair]) -> Option<f64> {
-    let differences = with_past(pairs)?.into_iter();
+    let differences = with_past(pairs, SAMPLE)?.into_iter();
     Some(
         differences
             .map(|(weight, pair)| weight * (logarithm(pair.during) - logarithm(pair.before)))
@@ -274,7 +304,11 @@ fn sum(pairs: &[Pair], of: fn(&Pair) -> Counts) -> Counts {
 
 /// Enough to compare with.
 fn enough(counts: Counts) -> Option<Counts> {
-    (counts.requests >= SAMPLE).then_some(counts)
+    at_least(SAMPLE, counts)
+}
+
+fn at_least(least: u64, counts: Counts) -> Option<Counts> {
+    (counts.requests >= least).then_some(counts)
 }
 
 impl Field {
@@ -283,6 +317,10 @@ impl Field {
             None => "all requests".to_owned(),
             Some(name) => format!("service {name}"),
         }
+    }
+
+    fn is_unasked(&self) -> bool {
+        requests(&self.canary) == 0
     }
 
     fn during(&self) -> Counts {
@@ -295,10 +333,10 @@ impl Field {
 
     /// How much more there is of something than was to be expected; None: nobody can say. Beside its own time before, less what the
     /// others moved; where it has no past, beside the others; a service that nobody else knows, beside all requests of before.
-    fn excess(&self, whole: &Field, of: fn(&Counts) -> u64) -> Option<Estimate> {
-        let during = enough(self.during())?;
-        if let Some(own) = moved(&self.canary, of) {
-            return Some(match moved(&self.others, of) {
+    fn excess(&self, whole: &Field, of: fn(&Counts) -> u64, least: u64) -> Option<Estimate> {
+        let during = at_least(least, self.during())?;
+        if let Some(own) = moved(&self.canary, of, least) {
+            return Some(match moved(&self.others, of, SAMPLE) {
                 Some(others) => own.less(others),
                 None => own,
             });
@@ -319,10 +357,11 @@ impl Field {
         Some(orders.exp2())
     }
 
-    fn finding(&self, whole: &Field) -> Finding {
+    /// With fewer requests than a sample, but `least`, all that is seen is that nearly all of them fail.
+    fn finding(&self, whole: &Field, least: u64) -> Finding {
         let during = self.during();
-        let failed = self.excess(whole, |counts| counts.failed);
-        let refused = self.excess(whole, |counts| counts.refused);
+        let failed = self.excess(whole, |counts| counts.failed, least);
+        let refused = self.excess(whole, |counts| counts.refused, least);
         let (Some(failed), Some(refused)) = (failed, refused) else {
             return Finding::TooFew;
         };
@@ -336,8 +375,17 @@ impl Field {
                 percent(expected)
             ))
         };
-        if failed.is_beyond(FAILED_MARGIN) {
+        let is_few = during.requests < SAMPLE;
+        let margin = if is_few {
+            FEW_FAILED_MARGIN
+        } else {
+            FAILED_MARGIN
+        };
+        if failed.is_beyond(margin) {
             return worse(failed, during.failed, "failed");
+        }
+        if is_few {
+            return Finding::TooFew;
         }
         if refused.is_beyond(REFUSED_MARGIN) {
             return worse(refused, during.refused, "were answered with 4xx");

@@ -8,7 +8,7 @@ use super::nodes::chosen;
 use super::register::{Promotion, Register};
 use crate::control::staged::batches::Write;
 use crate::routing::canary::{Canary, CanaryView, Ended, Outcome, Trial};
-use crate::routing::staged::{Plan, RevisionRow, StagingError, Word};
+use crate::routing::staged::{Change, Plan, RevisionRow, StagingError, Word};
 use crate::telemetry::rfc3339;
 
 /// Services that a canary names as those it changes something for.
@@ -138,11 +138,11 @@ fn row(ended: Ended) -> RevisionRow {
     }
 }
 
-/// Services that requests come to, or came to, in another way.
+/// Services that requests come to in another way: those that only lose some have no evidence of it.
 fn touched(plan: &Plan) -> Vec<String> {
-    let services = plan.services.iter().map(|one| &one.name);
-    let routes = plan.routes.iter();
-    let of_routes = routes.flat_map(|route| route.from.iter().chain(&route.to));
-    let names: BTreeSet<&String> = services.chain(of_routes).collect();
+    let services = plan.services.iter();
+    let there = services.filter(|one| one.change != Change::Removed);
+    let of_routes = plan.routes.iter().flat_map(|route| &route.to);
+    let names: BTreeSet<&String> = there.map(|one| &one.name).chain(of_routes).collect();
     names.into_iter().take(NAMED).cloned().collect()
 }

@@ -155,9 +155,10 @@ fn clients_that_fail_more_and_move_between_the_others_are_no_change() {
 
 #[test]
 fn too_few_requests_are_waited_for_and_rolled_back_at_the_end() {
-    let pod = Pod::new()
-        .shop("lb-1", usual(5000), counts(99, 1.0, 10.0))
-        .shop("lb-2", usual(5000), usual(5000));
+    let pod =
+        Pod::new()
+            .shop("lb-1", usual(5000), usual(99))
+            .shop("lb-2", usual(5000), usual(5000));
     assert_eq!(pod.at(299), Verdict::Wait);
     pod.is_rolled_back(
         300,
@@ -171,6 +172,50 @@ fn too_few_requests_are_waited_for_and_rolled_back_at_the_end() {
         .with("lb-1", "blog", pair(usual(5000), usual(5000)))
         .with("lb-2", "blog", pair(usual(5000), usual(5000)));
     quiet.is_rolled_back(300, &["too few requests of shop", "0 on lb-1"]);
+}
+
+/// `/cart` goes from `shop` to a service that had nothing before.
+fn moved_to_a_new_one(requests: u64, failed: f64) -> Pod {
+    let mut pod = Pod::new().shop("lb-1", usual(50_000), usual(50_000)).shop(
+        "lb-2",
+        usual(50_000),
+        usual(50_000),
+    );
+    pod.canary.services = vec!["cart-new".into(), "shop".into()];
+    match requests {
+        0 => pod,
+        _ => {
+            let during = counts(requests, failed, 10.0);
+            pod.with("lb-1", "cart-new", pair(Counts::default(), during))
+        }
+    }
+}
+
+#[test]
+fn requests_of_one_service_are_no_evidence_for_another_that_the_change_is_about() {
+    let pod = moved_to_a_new_one(60, 0.0);
+    assert_eq!(pod.at(299), Verdict::Wait);
+    let words = "too few requests of cart-new to compare: 60 on lb-1, 0 on the others";
+    pod.is_rolled_back(300, &[words]);
+    let promoted = Verdict::Promote("no worse: service cart-new, service shop".into());
+    assert_eq!(moved_to_a_new_one(400, 0.0).at(300), promoted);
+    moved_to_a_new_one(0, 0.0).is_promoted();
+}
+
+#[test]
+fn a_service_of_the_change_that_fails_nearly_all_of_a_few_requests_is_rolled_back_at_once() {
+    let words = ["service cart-new on lb-1", "100.0 % of 60 requests failed"];
+    moved_to_a_new_one(60, 1.0).is_rolled_back(10, &words);
+    moved_to_a_new_one(FEW, 1.0).is_rolled_back(10, &words[..1]);
+    assert_eq!(moved_to_a_new_one(FEW - 1, 1.0).at(10), Verdict::Wait);
+    assert_eq!(moved_to_a_new_one(60, 0.3).at(10), Verdict::Wait);
+    // Of what the change is not about a few requests say nothing.
+    let pod = Pod::new().shop("lb-1", usual(5000), usual(5000)).with(
+        "lb-1",
+        "blog",
+        pair(usual(60), counts(60, 1.0, 10.0)),
+    );
+    assert_eq!(pod.at(10), Verdict::Wait);
 }
 
 #[test]
@@ -244,6 +289,21 @@ fn a_canary_of_which_nothing_is_heard_is_rolled_back() {
     let mut short = Pod::new();
     short.canary.until_ms = 1000;
     short.is_rolled_back(1, &["nothing is heard of lb-1"]);
+}
+
+#[test]
+fn each_of_those_that_try_it_has_to_be_heard_of() {
+    let mut pod =
+        Pod::new()
+            .shop("lb-1", usual(5000), usual(5000))
+            .shop("lb-3", usual(5000), usual(5000));
+    pod.canary.nodes = vec!["lb-1".into(), "lb-2".into()];
+    assert_eq!(pod.at(29), Verdict::Wait);
+    match pod.at(30) {
+        Verdict::RollBack(why) => assert_eq!(why, "nothing is heard of lb-2"),
+        other => panic!("{other:?}"),
+    }
+    pod.shop("lb-2", usual(5000), usual(5000)).is_promoted();
 }
 
 fn any_pair() -> impl Strategy<Value = Pair> {

@@ -198,7 +198,6 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             knowledge: known,
             in_force: certificates.in_force(),
             revision,
-            services: watch::channel(Arc::default()).1,
             table: inputs.publisher.reader(),
             certificates: served,
             gate: inputs.gate,

@@ -3,21 +3,17 @@
 //! The part about certificates lies at the top, where load balancers before this version look for it; who does not know the other
 //! part passes it over.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::control::acme::NodeRecord;
-use crate::routing::ServiceName;
 use crate::seal::Digest;
 
 /// A longer value is none that rota wrote.
 pub const RECORD_BYTES: usize = 64 * 1024;
 /// Failing watches whose names are told; the rest is a number.
 pub const WATCHES_TOLD: usize = 8;
-/// Services whose windows are told; the rest is left out.
-pub const SERVICES_TOLD: usize = 256;
 
 /// 64 bits that stand for something: the same on every load balancer that has the same. 16 hex digits where it is written.
 #[derive(
@@ -77,16 +73,6 @@ pub struct Window {
     pub counts: Counts,
 }
 
-/// A service before a change and since then.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceWindows {
-    pub before: Window,
-    pub during: Window,
-}
-
-/// By service; told while somebody compares them, else empty.
-pub type Services = BTreeMap<ServiceName, ServiceWindows>;
-
 /// One load balancer at one moment. Spans rather than moments, since clocks differ. What comes later needs a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -122,8 +108,6 @@ pub struct NodeStatus {
     pub mistakes: u64,
     /// Another process reports under its name.
     pub has_namesake: bool,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub services: Services,
 }
 
 impl NodeStatus {

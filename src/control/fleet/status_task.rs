@@ -11,9 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::counts;
-use super::status::{
-    Counts, Fingerprint, NodeReport, NodeStatus, SERVICES_TOLD, Services, WATCHES_TOLD, Window,
-};
+use super::status::{Counts, Fingerprint, NodeReport, NodeStatus, WATCHES_TOLD, Window};
 use super::view::{Finding, Fleet, Observer, Presence};
 use crate::certs::CertStore;
 use crate::control::acme::NodeRecord;
@@ -66,8 +64,6 @@ pub struct Inputs {
     pub in_force: watch::Receiver<NodeRecord>,
     /// The newest revision of the documents; 0: none is known.
     pub revision: watch::Receiver<u64>,
-    /// Of services that somebody compares.
-    pub services: watch::Receiver<Arc<Services>>,
     pub table: Reader<Snapshot>,
     pub certificates: Reader<CertStore>,
     pub gate: Gate,
@@ -220,8 +216,6 @@ impl StatusTask {
         let table = self.inputs.table.load();
         let knowledge = self.inputs.knowledge.borrow();
         let vitals = &self.inputs.vitals;
-        let services = self.inputs.services.borrow();
-        let services = services.iter().take(SERVICES_TOLD);
         let failing = knowledge.failing.iter().take(WATCHES_TOLD);
         NodeStatus {
             process: self.process.clone(),
@@ -242,9 +236,6 @@ impl StatusTask {
             window: self.window,
             mistakes: table.mistakes.len() as u64,
             has_namesake: self.observer.has_namesake(Instant::now().into_std()),
-            services: services
-                .map(|(name, windows)| (name.clone(), *windows))
-                .collect(),
         }
     }
 

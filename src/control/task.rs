@@ -446,12 +446,13 @@ impl Task {
             return;
         }
         let node = &self.model.file().node.name;
-        let is_trying = self.model.canary().is_some_and(|one| one.is_on(node));
+        let canary = self.model.canary().filter(|canary| canary.is_on(node));
+        let trying = canary.map(|canary| canary.id.clone());
         let table = self.table_hash.of(&self.model);
         self.outlets.knowledge.send_if_modified(|known| {
             let now = Knowledge {
-                // What is tried here is no divergence: the others hear of the table that this one goes back to.
-                table: if is_trying { known.table } else { table },
+                table,
+                trying,
                 index: self.model.documents_index(),
                 failing: self.model.failing().cloned().collect(),
                 published: known.published,

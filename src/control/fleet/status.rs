@@ -92,6 +92,9 @@ pub struct NodeStatus {
     pub index: u64,
     /// Of what it knows of routes, services and servers.
     pub table: Fingerprint,
+    /// The canary that is tried on it: its table is another one on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trying: Option<String>,
     /// Of the certificates that it serves.
     pub certificates: Fingerprint,
     /// Of its snapshot, and since when that is in force.

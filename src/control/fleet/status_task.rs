@@ -36,6 +36,8 @@ const LOOK_EACH: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Knowledge {
     pub table: Fingerprint,
+    /// The canary that is tried here.
+    pub trying: Option<String>,
     /// The highest ModifyIndex among documents.
     pub index: u64,
     /// Watches that fail.
@@ -48,6 +50,7 @@ impl Default for Knowledge {
     fn default() -> Self {
         Knowledge {
             table: Fingerprint::default(),
+            trying: None,
             index: 0,
             failing: Vec::new(),
             published: Instant::now(),
@@ -151,7 +154,11 @@ impl StatusTask {
     fn know(&mut self) {
         let now = Instant::now().into_std();
         let knowledge = self.inputs.knowledge.borrow_and_update();
-        self.observer.know(knowledge.table, knowledge.index, now);
+        // What is tried here is nothing that others have or had.
+        if knowledge.trying.is_none() {
+            self.observer.know_table(knowledge.table, now);
+        }
+        self.observer.know_documents(knowledge.index, now);
     }
 
     /// Says how this load balancer is, if that is due.
@@ -226,6 +233,7 @@ impl StatusTask {
             revision: *self.inputs.revision.borrow(),
             index: knowledge.index,
             table: knowledge.table,
+            trying: knowledge.trying.clone(),
             certificates: self.served.as_ref().map(|(_, of)| *of).unwrap_or_default(),
             generation: table.generation,
             table_s: knowledge.published.elapsed().as_secs(),

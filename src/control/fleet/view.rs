@@ -143,9 +143,13 @@ impl Observer {
         }
     }
 
-    /// What this load balancer knows from now on.
-    pub fn know(&mut self, table: Fingerprint, index: u64, now: Instant) {
+    /// The table that this load balancer has from now on, unless it tries another one.
+    pub fn know_table(&mut self, table: Fingerprint, now: Instant) {
         self.tables.take(table, now);
+    }
+
+    /// The documents that it knows from now on.
+    pub fn know_documents(&mut self, index: u64, now: Instant) {
         self.documents.take(index, now);
     }
 

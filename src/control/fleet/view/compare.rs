@@ -51,6 +51,10 @@ impl Observer {
                 .differs_since(name, status.certificates, now);
             with_other_certificates.extend(certificates.filter(is_late).map(odd));
             let is_same_version = self.others[name].report.certificates.version == self.version;
+            if self.own.trying.is_some() || status.trying.is_some() {
+                self.tables.forget(name);
+                continue;
+            }
             let table = self.tables.differs_since(name, status.table, now);
             with_other_tables.extend(table.filter(is_late).filter(|_| is_same_version).map(odd));
         }

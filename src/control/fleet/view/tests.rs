@@ -17,6 +17,13 @@ fn status(table: u64, revision: u64, index: u64) -> NodeStatus {
     }
 }
 
+fn trying(table: u64) -> NodeStatus {
+    NodeStatus {
+        trying: Some("one".into()),
+        ..status(table, 1, 10)
+    }
+}
+
 fn report(node: &str, version: &str, status: NodeStatus) -> NodeReport {
     let certificates = NodeRecord {
         node: node.into(),
@@ -38,7 +45,8 @@ impl Pod {
     fn new() -> Pod {
         let start = Instant::now();
         let mut observer = Observer::new("lb-0", "1", "own", start);
-        observer.know(TABLE, 10, start);
+        observer.know_table(TABLE, start);
+        observer.know_documents(10, start);
         observer.serve(Fingerprint::default(), start);
         observer.be(status(TABLE.0, 1, 10));
         let own = NodeStatus {
@@ -68,9 +76,15 @@ impl Pod {
     }
 
     fn knows(&mut self, table: u64, revision: u64, index: u64, second: u64) {
-        self.observer
-            .know(Fingerprint(table), index, self.at(second));
+        let now = self.at(second);
+        self.observer.know_table(Fingerprint(table), now);
+        self.observer.know_documents(index, now);
         self.observer.be(status(table, revision, index));
+    }
+
+    /// Another table than the pod's, as a canary.
+    fn tries(&mut self, table: u64) {
+        self.observer.be(trying(table));
     }
 
     fn finds(&mut self, second: u64) -> Vec<String> {
@@ -165,6 +179,42 @@ fn tables_of_other_versions_are_not_compared_and_the_skew_is_told() {
         message.starts_with("unknown (lb-3), 0 (lb-2), 1 (lb-0), 2 (lb-1)"),
         "{message}"
     );
+}
+
+#[test]
+fn what_is_tried_on_one_of_them_is_no_difference_while_the_others_move_on() {
+    let mut pod = Pod::new();
+    pod.reports("lb-2", status(1, 1, 10), 1);
+    pod.reports("lb-1", trying(9), 2);
+    pod.finds(2);
+    // Servers come and go meanwhile: the others' tables are others.
+    pod.knows(2, 1, 10, 30);
+    pod.reports("lb-2", status(2, 1, 10), 31);
+    pod.reports("lb-1", trying(8), 32);
+    assert!(pod.finds(70).is_empty());
+    // Rolled back; who does not go back is told after as long as ever.
+    pod.reports("lb-1", status(8, 1, 10), 71);
+    assert!(pod.finds(71).is_empty() && pod.finds(90).is_empty());
+    assert_eq!(pod.finds(91), ["diverging lb-1"]);
+    pod.reports("lb-1", status(2, 1, 10), 92);
+    assert!(pod.finds(100).is_empty());
+}
+
+#[test]
+fn who_tries_something_finds_nobody_else_different_nor_those_who_take_it_over_later() {
+    let mut pod = Pod::new();
+    for node in ["lb-1", "lb-2"] {
+        pod.reports(node, status(1, 1, 10), 1);
+    }
+    pod.tries(9);
+    assert!(pod.finds(2).is_empty() && pod.finds(60).is_empty());
+    // Promoted: the others follow within seconds, and report it a while later.
+    pod.knows(9, 1, 10, 61);
+    assert!(pod.finds(61).is_empty() && pod.finds(70).is_empty());
+    for node in ["lb-1", "lb-2"] {
+        pod.reports(node, status(9, 1, 10), 71);
+    }
+    assert!(pod.finds(100).is_empty());
 }
 
 #[test]

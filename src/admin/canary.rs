@@ -20,11 +20,10 @@ pub struct CanaryStatus {
 }
 
 impl CanaryStatus {
-    /// `node` is this load balancer.
-    pub fn of(snapshot: &Snapshot, node: &str, now: SystemTime) -> Option<CanaryStatus> {
+    pub fn of(snapshot: &Snapshot, now: SystemTime) -> Option<CanaryStatus> {
         let canary = snapshot.canary.as_ref()?;
         Some(CanaryStatus {
-            here: canary.is_on(node),
+            here: snapshot.is_trying,
             nodes: canary.nodes.clone(),
             by: canary.by.clone(),
             note: canary.note.clone(),
@@ -72,19 +71,21 @@ mod tests {
             until_ms: 10_000,
             ..Canary::default()
         };
-        let snapshot = Snapshot {
+        let mut snapshot = Snapshot {
             canary: Some(Arc::new(canary)),
+            is_trying: true,
             ..Snapshot::default()
         };
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let told = |node, now| CanaryStatus::of(&snapshot, node, now).unwrap().words();
+        let told = |snapshot: &Snapshot, now| CanaryStatus::of(snapshot, now).unwrap().words();
         assert_eq!(
-            told("lb-2", at(1)),
+            told(&snapshot, at(1)),
             "a change of ops@lb is in force here (on lb-2) until 1970-01-01T00:00:10Z: new servers"
         );
-        let elsewhere = told("lb-1", at(11));
+        snapshot.is_trying = false;
+        let elsewhere = told(&snapshot, at(11));
         assert!(elsewhere.contains("in force on lb-2, not here"));
         assert!(elsewhere.contains("nobody has judged it yet"));
-        assert!(CanaryStatus::of(&Snapshot::default(), "lb-1", at(1)).is_none());
+        assert!(CanaryStatus::of(&Snapshot::default(), at(1)).is_none());
     }
 }

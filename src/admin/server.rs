@@ -236,7 +236,7 @@ fn read(state: &State, head: &Parts) -> Result<Answer, Refusal> {
         "/v1/why" => {
             let question = question(head.uri.query().unwrap_or_default())?;
             Ok(json(&why::Explained {
-                canary: CanaryStatus::of(&snapshot, &state.node, now),
+                canary: CanaryStatus::of(&snapshot, now),
                 ..why::explain_live(&snapshot, &state.vitals, &question, now)
             }))
         }

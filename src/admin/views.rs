@@ -226,7 +226,7 @@ pub fn status(state: &State, snapshot: &Snapshot, now: SystemTime) -> StatusView
         discovery,
         services: snapshot.services.values().map(|s| summary(s)).collect(),
         mistakes: mistakes(snapshot, now),
-        canary: CanaryStatus::of(snapshot, &state.node, now),
+        canary: CanaryStatus::of(snapshot, now),
     }
 }
 

@@ -174,6 +174,7 @@ impl Assembly {
             mistakes,
             node_drained: model.is_node_drained(now),
             canary: model.canary().cloned(),
+            is_trying: model.is_trying(),
             missing: model.missing(),
         };
         (snapshot, news)

@@ -169,6 +169,7 @@ impl Model {
         }
         self.revision += u64::from(self.memory.loses_patience(now));
         self.take_arrived(now);
+        self.look_at_trial(now);
         if !self.was_ready && self.missing().is_empty() {
             self.was_ready = true;
             self.revision += 1;

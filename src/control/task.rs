@@ -445,8 +445,7 @@ impl Task {
         if self.link.is_none() || !std::mem::take(&mut self.has_learnt) {
             return;
         }
-        let node = &self.model.file().node.name;
-        let canary = self.model.canary().filter(|canary| canary.is_on(node));
+        let canary = self.model.canary().filter(|_| self.model.is_trying());
         let trying = canary.map(|canary| canary.id.clone());
         let table = self.table_hash.of(&self.model);
         self.outlets.knowledge.send_if_modified(|known| {

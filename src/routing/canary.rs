@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// How long a canary lasts at least and at most.
-pub const SHORTEST_CANARY: Duration = Duration::from_secs(1);
+/// How long a canary lasts at most.
 pub const LONGEST_CANARY: Duration = Duration::from_secs(86_400);
 /// And where nobody says how long.
 pub const USUAL_CANARY: Duration = Duration::from_secs(300);
+/// So long after its end it is over for whoever has heard nothing of its end: each takes it off by itself, and nobody promotes it any
+/// more.
+pub const OVERDUE: Duration = Duration::from_secs(30);
 /// Load balancers that may be named.
 const MAX_NODES: usize = 64;
 
@@ -48,6 +50,11 @@ impl Canary {
 
     pub fn lasting(&self) -> Duration {
         Duration::from_millis(self.until_ms.saturating_sub(self.begun_ms))
+    }
+
+    /// Since it was first heard of, by whose clock ever: then its end is [`OVERDUE`].
+    pub fn overdue_after(&self) -> Duration {
+        self.lasting() + OVERDUE
     }
 }
 

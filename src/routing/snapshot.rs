@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub node_drained: bool,
     /// A change that is tried on some load balancers of the pod, this one among them or not.
     pub canary: Option<Arc<Canary>>,
+    /// What it tries is in force here.
+    pub is_trying: bool,
     /// What is still missing for readiness, in words; empty: ready.
     pub missing: Vec<String>,
 }

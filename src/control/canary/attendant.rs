@@ -28,6 +28,7 @@ const LOCK_EACH: Duration = Duration::from_secs(2);
 /// not time: while Consul is away nobody is heard.
 const SILENCE: Duration = Duration::from_secs(10);
 const MORE_LOOKS: u32 = 3;
+const OVERDUE: &str = "nobody could judge it in time, consul was away";
 
 /// What the task is made of.
 pub struct Attendant {
@@ -77,7 +78,7 @@ impl Attendant {
         let past = ring.at(Instant::now(), canary.lasting()).cloned();
         let before = past.map_or_else(Window::default, |past| begun.since(&past));
         let each = (canary.lasting() / LOOKS).clamp(LOOK_EACH[0], LOOK_EACH[1]);
-        let mut bench = Bench::new(each);
+        let mut bench = Bench::new(each, canary.overdue_after());
         let mut beat = 0;
         while self.is_under_way(canary) {
             let totals = self.totals().await;
@@ -114,6 +115,8 @@ struct Bench {
     /// The last words of each load balancer, and in how many looks they were nothing new.
     seen: BTreeMap<String, (u64, u32)>,
     patience: u32,
+    /// From then on nobody promotes it any more: those that try it take it off by themselves.
+    overdue: tokio::time::Instant,
     /// Whether documents were looked at since they were last heard of.
     is_checked: bool,
     /// What was last told as wrong.
@@ -121,10 +124,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(each: Duration) -> Bench {
+    fn new(each: Duration, overdue_after: Duration) -> Bench {
+        let now = tokio::time::Instant::now();
         Bench {
             lease: None,
-            again: tokio::time::Instant::now(),
+            again: now,
+            overdue: now + overdue_after,
             seen: BTreeMap::new(),
             patience: (SILENCE.as_millis() / each.as_millis()) as u32 + MORE_LOOKS,
             is_checked: false,
@@ -150,6 +155,9 @@ impl Bench {
             return end(register, canary, Outcome::RolledBack, why).await;
         }
         self.is_checked = true;
+        if tokio::time::Instant::now() >= self.overdue {
+            return end(register, canary, Outcome::RolledBack, OVERDUE.to_owned()).await;
+        }
         let reports = self.present(register.reports(&canary.id).await?);
         match judge(canary, &reports, SystemTime::now()).verdict {
             Verdict::Wait => Ok(()),
@@ -261,7 +269,7 @@ mod tests {
 
     #[test]
     fn who_says_nothing_new_is_no_more_heard_of_and_comes_back_with_the_next_word() {
-        let mut bench = Bench::new(LOOK_EACH[1]);
+        let mut bench = Bench::new(LOOK_EACH[1], Duration::ZERO);
         let mut hear = |one, two| {
             let report = |beat| Report {
                 beat,

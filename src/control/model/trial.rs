@@ -1,4 +1,6 @@
 //! A canary as this load balancer hears of it: in force here if it is named, known in either case.
+//!
+//! Its end is heard of as its beginning was. Where it is not, Consul being away, what is tried here goes by itself.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,18 +11,38 @@ use crate::control::consul::Document;
 use crate::control::mistake::{IGNORED, Mistake};
 use crate::routing::canary::Canary;
 
+const TAKEN_OFF: &str =
+    "it should have ended by now and nothing was heard of its end: taken off here";
+
 /// What is known of it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Trial {
     canary: Option<Arc<Canary>>,
     /// Why what is there of it cannot be read.
     mistake: Option<String>,
+    standing: Standing,
+}
+
+/// How what is tried stands here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    #[default]
+    Elsewhere,
+    /// In force, at most until then.
+    Here { until: SystemTime },
+    /// Its end is overdue.
+    TakenOff,
 }
 
 impl Model {
     /// The canary that is under way in the pod, on this load balancer or on others.
     pub fn canary(&self) -> Option<&Arc<Canary>> {
         self.trial.canary.as_ref()
+    }
+
+    /// Whether what it tries is in force here.
+    pub fn is_trying(&self) -> bool {
+        matches!(self.trial.standing, Standing::Here { .. })
     }
 
     /// All that there is of a canary, of one moment.
@@ -37,15 +59,50 @@ impl Model {
         }
         let is_tried = |proposal: &&Proposal| proposal.canary.is_on(&self.file.node.name);
         let here = proposal.as_ref().filter(is_tried);
-        self.documents.lay_over(here);
+        self.trial.standing = match here {
+            Some(here) => before.standing_of(&here.canary, now),
+            None => Standing::Elsewhere,
+        };
+        if let Standing::Here { until } = self.trial.standing {
+            self.timers.insert((until, None));
+        }
+        self.lay_over(here.filter(|_| self.is_trying()), now);
+    }
+
+    fn lay_over(&mut self, proposal: Option<&Proposal>, now: SystemTime) {
+        self.documents.lay_over(proposal);
         self.revision += 1;
         self.merge(now);
         self.settle_drains(now);
     }
 
+    /// Takes off what is tried here longer than it may be.
+    pub(super) fn look_at_trial(&mut self, now: SystemTime) {
+        if let Standing::Here { until } = self.trial.standing
+            && now >= until
+        {
+            self.trial.standing = Standing::TakenOff;
+            self.lay_over(None, now);
+        }
+    }
+
     pub(super) fn trial_mistake(&self) -> Option<Mistake> {
-        let why = self.trial.mistake.as_ref()?;
+        let overdue = || (self.trial.standing == Standing::TakenOff).then(|| TAKEN_OFF.to_owned());
+        let why = self.trial.mistake.clone().or_else(overdue)?;
         let entry = format!("kv:{}/canary/head", self.documents.prefix());
-        Some(Mistake::new(entry, why.clone(), IGNORED))
+        Some(Mistake::new(entry, why, IGNORED))
+    }
+}
+
+impl Trial {
+    /// How one that is tried here stands, heard of again or for the first time.
+    fn standing_of(&self, canary: &Canary, now: SystemTime) -> Standing {
+        let is_known = self.canary.as_ref().is_some_and(|one| one.id == canary.id);
+        match self.standing {
+            known @ (Standing::Here { .. } | Standing::TakenOff) if is_known => known,
+            Standing::Elsewhere | Standing::Here { .. } | Standing::TakenOff => Standing::Here {
+                until: now + canary.overdue_after(),
+            },
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A change that is tried here: in force beside what KV has, and gone without a trace.
 
 use super::*;
-use crate::routing::canary::Canary;
+use crate::routing::canary::{Canary, OVERDUE};
 
 const SHOP: (&str, &str, u64) = ("shop", "servers = [\"10.0.0.1:80\"]", 1);
 const ROUTE: (&str, &str, u64) = ("shop", "host = \"shop.test\"\nservice = \"shop\"", 2);
@@ -12,6 +12,17 @@ fn head(nodes: &[&str]) -> String {
         id: "one".into(),
         by: "ops".into(),
         nodes: nodes.iter().map(ToString::to_string).collect(),
+        ..Canary::default()
+    };
+    serde_json::to_string(&canary).unwrap()
+}
+
+/// The head of one that is tried here.
+fn trying(id: &str, lasting: Duration) -> String {
+    let canary = Canary {
+        id: id.into(),
+        nodes: vec!["lb-1".into()],
+        until_ms: lasting.as_millis() as u64,
         ..Canary::default()
     };
     serde_json::to_string(&canary).unwrap()
@@ -130,4 +141,31 @@ fn tuning_is_tried_too_and_what_is_kept_on_disk_is_without_it() {
     let tuning = kept.documents.iter().find(|(of, _)| *of == Subtree::Tuning);
     assert!(tuning.unwrap().1.is_empty());
     assert!(kept.documents.iter().all(|(of, _)| *of != Subtree::Canary));
+}
+
+#[test]
+fn a_canary_whose_end_nobody_says_is_taken_off_by_itself_and_named() {
+    let mut world = world();
+    let begin = |world: &mut World, id: &str| {
+        let head = trying(id, Duration::from_secs(60));
+        let changes = [("gone/routes/old", "", 50), ("head", head.as_str(), 60)];
+        world.documents(Subtree::Canary, &changes);
+    };
+    begin(&mut world, "one");
+    world.wait(Duration::from_secs(60) + OVERDUE - Duration::from_secs(1));
+    assert_eq!(served(&mut world, "old.test"), None);
+    assert!(world.mistakes().is_empty());
+    world.wait(Duration::from_secs(1));
+    assert_eq!(served(&mut world, "old.test"), one("10.0.0.1:80"));
+    let told = &world.mistakes()["kv:rota/p/canary/head"];
+    assert!(told.contains("taken off here"), "{told}");
+    begin(&mut world, "one");
+    assert_eq!(served(&mut world, "old.test"), one("10.0.0.1:80"));
+    begin(&mut world, "two");
+    assert_eq!(
+        served(&mut world, "old.test"),
+        None,
+        "another one is another"
+    );
+    assert!(world.mistakes().is_empty());
 }

@@ -207,7 +207,7 @@ async fn serve_stream(
     let mut scratch = worker.scratches.take();
     let (parts, body) = request.into_parts();
     let is_head = parts.method == http::Method::HEAD;
-    let mut sink = StreamSink::new(&worker, respond, worker.table.load().timeouts.body);
+    let mut sink = StreamSink::new(&worker, outflow, respond, worker.table.load().timeouts.body);
     let prepared = prepare(&worker, &peer, &parts, body.is_end_stream(), &mut scratch);
     // What the server gets is written down: a stream that stalls holds no fields.
     drop(parts);
@@ -254,7 +254,6 @@ async fn serve_stream(
         }
     };
     worker.scratches.give(scratch);
-    outflow.answer_ended();
     match reason {
         // What would end an HTTP/1 connection at once is borne here, but not for ever.
         Reason::ClientAborted | Reason::BadRequest | Reason::HeadTooLarge => {

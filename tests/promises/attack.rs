@@ -54,6 +54,11 @@ impl Frames {
         Ok(Frames(client))
     }
 
+    pub fn over(mut client: Client) -> Frames {
+        client.send(PREFACE);
+        Frames(client)
+    }
+
     /// The next frame that answers a stream or ends the connection; None: it ended.
     pub fn next(&mut self) -> Option<Frame> {
         loop {

@@ -34,6 +34,7 @@ mod reload;
 mod retry;
 mod routing;
 mod secrets;
+mod slow;
 mod stream_rules;
 mod stuck;
 mod threats;

@@ -64,6 +64,11 @@ impl Client {
         Ok(Client::over(Box::new(handshake(address, tls)?)))
     }
 
+    /// TLS on a connection that was made elsewhere.
+    pub fn on_tls(stream: TcpStream, tls: &Tls) -> io::Result<Client> {
+        Ok(Client::over(Box::new(handshake_on(stream, tls)?)))
+    }
+
     fn over(wire: Box<dyn Wire>) -> Client {
         Client {
             reader: BufReader::with_capacity(64 << 10, wire),
@@ -194,11 +199,15 @@ pub type TlsWire = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
 /// A finished handshake: certificate, version and protocol can be asked of it.
 pub fn handshake(address: SocketAddr, tls: &Tls) -> io::Result<TlsWire> {
+    handshake_on(dial(address)?, tls)
+}
+
+fn handshake_on(stream: TcpStream, tls: &Tls) -> io::Result<TlsWire> {
     let name =
         rustls_pki_types::ServerName::try_from(tls.name.clone()).map_err(io::Error::other)?;
     let session =
         rustls::ClientConnection::new(tls.config.clone(), name).map_err(io::Error::other)?;
-    let mut wire = rustls::StreamOwned::new(session, dial(address)?);
+    let mut wire = rustls::StreamOwned::new(session, stream);
     while wire.conn.is_handshaking() {
         wire.conn.complete_io(&mut wire.sock)?;
     }

@@ -25,6 +25,7 @@ use crate::telemetry::vitals::FrameKind;
 const PREFACE: usize = 24;
 const HEAD: usize = 9;
 const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
 const GOAWAY: u8 = 7;
 
 /// Tokens that a connection begins with, and that time gives back. Past the last one it ends with ENHANCE_YOUR_CALM. Browsers need
@@ -141,6 +142,11 @@ impl Frame {
         self.flags & ACK != 0
     }
 
+    fn ends_its_stream(self) -> bool {
+        let kind = FrameKind::of(self.kind);
+        matches!(kind, FrameKind::Data | FrameKind::Headers) && self.flags & END_STREAM != 0
+    }
+
     /// Whether it can hold what its kind has (RFC 9113 sections 4.2 and 6).
     fn has_its_size(self) -> bool {
         match FrameKind::of(self.kind) {
@@ -218,6 +224,15 @@ impl Metered {
             sent: Walk::behind(0),
         }
     }
+
+    fn sent(&mut self, bytes: &[u8]) {
+        self.sent.over(bytes, |frame| {
+            self.budget.sent(frame);
+            if frame.ends_its_stream() {
+                self.outflow.answer_left();
+            }
+        });
+    }
 }
 
 impl AsyncRead for Metered {
@@ -253,17 +268,11 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Metered {
-            io,
-            budget,
-            outflow,
-            sent,
-            ..
-        } = self.get_mut();
-        let written = Pin::new(&mut *io.stream()).poll_write(cx, buf);
-        outflow.wrote(&written);
+        let metered = self.get_mut();
+        let written = Pin::new(&mut *metered.io.stream()).poll_write(cx, buf);
+        metered.outflow.wrote(&written);
         let count = ready!(written)?;
-        sent.over(&buf[..count], |frame| budget.sent(frame));
+        metered.sent(&buf[..count]);
         Poll::Ready(Ok(count))
     }
 
@@ -272,20 +281,14 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Metered {
-            io,
-            budget,
-            outflow,
-            sent,
-            ..
-        } = self.get_mut();
-        let written = Pin::new(&mut *io.stream()).poll_write_vectored(cx, bufs);
-        outflow.wrote(&written);
+        let metered = self.get_mut();
+        let written = Pin::new(&mut *metered.io.stream()).poll_write_vectored(cx, bufs);
+        metered.outflow.wrote(&written);
         let count = ready!(written)?;
         let mut left = count;
         for buf in bufs {
             let taken = left.min(buf.len());
-            sent.over(&buf[..taken], |frame| budget.sent(frame));
+            metered.sent(&buf[..taken]);
             left -= taken;
         }
         Poll::Ready(Ok(count))

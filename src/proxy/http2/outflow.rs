@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::STREAMS;
 use crate::proxy::stalls::{Held, SPAN};
 use crate::proxy::worker::Worker;
 
@@ -19,7 +20,7 @@ const PIECE: usize = 16 * 1024;
 
 /// One connection's.
 pub struct Outflow {
-    /// Answers that have ended since all that there was went out.
+    /// Answers that have ended, and whose end h2 holds.
     ended: Cell<usize>,
     /// Those of them that are counted among the worker's, while the socket is blocked.
     held: Held,
@@ -50,6 +51,12 @@ impl Outflow {
         self.ended.set(self.ended.get() + 1);
     }
 
+    /// h2 wrote an answer's end.
+    pub fn answer_left(&self) {
+        // h2 also ends what nobody gave it: a head too large for it.
+        self.ended.set(self.ended.get().saturating_sub(1));
+    }
+
     /// Notes what the socket took, if it did.
     pub fn wrote(&self, written: &Poll<io::Result<usize>>) {
         self.waits.set(written.is_pending());
@@ -74,7 +81,8 @@ impl Outflow {
             if !self.is_blocked() {
                 self.blocked.set(Some(Blocked::begin()));
             }
-            self.held.are(self.ended.get());
+            // No more than can be open: those that their client reset meanwhile never end.
+            self.held.are(self.ended.get().min(STREAMS as usize));
         } else {
             self.ended.set(0);
             if self.blocked.take().is_some() {

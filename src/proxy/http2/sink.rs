@@ -13,6 +13,7 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use httparse::Header;
 
+use super::outflow::Outflow;
 use super::refusal_text;
 use crate::proxy::answer::{BodyOut, Then, is_passed_on};
 use crate::proxy::exchange::{ClientGone, Sink};
@@ -27,6 +28,7 @@ const GATHERED: usize = 16 * 1024;
 
 pub struct StreamSink {
     worker: Rc<Worker>,
+    outflow: Rc<Outflow>,
     respond: SendResponse<Bytes>,
     head: Option<Response<()>>,
     stream: Option<SendStream<Bytes>>,
@@ -41,11 +43,13 @@ impl StreamSink {
     /// `patience`: how long a client may keep its window shut.
     pub fn new(
         worker: &Rc<Worker>,
+        outflow: Rc<Outflow>,
         respond: SendResponse<Bytes>,
         patience: Duration,
     ) -> StreamSink {
         StreamSink {
             worker: worker.clone(),
+            outflow,
             respond,
             head: None,
             stream: None,
@@ -80,10 +84,11 @@ impl StreamSink {
             }
         }
         // A stream that is gone has nobody to be told.
-        if let Ok(mut stream) = self.respond.send_response(response, body.is_none())
-            && let Some(body) = body
-        {
-            let _ = stream.send_data(body, true);
+        if let Ok(mut stream) = self.respond.send_response(response, body.is_none()) {
+            if let Some(body) = body {
+                let _ = stream.send_data(body, true);
+            }
+            self.outflow.answer_ended();
         }
     }
 
@@ -133,6 +138,22 @@ impl StreamSink {
             stream.send_data(Bytes::new(), true).map_err(|_| ClientGone)
         } else {
             Ok(())
+        }
+    }
+
+    async fn send_end(&mut self, trailers: &[Header<'_>]) -> Result<(), ClientGone> {
+        let has_more = !self.gathered.is_empty() || !trailers.is_empty();
+        if self.head.is_some() && !has_more {
+            return self.send_head(true);
+        }
+        self.send_head(false)?;
+        let bytes = self.gathered.split().freeze();
+        self.send(bytes, trailers.is_empty()).await?;
+        match &mut self.stream {
+            Some(stream) if !trailers.is_empty() => stream
+                .send_trailers(fields_of(trailers))
+                .map_err(|_| ClientGone),
+            _ => Ok(()),
         }
     }
 }
@@ -187,19 +208,9 @@ impl Sink for StreamSink {
     }
 
     async fn end(&mut self, trailers: &[Header<'_>]) -> Result<(), ClientGone> {
-        let has_more = !self.gathered.is_empty() || !trailers.is_empty();
-        if self.head.is_some() && !has_more {
-            return self.send_head(true);
-        }
-        self.send_head(false)?;
-        let bytes = self.gathered.split().freeze();
-        self.send(bytes, trailers.is_empty()).await?;
-        match &mut self.stream {
-            Some(stream) if !trailers.is_empty() => stream
-                .send_trailers(fields_of(trailers))
-                .map_err(|_| ClientGone),
-            _ => Ok(()),
-        }
+        self.send_end(trailers).await?;
+        self.outflow.answer_ended();
+        Ok(())
     }
 
     async fn refuse(

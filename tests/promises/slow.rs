@@ -1,0 +1,98 @@
+//! Clients that read slowly, from sockets that hold much for them: nobody takes them for such as read nothing.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::attack::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, block, frame, secure};
+use crate::support::client::{Client, Tls};
+use crate::support::{Authority, Origin, Rota};
+
+const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+/// Streams that one connection may have open.
+const STREAMS: u32 = 128;
+const LARGE: usize = 64 << 20;
+/// More than the socket takes at once waits in h2 for so many.
+const LARGE_ONES: u32 = 24;
+
+/// `/large` is 64 MiB, all else is small.
+fn origin() -> Origin {
+    let large = vec![b'x'; LARGE];
+    let origin = Origin::start(move |exchange| {
+        let is_large = exchange.request.target == "/large";
+        exchange.answer(200, &[], if is_large { &large } else { b"small" })
+    });
+    origin.stop_recording();
+    origin
+}
+
+/// A connection of which our kernel holds little.
+fn connect(address: SocketAddr, segment: Option<u32>) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    socket.set_recv_buffer_size(32 << 10).unwrap();
+    if let Some(bytes) = segment {
+        socket.set_tcp_mss(bytes).unwrap();
+    }
+    socket.connect(&address.into()).unwrap();
+    socket
+}
+
+fn tls(authority: &Authority) -> Tls {
+    authority.client_with("shop.test", &["h2"], rustls::DEFAULT_VERSIONS)
+}
+
+/// All windows are wide open.
+fn frames(rota: &Rota, authority: &Authority, socket: Socket) -> Frames {
+    let client = Client::on_tls(TcpStream::from(socket), &tls(authority)).unwrap();
+    let mut client = Frames::over(client);
+    let widest = 0x7fff_0000u32.to_be_bytes();
+    let settings = frame(SETTINGS, 0, 0, &[&[0, 4][..], &widest].concat());
+    let window = frame(WINDOW_UPDATE, 0, 0, &widest);
+    client.0.send([settings, window].concat());
+    assert_eq!(stuck(rota), 0.0);
+    client
+}
+
+fn get(stream: u32, path: &str) -> Vec<u8> {
+    let head = block(&[
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":authority", "shop.test"),
+        (":path", path),
+    ]);
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &head)
+}
+
+fn stuck(rota: &Rota) -> f64 {
+    rota.metric("rota_http2_stuck_total", &[])
+}
+
+#[test]
+fn answers_that_went_out_count_no_more_though_the_socket_is_never_without_more_to_take() {
+    let (authority, origin) = (Authority::new(), origin());
+    let rota = secure(&authority, &origin, "[node]\nworkers = 1\n");
+    // Segments as on a real network: rota's kernel holds little for this client, so that there is always more to take.
+    let socket = connect(rota.https(), Some(1400));
+    let mut client = frames(&rota, &authority, socket);
+    let asked = (0..LARGE_ONES).flat_map(|n| get(2 * n + 1, "/large"));
+    client.0.send(asked.collect::<Vec<u8>>());
+    let (mut next, mut open, mut answered, mut most) = (2 * LARGE_ONES + 1, 0u32, 0, 0.0f64);
+    while answered < 3000 {
+        if open == 0 {
+            let asked = (0..100).flat_map(|n| get(next + 2 * n, "/"));
+            client.0.send(asked.collect::<Vec<u8>>());
+            (next, open) = (next + 200, 100);
+            most = most.max(rota.metric("rota_http2_stalled_answers", &[]));
+        }
+        let frame = client.next().expect("it goes on");
+        if frame.kind == DATA && frame.stream < 2 * LARGE_ONES {
+            std::thread::sleep(Duration::from_millis(1));
+        } else if frame.kind == DATA && !frame.payload.is_empty() {
+            (open, answered) = (open - 1, answered + 1);
+        }
+    }
+    println!("{most} waited at most");
+    assert!(most <= f64::from(STREAMS), "{most} wait");
+}

@@ -8,6 +8,8 @@ mod consul_agent;
 mod scripted;
 #[path = "consul/store.rs"]
 mod store;
+#[path = "consul/sweeping.rs"]
+mod sweeping;
 #[path = "consul/tickets.rs"]
 mod tickets;
 #[path = "consul/watching.rs"]

@@ -19,6 +19,7 @@ mod sweep;
 mod tag_watch;
 mod transaction;
 mod transport;
+mod unread;
 mod watch;
 mod watcher;
 

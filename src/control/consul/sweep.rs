@@ -6,17 +6,18 @@
 //! instance without checks came to a service that has others) moves the catalogue's index alone: then all are read again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::client::{Client, When};
 use super::error::ConsulError;
 use super::follow::{Pause, Watched, follow};
 use super::parse::CheckStates;
 use super::subject::{News, Outlet, Subject, Topic};
+use super::unread::{Cause, Unread, Urgency};
 use super::watcher::Task;
 use crate::config::ConsulService;
 
@@ -33,8 +34,6 @@ pub(super) const READERS: usize = 16;
 const EVERYTHING_EACH: Duration = Duration::from_secs(60);
 /// Between two readings of everything.
 const EVERYTHING_GAP: Duration = Duration::from_secs(5);
-/// The server that answers a read may be behind the one that told of the change: an answer without news is asked for once more.
-const LAGGARD: Duration = Duration::from_millis(250);
 
 /// Services of one datacenter under one watch.
 pub(super) struct Sweep {
@@ -48,20 +47,14 @@ struct Queue {
     members: Mutex<BTreeMap<ConsulService, Arc<Subject>>>,
     unread: Mutex<Unread>,
     everything: Notify,
+    /// One more waits for a laggard.
+    later: Notify,
 }
 
-#[derive(Default)]
-struct Unread {
-    /// Something changed there.
-    urgent: HashSet<ConsulService>,
-    /// Perhaps something did.
-    routine: HashSet<ConsulService>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Urgency {
-    Urgent,
-    Routine,
+impl Queue {
+    fn unread(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().expect("no panic while held")
+    }
 }
 
 impl Sweep {
@@ -99,6 +92,7 @@ impl Sweep {
                 known: None,
             })),
             Task::spawn(bell.clone().ring_for_everything()),
+            Task::spawn(bell.clone().ring_again()),
         ]);
         tasks.extend((0..readers).map(|_| Task::spawn(bell.clone().read(client.clone()))));
         Sweep {
@@ -113,7 +107,7 @@ impl Sweep {
         let before = std::mem::replace(&mut *known, members);
         drop(known);
         self.bell
-            .ring(Urgency::Urgent, |service, _| !before.contains_key(service));
+            .ring(Cause::Change, |service, _| !before.contains_key(service));
     }
 }
 
@@ -126,18 +120,13 @@ struct Bell {
 }
 
 impl Bell {
-    fn ring(&self, urgency: Urgency, is_meant: impl Fn(&ConsulService, &Subject) -> bool) {
+    fn ring(&self, cause: Cause, is_meant: impl Fn(&ConsulService, &Subject) -> bool) {
         let members = self.queue.members.lock().expect("no panic while held");
-        let mut unread = self.queue.unread.lock().expect("no panic while held");
+        let mut unread = self.queue.unread();
+        let now = Instant::now();
+        unread.forget_told(now);
         for (service, subject) in members.iter() {
-            if !is_meant(service, subject) {
-                continue;
-            }
-            let list = match urgency {
-                Urgency::Urgent => &mut unread.urgent,
-                Urgency::Routine => &mut unread.routine,
-            };
-            if list.insert(service.clone()) {
+            if is_meant(service, subject) && unread.add(service, cause, now) {
                 self.work.add_permits(1);
             }
         }
@@ -145,31 +134,33 @@ impl Bell {
 
     async fn next(&self) -> Option<(ConsulService, Arc<Subject>, Urgency)> {
         self.work.acquire().await.ok()?.forget();
-        let mut unread = self.queue.unread.lock().expect("no panic while held");
-        let (service, urgency) = match take_any(&mut unread.urgent) {
-            Some(service) => (service, Urgency::Urgent),
-            None => (take_any(&mut unread.routine)?, Urgency::Routine),
-        };
-        drop(unread);
+        let (service, urgency) = self.queue.unread().take()?;
         let members = self.queue.members.lock().expect("no panic while held");
         let subject = members.get(&service)?.clone();
         Some((service, subject, urgency))
     }
 
-    /// One reader.
+    /// One reader. It waits for no laggard itself: others may have changed meanwhile.
     async fn read(self, client: Client) {
         let mut pause = Pause::default();
         loop {
             let Some((service, subject, urgency)) = self.next().await else {
                 continue;
             };
-            match read_service(&client, &service, &subject, urgency).await {
-                Ok(()) => pause = Pause::default(),
+            match read_service(&client, &service, &subject).await {
+                Ok(news) => {
+                    pause = Pause::default();
+                    let is_missed = news == News::None && urgency.expects_news();
+                    if is_missed || news == News::Older {
+                        self.queue.unread().add_later(service, Instant::now());
+                        self.queue.later.notify_one();
+                    }
+                }
                 Err(error) => {
                     subject.failed(&error).await;
                     drop(subject);
                     pause.rest().await;
-                    self.ring(Urgency::Urgent, |member, _| *member == service);
+                    self.ring(Cause::Change, |member, _| *member == service);
                 }
             }
         }
@@ -179,40 +170,34 @@ impl Bell {
         loop {
             let due = Instant::now() + EVERYTHING_EACH;
             let _ = timeout_at(due, self.queue.everything.notified()).await;
-            self.ring(Urgency::Routine, |_, _| true);
+            self.ring(Cause::Routine, |_, _| true);
             sleep(EVERYTHING_GAP).await;
         }
     }
-}
 
-fn take_any(services: &mut HashSet<ConsulService>) -> Option<ConsulService> {
-    let any = services.iter().next()?.clone();
-    services.take(&any)
+    async fn ring_again(self) {
+        loop {
+            let due = self.queue.unread().next_due();
+            match due {
+                Some(at) => sleep_until(at).await,
+                None => self.queue.later.notified().await,
+            }
+            let more = self.queue.unread().rouse(Instant::now());
+            self.work.add_permits(more);
+        }
+    }
 }
 
 async fn read_service(
     client: &Client,
     service: &ConsulService,
     subject: &Subject,
-    urgency: Urgency,
-) -> Result<(), ConsulError> {
-    let read = async || {
-        let reply = client.instances(service, When::Now).await?;
-        if !subject.believes(&reply) {
-            return reply.sound_index().map(|_| News::None);
-        }
-        Ok(subject.learned_instances(service, reply).await)
-    };
-    let mut news = read().await?;
-    if news == News::None && urgency == Urgency::Urgent {
-        sleep(LAGGARD).await;
-        news = read().await?;
+) -> Result<News, ConsulError> {
+    let reply = client.instances(service, When::Now).await?;
+    if !subject.believes(&reply) {
+        return reply.sound_index().map(|_| News::None);
     }
-    while news == News::Older {
-        sleep(LAGGARD).await;
-        news = read().await?;
-    }
-    Ok(())
+    Ok(subject.learned_instances(service, reply).await)
 }
 
 /// The checks that are in a state: which services' changed, and which nodes'.
@@ -250,7 +235,11 @@ impl Watched for ChecksWatch {
         let services = differing(&known.services, &reply.content.services);
         let nodes = differing(&known.nodes, &reply.content.nodes);
         if !services.is_empty() || !nodes.is_empty() {
-            self.bell.ring(Urgency::Urgent, |service, subject| {
+            let cause = match self.state {
+                ALL => Cause::AnyCheck,
+                _ => Cause::Change,
+            };
+            self.bell.ring(cause, |service, subject| {
                 services.contains(&service.service)
                     || nodes.iter().any(|node| subject.has_instance_on(node))
             });
@@ -283,7 +272,7 @@ impl Watched for CatalogWatch {
         if let Some((last, known)) = &self.known {
             let services = differing(known, &reply.content);
             if !services.is_empty() {
-                self.bell.ring(Urgency::Urgent, |service, _| {
+                self.bell.ring(Cause::Change, |service, _| {
                     services.contains(&service.service)
                 });
             } else if *last != index {

@@ -141,6 +141,9 @@ fn a_tag_and_a_datacenter_narrow_a_watch_and_a_bad_one_hurts_no_other() {
         eventually("what is wanted no more fails no more", || {
             watching.failing_watches() == 0
         });
+        while !watching.told_to_fail().is_empty() {
+            watching.wait_for("what fails and is wanted no more says so", |_| true);
+        }
     }
 }
 

@@ -240,7 +240,7 @@ impl Task {
             Observation::Failing { watch, error, .. } => {
                 tracing::warn!(%watch, %error, "consul fails");
             }
-            Observation::Recovered { watch } => tracing::info!(%watch, "consul answers again"),
+            Observation::Recovered { watch } => tracing::info!(%watch, "consul fails no more"),
             Observation::Documents { .. } => {
                 self.outlets.documents.send_modify(|answers| *answers += 1);
             }

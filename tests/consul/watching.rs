@@ -166,6 +166,19 @@ impl Watching {
         }
     }
 
+    /// The watches that said that they fail and not yet that they do no more.
+    pub fn told_to_fail(&self) -> BTreeSet<&str> {
+        let mut failing = BTreeSet::new();
+        for (_, one) in &self.seen {
+            match one {
+                Observation::Failing { watch, .. } => drop(failing.insert(watch.as_str())),
+                Observation::Recovered { watch } => drop(failing.remove(watch.as_str())),
+                _ => {}
+            }
+        }
+        failing
+    }
+
     /// Until each subtree was read once.
     pub fn wait_for_subtrees(&mut self) {
         let mut missing: BTreeSet<Subtree> = Subtree::ALL.into();

@@ -42,7 +42,7 @@ pub enum Observation {
         #[serde(default)]
         blame: Blame,
     },
-    /// A failing watch works again.
+    /// A failing watch works again, or has ended.
     Recovered { watch: String },
 }
 

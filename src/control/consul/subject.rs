@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
 
 use super::error::{Blame, ConsulError};
@@ -81,6 +82,18 @@ impl Outlet {
         let now = since.map_or(0, |since| since.as_millis() as i64);
         self.vitals.set_discovery_contact(now);
     }
+
+    /// From where nobody can wait, behind all that was said before.
+    fn say_without_waiting(&self, observation: Observation) {
+        let Err(TrySendError::Full(observation)) = self.observations.try_send(observation) else {
+            return;
+        };
+        let observations = self.observations.clone();
+        if let Ok(runtime) = Handle::try_current() {
+            // Who listened may have gone.
+            runtime.spawn(async move { drop(observations.send(observation).await) });
+        }
+    }
 }
 
 /// Whether an answer told something new.
@@ -112,6 +125,8 @@ struct Record {
     skipped: Vec<String>,
     /// Whose fault it is that there is no answer.
     failing: Option<Blame>,
+    /// Nobody asks about it any more, though an answer may be on its way.
+    is_over: bool,
 }
 
 impl Record {
@@ -264,6 +279,9 @@ impl Subject {
             return;
         };
         let mut record = self.record.lock().expect("no panic while held");
+        if record.is_over {
+            return;
+        }
         match record.failing.replace(error.blame()) {
             Some(before) if before == error.blame() => return,
             Some(_) => {}
@@ -276,6 +294,18 @@ impl Subject {
         });
     }
 
+    /// Nobody asks about it any more: it says nothing further, and that it failed is nobody's trouble from now on.
+    pub(super) fn end(&self) {
+        let mut record = self.record.lock().expect("no panic while held");
+        record.is_over = true;
+        if record.failing.take().is_some() {
+            self.outlet.vitals.discovery_failing.fetch_sub(1, Relaxed);
+            let watch = self.topic.to_string();
+            self.outlet
+                .say_without_waiting(Observation::Recovered { watch });
+        }
+    }
+
     /// The room is taken before the record changes: a task that is aborted while it waits has then said and noted nothing.
     async fn report(&self, note: impl FnOnce(&mut Record) -> Option<Observation>) -> News {
         let Ok(mut permits) = self.outlet.observations.reserve_many(2).await else {
@@ -286,6 +316,9 @@ impl Subject {
             permit.send(observation);
         };
         let mut record = self.record.lock().expect("no panic while held");
+        if record.is_over {
+            return News::None;
+        }
         if record.failing.take().is_some() {
             self.outlet.vitals.discovery_failing.fetch_sub(1, Relaxed);
             send(Observation::Recovered {
@@ -304,10 +337,7 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        let record = self.record.get_mut().expect("no panic while held");
-        if record.failing.is_some() {
-            self.outlet.vitals.discovery_failing.fetch_sub(1, Relaxed);
-        }
+        self.end();
     }
 }
 
@@ -388,6 +418,32 @@ mod tests {
             counts.push(instances.len());
         }
         assert_eq!(counts, [1, 1, 1, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_ends_while_it_fails_is_in_trouble_no_more() {
+        let (subject, mut said) = subject(Topic::Service(app()));
+        let outlet = subject.outlet.clone();
+        subject.failed(&ConsulError::TimedOut).await;
+        // Nobody listens for a while.
+        while outlet
+            .observations
+            .try_send(Observation::Strays(Vec::new()))
+            .is_ok()
+        {}
+        subject.end();
+        assert_eq!(outlet.vitals.discovery_failing.load(Relaxed), 0);
+        let is_recovered = |one: &Observation| matches!(one, Observation::Recovered { watch } if watch == "service app");
+        let mut last = said.recv().await;
+        while last.as_ref().is_some_and(|last| !is_recovered(last)) {
+            last = said.recv().await;
+        }
+        // A reader that was asking still.
+        subject.failed(&ConsulError::TimedOut).await;
+        let late = subject.learned_instances(&app(), reply(1, &["a"])).await;
+        assert_eq!(late, News::None);
+        drop(subject);
+        assert!(said.try_recv().is_err());
     }
 
     #[tokio::test]

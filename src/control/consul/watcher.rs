@@ -121,9 +121,11 @@ impl Watcher {
     pub fn want(&self, wanted: BTreeSet<ConsulService>) {
         let mut services = self.services.lock().expect("no panic while held");
         let services = &mut *services;
-        services
-            .subjects
-            .retain(|service, _| wanted.contains(service));
+        let unwanted = |service: &ConsulService| !wanted.contains(service);
+        for (_, subject) in services.subjects.extract_if(.., |one, _| unwanted(one)) {
+            // A reader may hold it for a while yet.
+            subject.end();
+        }
         services
             .rereads
             .retain(|service, _| wanted.contains(service));

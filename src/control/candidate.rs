@@ -1,7 +1,7 @@
 //! From what the file or Consul says of a service's servers to addresses that may serve; what may not is refused by name. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -57,7 +57,7 @@ pub struct Bounds {
     pub allow: Vec<IpNet>,
     /// The listeners and the admin address: never an upstream.
     pub own: Vec<SocketAddr>,
-    /// Whether an address is this machine's: what a wildcard listener is bound to.
+    /// Whether an address is this machine's: what a wildcard listener is bound to, and who trusts the machine itself.
     pub is_local: fn(IpAddr) -> bool,
 }
 
@@ -78,7 +78,7 @@ impl Bounds {
 
     /// Why a server may not be one; None: it may.
     fn against(&self, address: SocketAddr, origin: Origin) -> Option<String> {
-        let ip = address.ip().to_canonical();
+        let ip = behind_nat64(address.ip().to_canonical());
         if address.port() == 0 {
             return Some("port 0 is no server's".into());
         }
@@ -95,6 +95,10 @@ impl Bounds {
             "loopback"
         } else if is_link_local(ip) {
             "link-local"
+        } else if ip == METADATA {
+            "a cloud's metadata"
+        } else if (self.is_local)(ip) {
+            "this machine's own"
         } else {
             return None;
         };
@@ -118,6 +122,22 @@ pub fn covers(own: SocketAddr, address: SocketAddr, is_local: fn(IpAddr) -> bool
 pub enum Origin {
     File,
     Consul,
+}
+
+/// Where EC2's instances are told their credentials over IPv6; over IPv4 it is a link-local address.
+const METADATA: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
+
+/// The IPv4 address that the well-known prefix of a NAT64 leads to (RFC 6052 section 2.1); any other as it is.
+fn behind_nat64(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)).into()
+            }
+            _ => ip,
+        },
+        IpAddr::V4(_) => ip,
+    }
 }
 
 fn is_link_local(ip: IpAddr) -> bool {
@@ -415,6 +435,9 @@ mod tests {
             ("127.0.0.1", 9900, "own"),
             ("127.0.0.1", 8080, "own"),
             ("10.0.0.9", 8080, "own"),
+            ("10.0.0.9", 22, "this machine's own"),
+            ("fd00:ec2::254", 80, "metadata"),
+            ("64:ff9b::a9fe:a9fe", 80, "link-local"),
         ] {
             let found = read(&[
                 instance(address, port, CheckStatus::Passing),

@@ -36,7 +36,7 @@ pub mod word;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -372,7 +372,34 @@ pub fn is_at(own: SocketAddr, address: SocketAddr) -> bool {
     candidate::covers(own, address, is_local)
 }
 
-/// Whether an address is this machine's: only then can a socket be bound to it.
+/// Whether an address is this machine's: only then is it what the kernel would speak to it from. Not asked by binding to it, which
+/// `net.ipv4.ip_nonlocal_bind` lets succeed with any address.
 fn is_local(ip: IpAddr) -> bool {
-    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+    let own_end = || -> std::io::Result<IpAddr> {
+        let any: IpAddr = match ip {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect((ip, 1))?; // nothing is sent
+        Ok(socket.local_addr()?.ip())
+    };
+    ip.is_loopback() || own_end().is_ok_and(|own| own == ip)
+}
+
+#[cfg(test)]
+mod local {
+    use super::is_local;
+
+    #[test]
+    fn an_address_is_the_machines_if_it_speaks_to_it_from_there() {
+        for (ip, expected) in [("127.0.0.1", true), ("::1", true), ("192.0.2.1", false)] {
+            assert_eq!(is_local(ip.parse().unwrap()), expected, "{ip}");
+        }
+        // What this machine speaks from, wherever it is: no other test sees an address that is not loopback.
+        let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+        if socket.connect(("192.0.2.1", 1)).is_ok() {
+            assert!(is_local(socket.local_addr().unwrap().ip()));
+        }
+    }
 }

@@ -52,7 +52,7 @@ pub struct ClientGone;
 pub trait Source {
     /// The whole body, if there is none or all of it is here: such a request can be sent again.
     fn whole(&self) -> Option<&[u8]>;
-    /// The next piece; not to be called once [`Source::whole`] gave something.
+    /// The next piece; not to be called once [`Source::whole`] gave something. Who stops waiting and asks again misses nothing.
     async fn next(&mut self) -> Result<Piece<'_>, SourceFault>;
     /// Whether the next piece is here already, as far as can be told without asking for it.
     fn holds_more(&self) -> bool;
@@ -99,24 +99,12 @@ pub async fn watch<K: Sink, T>(
     .await
 }
 
-/// Of a request's head a part was written, and no more is taken: what came behind it would stand in it, the client's words among rota's.
-pub struct TornHead;
-
-/// What `future` gives; what is to be done before it is waited for is done only if it must be, and its error ends the wait.
-pub async fn unless_at_once<T, E>(
-    future: impl Future<Output = T>,
-    before: impl Future<Output = Result<(), E>>,
-) -> Result<T, E> {
+/// What `future` gives at once; else it is dropped, and has done nothing that asking again would miss.
+pub async fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
-    let at_once = poll_fn(|cx| match future.as_mut().poll(cx) {
+    poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
         Poll::Pending => Poll::Ready(None),
-    });
-    match at_once.await {
-        Some(value) => Ok(value),
-        None => {
-            before.await?;
-            Ok(future.await)
-        }
-    }
+    })
+    .await
 }

@@ -23,6 +23,7 @@ mod floods;
 mod forwarding;
 mod framing;
 mod grpc;
+mod head_first;
 mod headers;
 mod health;
 mod identity;

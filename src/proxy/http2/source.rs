@@ -23,6 +23,9 @@ pub struct StreamSource {
     whole: Option<Bytes>,
     /// What came (with the head, or too slowly) and was not lent out yet.
     early: Option<Bytes>,
+    /// The last of a body that has reached its content-length: lent out only when no more follows, so that no server takes a request
+    /// for complete which isn't.
+    last: Option<Bytes>,
     current: Bytes,
     trailers: Option<HeaderMap>,
     timer: Timer,
@@ -46,6 +49,7 @@ impl StreamSource {
             body,
             whole: None,
             early: None,
+            last: None,
             current: Bytes::new(),
             trailers: None,
             timer: Timer::default(),
@@ -107,8 +111,7 @@ impl StreamSource {
         }
     }
 
-    /// Waits for the end of a body that has reached its content-length: the last of it is lent out only when no more follows, so
-    /// that no server takes a request for complete which isn't.
+    /// Waits for the end of a body that has reached its content-length.
     async fn await_end(&mut self) -> Result<(), SourceFault> {
         while let Some(bytes) = self.read().await? {
             if !bytes.is_empty() {
@@ -141,7 +144,9 @@ impl Source for StreamSource {
     }
 
     async fn next(&mut self) -> Result<Piece<'_>, SourceFault> {
-        while let Some(bytes) = self.read().await? {
+        while self.last.is_none()
+            && let Some(bytes) = self.read().await?
+        {
             if bytes.is_empty() {
                 continue;
             }
@@ -157,14 +162,16 @@ impl Source for StreamSource {
                     "the body is longer than its content-length",
                 ));
             }
-            if self.expected == Some(self.received)
-                && let Err(fault) = self.await_end().await
-            {
-                self.received -= bytes.len() as u64;
-                self.early = Some(bytes);
-                return Err(fault);
+            if self.expected == Some(self.received) {
+                self.last = Some(bytes);
+            } else {
+                self.current = bytes;
+                return Ok(Piece::Data(&self.current));
             }
-            self.current = bytes;
+        }
+        if self.last.is_some() {
+            self.await_end().await?;
+            self.current = self.last.take().unwrap_or_default();
             return Ok(Piece::Data(&self.current));
         }
         if self

@@ -11,9 +11,7 @@ use tokio::time::Instant;
 
 use super::{Exchanged, Flow, Sendable, Story, trailer_section};
 use crate::proxy::answer::{BodyOut, Then};
-use crate::proxy::exchange::{
-    ClientGone, Piece, Sink, Source, SourceFault, TornHead, unless_at_once, watch,
-};
+use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, at_once, watch};
 use crate::proxy::fields::is_trailer;
 use crate::proxy::http1::body::{
     Decoder, Framing, Step, check_received, chunk_line, trailer_fields,
@@ -160,22 +158,23 @@ impl Story<'_> {
             }
         }
         loop {
-            let unsent = Cell::new(first);
+            let mut ready = None;
             // A server may answer the head alone. Not where it would be a whole request: over HTTP/2 an empty body may come with bytes.
-            let write_head = async {
-                if !first.is_empty() && self.plan.framing != Framing::Length(0) {
-                    unsent.set(&[]);
+            if !first.is_empty() && self.plan.framing != Framing::Length(0) {
+                ready = at_once(flow.next_piece(source)).await;
+                if ready.is_none() {
+                    // Behind a torn head the client's words would stand among rota's.
                     if !self.write_to_server(connection, &timer, &[first]).await {
-                        return Err(TornHead);
+                        return Ok(());
                     }
+                    first = &[];
                 }
-                Ok(())
+            }
+            // The client's time counts from here on, and not what its server took for the head.
+            let piece = match ready {
+                Some(piece) => piece?,
+                None => flow.next_piece(source).await?,
             };
-            let piece = match unless_at_once(flow.next_piece(source), write_head).await {
-                Ok(piece) => piece?,
-                Err(TornHead) => return Ok(()),
-            };
-            first = unsent.get();
             let (is_last, written) = match piece {
                 Piece::Data(bytes) if is_chunked => {
                     let size = chunk_line(&mut line, bytes.len());

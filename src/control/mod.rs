@@ -161,6 +161,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
             node: config.node.name.clone(),
             table: inputs.publisher.reader(),
             vitals: inputs.vitals.clone(),
+            gate: inputs.gate.clone(),
             canaries: attended,
             heard: heard.clone(),
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -13,6 +13,7 @@ use super::judge::{Verdict, judge};
 use super::register::{Promotion, Register, Running};
 use super::trials::told;
 use crate::control::store::Lease;
+use crate::drain::{Gate, Phase};
 use crate::routing::Snapshot;
 use crate::routing::canary::{Canary, Outcome};
 use crate::routing::staged::StagingError;
@@ -37,6 +38,7 @@ pub struct Attendant {
     pub node: String,
     pub table: Reader<Snapshot>,
     pub vitals: Arc<Vitals>,
+    pub gate: Gate,
     pub canaries: watch::Receiver<Option<Arc<Canary>>>,
     /// Moves on with each answer about documents.
     pub heard: watch::Receiver<u64>,
@@ -46,11 +48,12 @@ impl Attendant {
     /// Ends when nobody can tell of canaries any more.
     pub async fn run(mut self) {
         let mut ring = Ring::default();
+        let process = format!("{:016x}", fastrand::u64(..));
         loop {
             ring.note(Instant::now(), &self.totals().await);
             let canary = self.canaries.borrow_and_update().clone();
             if let Some(canary) = canary {
-                self.attend(&canary, &mut ring).await;
+                self.attend(&canary, &process, &mut ring).await;
             } else {
                 tokio::select! {
                     _ = self.canaries.changed() => {}
@@ -73,29 +76,62 @@ impl Attendant {
     }
 
     /// Until it is over.
-    async fn attend(&mut self, canary: &Arc<Canary>, ring: &mut Ring) {
+    async fn attend(&mut self, canary: &Arc<Canary>, process: &str, ring: &mut Ring) {
+        let heard = Instant::now();
         let begun = self.totals().await;
         let past = ring.at(Instant::now(), canary.lasting()).cloned();
         let before = past.map_or_else(Window::default, |past| begun.since(&past));
         let each = (canary.lasting() / LOOKS).clamp(LOOK_EACH[0], LOOK_EACH[1]);
         let mut bench = Bench::new(each, canary.overdue_after());
+        let is_second = self.is_second(canary, process, each).await;
+        let mut has_announced = false;
         let mut beat = 0;
         while self.is_under_way(canary) {
             let totals = self.totals().await;
             ring.note(Instant::now(), &totals);
             beat += 1;
-            let report = Report::of(&canary.id, beat, &before, &totals.since(&begun));
+            let report = Report {
+                process: process.to_owned(),
+                is_second,
+                is_leaving: self.is_leaving(),
+                heard_ms: heard.elapsed().as_millis() as u64,
+                ..Report::of(&canary.id, beat, &before, &totals.since(&begun))
+            };
             let looked = match self.register.report(&self.node, &report).await {
-                Ok(()) => bench.look(&self.register, canary, &mut self.heard).await,
+                Ok(()) => {
+                    bench
+                        .look(&self.register, canary, heard.elapsed(), &mut self.heard)
+                        .await
+                }
                 Err(error) => Err(error),
             };
             bench.tell(looked.err());
             tokio::select! {
                 _ = self.canaries.wait_for(|now| !is_same(now, canary)) => {}
+                () = self.gate.reached(Phase::Announced), if !has_announced => has_announced = true,
                 () = sleep(each) => {}
             }
         }
         bench.clear(&self.register, &self.node).await;
+    }
+
+    /// Whether another process of this name has reported of it; nothing is reported until that is known.
+    async fn is_second(&self, canary: &Canary, process: &str, each: Duration) -> bool {
+        while self.is_under_way(canary) {
+            match self.register.reports(&canary.id).await {
+                Ok(reports) => {
+                    let before = reports.get(&self.node);
+                    return before.is_some_and(|one| one.is_second || one.process != process);
+                }
+                Err(error) => tracing::debug!(%error, "reports of the canary cannot be read yet"),
+            }
+            sleep(each).await;
+        }
+        false
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.gate.phase() != Phase::Serving || self.table.full().node_drained
     }
 
     fn is_under_way(&self, canary: &Canary) -> bool {
@@ -141,6 +177,7 @@ impl Bench {
         &mut self,
         register: &Register,
         canary: &Canary,
+        known_for: Duration,
         heard: &mut watch::Receiver<u64>,
     ) -> Result<(), StagingError> {
         if !self.holds(register).await? {
@@ -159,7 +196,7 @@ impl Bench {
             return end(register, canary, Outcome::RolledBack, OVERDUE.to_owned()).await;
         }
         let reports = self.present(register.reports(&canary.id).await?);
-        match judge(canary, &reports, SystemTime::now()).verdict {
+        match judge(canary, &reports, known_for).verdict {
             Verdict::Wait => Ok(()),
             Verdict::RollBack(why) => end(register, canary, Outcome::RolledBack, why).await,
             Verdict::Promote(why) => promote(register, canary, why).await,
@@ -179,7 +216,7 @@ impl Bench {
         Ok(self.lease.is_some())
     }
 
-    /// Those that said something new lately.
+    /// Those that said something new lately, or that they leave.
     fn present(&mut self, mut reports: BTreeMap<String, Report>) -> BTreeMap<String, Report> {
         reports.retain(|node, report| {
             let (beat, looks) = self.seen.entry(node.clone()).or_default();
@@ -187,7 +224,7 @@ impl Bench {
                 true => *looks += 1,
                 false => (*beat, *looks) = (report.beat, 0),
             }
-            *looks <= self.patience
+            *looks <= self.patience || report.is_leaving
         });
         reports
     }
@@ -289,5 +326,18 @@ mod tests {
         assert_eq!(heard.iter().filter(|count| **count == 2).count(), 6);
         assert_eq!(heard[19], 1);
         assert_eq!(hear(21, 2), ["lb-1", "lb-2"]);
+    }
+
+    #[test]
+    fn what_one_has_counted_that_drained_counts_on_without_it() {
+        let mut bench = Bench::new(LOOK_EACH[1], Duration::ZERO);
+        let leaving = Report {
+            is_leaving: true,
+            ..Report::default()
+        };
+        let reports = BTreeMap::from([("lb-1".to_owned(), leaving)]);
+        for _ in 0..1000 {
+            assert_eq!(bench.present(reports.clone()).len(), 1);
+        }
     }
 }

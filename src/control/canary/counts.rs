@@ -204,9 +204,18 @@ pub struct Pair {
 
 /// What a load balancer says it has counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Report {
     /// The canary's.
     pub id: String,
+    /// Drawn at the start of the process that counted.
+    pub process: String,
+    /// Another process of this name has reported before: what it counted is lost.
+    pub is_second: bool,
+    /// It is on its way out, as somebody wanted: this may be its last word.
+    pub is_leaving: bool,
+    /// Since it heard of the canary, by a clock that never jumps.
+    pub heard_ms: u64,
     /// Moves on with each: one that stands still is nobody's any more.
     pub beat: u64,
     pub all: Pair,
@@ -235,6 +244,7 @@ impl Report {
                 during: during.all,
             },
             services,
+            ..Report::default()
         }
     }
 }

@@ -11,7 +11,7 @@
 //! many services, and requests of one client are not independent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::counts::{Counts, Pair, Report};
 use crate::routing::ServiceName;
@@ -50,8 +50,9 @@ pub struct Judgement {
     pub compared: Vec<Compared>,
 }
 
-/// `reports` are those of the load balancers that are heard of, by name.
-pub fn judge(canary: &Canary, reports: &BTreeMap<String, Report>, now: SystemTime) -> Judgement {
+/// `reports` are those of the load balancers that are heard of, by name. `heard` is how long whoever judges has known of the canary:
+/// of the clock by which its end was written nothing is asked but how long it is to last.
+pub fn judge(canary: &Canary, reports: &BTreeMap<String, Report>, heard: Duration) -> Judgement {
     let bench = Bench { canary, reports };
     let mut fields = vec![bench.field(None)];
     fields.extend(
@@ -63,7 +64,7 @@ pub fn judge(canary: &Canary, reports: &BTreeMap<String, Report>, now: SystemTim
     let whole = fields[0].clone();
     let finding = |field: &Field| field.finding(&whole, bench.least(field));
     let findings: Vec<Finding> = fields.iter().map(finding).collect();
-    let verdict = bench.verdict(&fields, &findings, now);
+    let verdict = bench.verdict(&fields, &findings, bench.lasted(heard));
     let compared = fields.iter().zip(&findings);
     Judgement {
         verdict,
@@ -117,13 +118,25 @@ impl Bench<'_> {
         }
     }
 
-    fn verdict(&self, fields: &[Field], findings: &[Finding], now: SystemTime) -> Verdict {
+    /// Who judges may have begun in its middle: then others have heard of it for longer.
+    fn lasted(&self, heard: Duration) -> Duration {
+        let reports = self.reports.values();
+        let longest = reports.map(|report| report.heard_ms).max();
+        heard.max(Duration::from_millis(longest.unwrap_or_default()))
+    }
+
+    fn verdict(&self, fields: &[Field], findings: &[Finding], lasted: Duration) -> Verdict {
         let nodes = self.canary.nodes.join(", ");
-        let is_over = now >= self.canary.until();
-        let is_due = now >= self.canary.begun() + HEARD_WITHIN;
+        let is_over = lasted >= self.canary.lasting();
+        let is_due = lasted >= HEARD_WITHIN;
         let silent = self.those(|node| !self.reports.contains_key(node));
         if !silent.is_empty() && (is_over || is_due) {
             return Verdict::RollBack(format!("nothing is heard of {}", few(&silent)));
+        }
+        let again = self.those(|node| self.reports.get(node).is_some_and(|one| one.is_second));
+        if !again.is_empty() {
+            let again = few(&again);
+            return Verdict::RollBack(format!("restarted meanwhile, or crashed: {again}"));
         }
         // What is wrong with a service says more than what is wrong with all requests.
         let both = || fields.iter().zip(findings);

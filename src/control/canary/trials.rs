@@ -1,7 +1,7 @@
 //! What operators ask about canaries: to begin one, how it stands, to end it by hand.
 
 use std::collections::BTreeSet;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::judge::judge;
 use super::nodes::chosen;
@@ -73,7 +73,7 @@ impl Trials {
             None => Vec::new(),
             Some(canary) => {
                 let reports = self.register.reports(&canary.id).await?;
-                judge(canary, &reports, SystemTime::now()).compared
+                judge(canary, &reports, Duration::ZERO).compared
             }
         };
         Ok(CanaryView {

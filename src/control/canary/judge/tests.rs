@@ -34,7 +34,9 @@ impl Pod {
             canary: Canary {
                 id: "one".into(),
                 nodes: vec!["lb-1".into()],
-                until_ms: 300_000,
+                // By a clock that nobody else has.
+                begun_ms: 7_000_000,
+                until_ms: 7_300_000,
                 services: vec!["shop".into()],
                 ..Canary::default()
             },
@@ -55,8 +57,8 @@ impl Pod {
     }
 
     fn at(&self, seconds: u64) -> Verdict {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        judge(&self.canary, &self.reports, now).verdict
+        let heard = Duration::from_secs(seconds);
+        judge(&self.canary, &self.reports, heard).verdict
     }
 
     #[track_caller]
@@ -287,7 +289,7 @@ fn a_canary_of_which_nothing_is_heard_is_rolled_back() {
     assert_eq!(pod.at(29), Verdict::Wait);
     pod.is_rolled_back(30, &["nothing is heard of lb-1"]);
     let mut short = Pod::new();
-    short.canary.until_ms = 1000;
+    short.canary.until_ms = short.canary.begun_ms + 1000;
     short.is_rolled_back(1, &["nothing is heard of lb-1"]);
 }
 
@@ -304,6 +306,29 @@ fn each_of_those_that_try_it_has_to_be_heard_of() {
         other => panic!("{other:?}"),
     }
     pod.shop("lb-2", usual(5000), usual(5000)).is_promoted();
+}
+
+#[test]
+fn a_judge_that_began_in_the_middle_goes_by_who_has_heard_of_it_for_longest() {
+    let mut pod =
+        Pod::new()
+            .shop("lb-1", usual(5000), usual(5000))
+            .shop("lb-2", usual(5000), usual(5000));
+    assert_eq!(pod.at(3), Verdict::Wait);
+    pod.reports.get_mut("lb-2").unwrap().heard_ms = 300_000;
+    assert!(matches!(pod.at(3), Verdict::Promote(_)));
+}
+
+#[test]
+fn a_second_process_of_one_that_tries_it_is_worse_and_of_another_one_is_not() {
+    let mut pod =
+        Pod::new()
+            .shop("lb-1", usual(5000), usual(5000))
+            .shop("lb-2", usual(5000), usual(5000));
+    pod.reports.get_mut("lb-2").unwrap().is_second = true;
+    pod.is_promoted();
+    pod.reports.get_mut("lb-1").unwrap().is_second = true;
+    pod.is_rolled_back(2, &["restarted meanwhile, or crashed: lb-1"]);
 }
 
 fn any_pair() -> impl Strategy<Value = Pair> {

@@ -143,7 +143,7 @@ pub struct Side {
     pub failed: f64,
     /// Answered with 400 to 499.
     pub refused: f64,
-    /// The geometric mean of their durations.
+    /// The median of their durations, as far as the bounds of buckets tell it.
     pub milliseconds: f64,
 }
 

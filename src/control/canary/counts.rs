@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::routing::measured::{DURATION_BOUNDS_US, ServiceCell};
+use super::durations::BUCKETS;
+use crate::routing::measured::ServiceCell;
 use crate::routing::{ServiceMeasured, ServiceName, Snapshot};
 use crate::telemetry::{Reason, Vitals};
 
@@ -19,37 +20,44 @@ pub const REPORTED_SERVICES: usize = 1000;
 
 /// Requests that ended, and how. Sums: those of two times or places can be added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "[u64; 4]", into = "[u64; 4]")]
+#[serde(from = "Vec<u64>", into = "Vec<u64>")]
 pub struct Counts {
     pub requests: u64,
     /// Answered with 500 or above, or not at all.
     pub failed: u64,
     /// Answered with 400 to 499.
     pub refused: u64,
-    /// The sum of the durations' binary logarithms (of microseconds), in thousandths: a WebSocket of three days weighs little in it.
-    pub logarithms: u64,
+    /// How many took how long.
+    pub durations: [u64; BUCKETS],
 }
 
-impl From<[u64; 4]> for Counts {
-    fn from([requests, failed, refused, logarithms]: [u64; 4]) -> Counts {
+/// Numbers that are not there are zeros.
+impl From<Vec<u64>> for Counts {
+    fn from(numbers: Vec<u64>) -> Counts {
+        let mut numbers = numbers.into_iter();
+        let mut next = || numbers.next().unwrap_or_default();
         Counts {
-            requests,
-            failed,
-            refused,
-            logarithms,
+            requests: next(),
+            failed: next(),
+            refused: next(),
+            durations: std::array::from_fn(|_| next()),
         }
     }
 }
 
-impl From<Counts> for [u64; 4] {
-    fn from(counts: Counts) -> [u64; 4] {
+impl From<Counts> for Vec<u64> {
+    fn from(counts: Counts) -> Vec<u64> {
         let Counts {
             requests,
             failed,
             refused,
-            logarithms,
+            durations,
         } = counts;
-        [requests, failed, refused, logarithms]
+        let mut numbers = vec![requests, failed, refused];
+        numbers.extend(durations);
+        let last = numbers.iter().rposition(|number| *number > 0);
+        numbers.truncate(last.map_or(0, |last| last + 1));
+        numbers
     }
 }
 
@@ -69,10 +77,9 @@ impl Counts {
                 1..400 => {}
             }
         }
-        let logarithms = cell.durations().enumerate();
-        counts.logarithms = logarithms
-            .map(|(bucket, count)| count * logarithm(bucket))
-            .sum();
+        for (sum, count) in counts.durations.iter_mut().zip(cell.durations()) {
+            *sum += count;
+        }
         counts
     }
 
@@ -81,7 +88,7 @@ impl Counts {
             requests: self.requests + more.requests,
             failed: self.failed + more.failed,
             refused: self.refused + more.refused,
-            logarithms: self.logarithms + more.logarithms,
+            durations: std::array::from_fn(|it| self.durations[it] + more.durations[it]),
         }
     }
 
@@ -90,25 +97,17 @@ impl Counts {
         if self.requests < before.requests {
             return self;
         }
+        let took = |bucket: usize| {
+            let before = before.durations[bucket];
+            self.durations[bucket].saturating_sub(before)
+        };
         Counts {
             requests: self.requests - before.requests,
             failed: self.failed.saturating_sub(before.failed),
             refused: self.refused.saturating_sub(before.refused),
-            logarithms: self.logarithms.saturating_sub(before.logarithms),
+            durations: std::array::from_fn(took),
         }
     }
-}
-
-/// Of a duration in the middle of a bucket, in thousandths.
-fn logarithm(bucket: usize) -> u64 {
-    let bound = |bucket: usize| DURATION_BOUNDS_US.get(bucket).copied();
-    let last = DURATION_BOUNDS_US[DURATION_BOUNDS_US.len() - 1];
-    let upper = bound(bucket).unwrap_or(last * 4) as f64;
-    let lower = match bucket {
-        0 => upper / 4.0,
-        _ => bound(bucket - 1).unwrap_or(last) as f64,
-    };
-    ((lower * upper).sqrt().log2() * 1000.0) as u64
 }
 
 /// All counters at one moment.
@@ -148,17 +147,12 @@ impl Totals {
         let services = self.services.iter().map(since);
         let services: BTreeMap<_, _> = services.filter(|(_, counts)| counts.requests > 0).collect();
         let unrouted = self.unrouted.saturating_sub(before.unrouted);
-        // Nobody waits for them: they say nothing of durations but must not make the mean shorter.
-        let mut all = services
-            .values()
-            .copied()
-            .fold(Counts::default(), Counts::and);
-        let mean = all.logarithms.checked_div(all.requests).unwrap_or(0);
-        all = all.and(Counts {
+        let all = services.values().copied();
+        // Nobody waits for them: they say nothing of durations.
+        let all = all.fold(Counts::default(), Counts::and).and(Counts {
             requests: unrouted,
             failed: unrouted,
-            refused: 0,
-            logarithms: unrouted * mean,
+            ..Counts::default()
         });
         Window { all, services }
     }
@@ -255,12 +249,12 @@ mod tests {
     use crate::routing::{Method, WorkerId};
 
     fn totals(shop: u64, unrouted: u64) -> Totals {
-        let counts = Counts {
+        let mut counts = Counts {
             requests: shop,
             failed: shop / 10,
-            refused: 0,
-            logarithms: shop * 10_000,
+            ..Counts::default()
         };
+        counts.durations[3] = shop;
         Totals {
             services: [("shop".into(), counts)].into(),
             unrouted,
@@ -278,11 +272,7 @@ mod tests {
         }
         let counts = Counts::of(&measured);
         assert_eq!((counts.requests, counts.failed, counts.refused), (4, 2, 1));
-        let mean = (counts.logarithms as f64 / 4000.0).exp2();
-        assert!((500.0..1000.0).contains(&mean), "{mean}");
-        for bucket in 0..DURATION_BOUNDS_US.len() {
-            assert!(logarithm(bucket) < logarithm(bucket + 1));
-        }
+        assert_eq!(counts.durations[1], 4, "between 0.5 and 1 ms");
     }
 
     #[test]
@@ -290,7 +280,7 @@ mod tests {
         let window = totals(50, 7).since(&totals(30, 2));
         assert_eq!(window.services[&ServiceName::from("shop")].requests, 20);
         assert_eq!((window.all.requests, window.all.failed), (25, 7));
-        assert_eq!(window.all.logarithms, 250_000);
+        assert_eq!(window.all.durations[3], 20);
         let window = totals(5, 0).since(&totals(30, 0));
         assert_eq!(window.services[&ServiceName::from("shop")].requests, 5);
         assert!(totals(5, 0).since(&totals(5, 0)).services.is_empty());

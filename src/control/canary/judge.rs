@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::counts::{Counts, Pair, Report};
+use super::durations::{BUCKETS, beyond, median, milliseconds};
 use crate::routing::ServiceName;
 use crate::routing::canary::{Canary, Compared, Side};
 
@@ -28,10 +29,14 @@ pub const FAILED_MARGIN: f64 = 0.01;
 pub const REFUSED_MARGIN: f64 = 0.2;
 /// Standard deviations that a difference has to be beyond its margin.
 pub const SIGMAS: f64 = 4.0;
-/// Durations (their geometric mean) may be so much longer: they differ by themselves, with caches and pools that are cold.
+/// A request is slow that takes so many times the median of before: durations differ by themselves, with caches and pools that are cold.
 pub const SLOWER_TIMES: f64 = 3.0;
-/// And by so much less they are not looked at: milliseconds.
+/// Where the median is longer by less nothing is said: milliseconds.
 pub const SLOWER_BY_MS: f64 = 20.0;
+/// So much more of the requests may be slow (0 to 1): those of one client that begins what takes long are fewer.
+pub const SLOW_MARGIN: f64 = 0.4;
+/// And with fewer requests that is said at the end alone: a burst of one client is soon most of a hundred.
+pub const SLOW_SAMPLE: u64 = 1000;
 /// A canary's load balancers have to be heard of within so long of its begin.
 pub const HEARD_WITHIN: Duration = Duration::from_secs(30);
 
@@ -93,6 +98,7 @@ enum Finding {
     TooFew,
     NoWorse,
     Worse(String),
+    Slower(String),
 }
 
 impl Bench<'_> {
@@ -145,11 +151,15 @@ impl Bench<'_> {
                 .skip(1)
                 .chain(both().take(1))
                 .filter_map(|(field, found)| match found {
-                    Finding::Worse(why) => Some(format!("{} on {nodes}: {why}", field.name())),
+                    Finding::Worse(why) => Some((field, why)),
+                    Finding::Slower(why) => {
+                        let is_enough = is_over || field.during().requests >= SLOW_SAMPLE;
+                        is_enough.then_some((field, why))
+                    }
                     Finding::TooFew | Finding::NoWorse => None,
                 });
-        if let Some(why) = worse.next() {
-            return Verdict::RollBack(why);
+        if let Some((field, why)) = worse.next() {
+            return Verdict::RollBack(format!("{} on {nodes}: {why}", field.name()));
         }
         match is_over {
             false => Verdict::Wait,
@@ -256,7 +266,7 @@ impl Estimate {
 }
 
 /// The share of requests that something is true of.
-fn share(counts: Counts, of: fn(&Counts) -> u64) -> Estimate {
+fn share(counts: Counts, of: impl Fn(&Counts) -> u64) -> Estimate {
     let (count, requests) = (of(&counts) as f64, counts.requests as f64);
     let smooth = (count + 1.0) / (requests + 2.0);
     Estimate {
@@ -267,11 +277,6 @@ fn share(counts: Counts, of: fn(&Counts) -> u64) -> Estimate {
         },
         variance: smooth * (1.0 - smooth) / (requests + 2.0),
     }
-}
-
-/// The mean of the durations' binary logarithms.
-fn logarithm(counts: Counts) -> f64 {
-    counts.logarithms as f64 / 1000.0 / (counts.requests.max(1) as f64)
 }
 
 /// Those that can be compared with their own time before; None: they have too few requests, then or (less than `least`) now.
@@ -287,7 +292,7 @@ fn with_past(pairs: &[Pair], least: u64) -> Option<Vec<(f64, Pair)>> {
 }
 
 /// How a share moved, each load balancer beside itself.
-fn moved(pairs: &[Pair], of: fn(&Counts) -> u64, least: u64) -> Option<Estimate> {
+fn moved(pairs: &[Pair], of: &impl Fn(&Counts) -> u64, least: u64) -> Option<Estimate> {
     let differences = with_past(pairs, least)?.into_iter().map(|(weight, pair)| {
         let moved = share(pair.during, of).less(share(pair.before, of));
         Estimate {
@@ -299,16 +304,6 @@ fn moved(pairs: &[Pair], of: fn(&Counts) -> u64, least: u64) -> Option<Estimate>
         value: one.value + other.value,
         variance: one.variance + other.variance,
     })
-}
-
-/// The same of durations, in binary orders of magnitude.
-fn lengthened(pairs: &[Pair]) -> Option<f64> {
-    let differences = with_past(pairs, SAMPLE)?.into_iter();
-    Some(
-        differences
-            .map(|(weight, pair)| weight * (logarithm(pair.during) - logarithm(pair.before)))
-            .sum(),
-    )
 }
 
 fn sum(pairs: &[Pair], of: fn(&Pair) -> Counts) -> Counts {
@@ -346,10 +341,10 @@ impl Field {
 
     /// How much more there is of something than was to be expected; None: nobody can say. Beside its own time before, less what the
     /// others moved; where it has no past, beside the others; a service that nobody else knows, beside all requests of before.
-    fn excess(&self, whole: &Field, of: fn(&Counts) -> u64, least: u64) -> Option<Estimate> {
+    fn excess(&self, whole: &Field, of: impl Fn(&Counts) -> u64, least: u64) -> Option<Estimate> {
         let during = at_least(least, self.during())?;
-        if let Some(own) = moved(&self.canary, of, least) {
-            return Some(match moved(&self.others, of, SAMPLE) {
+        if let Some(own) = moved(&self.canary, &of, least) {
+            return Some(match moved(&self.others, &of, SAMPLE) {
                 Some(others) => own.less(others),
                 None => own,
             });
@@ -357,17 +352,41 @@ impl Field {
         let of_others = enough(self.others_during());
         let of_whole = || enough(sum(&whole.canary, |pair| pair.before));
         let expected = of_others.or_else(of_whole)?;
-        Some(share(during, of).less(share(expected, of)))
+        Some(share(during, &of).less(share(expected, &of)))
     }
 
-    /// How many times as long requests take as was to be expected; None: nobody can say.
-    fn times_slower(&self) -> Option<f64> {
-        let during = enough(self.during())?;
-        let orders = match lengthened(&self.canary) {
-            Some(own) => own - lengthened(&self.others).unwrap_or(0.0),
-            None => logarithm(during) - logarithm(enough(self.others_during())?),
+    /// The binary logarithm of what requests are expected to take: the median of the canary's own time before, had each load balancer had
+    /// its requests of now; where it has no past, that of the others. None: nobody can say.
+    fn usual(&self) -> Option<f64> {
+        let weighed: Vec<(f64, Counts)> = match with_past(&self.canary, SAMPLE) {
+            Some(past) => {
+                let before = past.into_iter();
+                before
+                    .map(|(weight, pair)| (weight / pair.before.requests as f64, pair.before))
+                    .collect()
+            }
+            None => vec![(1.0, enough(self.others_during())?)],
         };
-        Some(orders.exp2())
+        let all: [f64; BUCKETS] = std::array::from_fn(|bucket| {
+            let here = weighed.iter();
+            here.map(|(weight, counts)| weight * counts.durations[bucket] as f64)
+                .sum()
+        });
+        median(&all)
+    }
+
+    /// Whether so many more requests than were to be expected are slow that those of one client are not all of them.
+    fn slower(&self, whole: &Field) -> Option<Finding> {
+        let during = self.during();
+        let (usual, now) = (self.usual()?, middle(during)?);
+        let bound = usual + SLOWER_TIMES.log2();
+        let is_slow = |counts: &Counts| beyond(&counts.durations, bound);
+        let excess = self.excess(whole, is_slow, SAMPLE)?;
+        let is_longer = milliseconds(now) - milliseconds(usual) > SLOWER_BY_MS;
+        (is_longer && excess.is_beyond(SLOW_MARGIN)).then(|| {
+            let verb = format!("took more than {:.1} ms", milliseconds(bound));
+            Finding::Slower(told(excess, is_slow(&during), during, &verb))
+        })
     }
 
     /// With fewer requests than a sample, but `least`, all that is seen is that nearly all of them fail.
@@ -378,16 +397,6 @@ impl Field {
         let (Some(failed), Some(refused)) = (failed, refused) else {
             return Finding::TooFew;
         };
-        let worse = |excess: Estimate, count: u64, verb: &str| {
-            let share = count as f64 / during.requests as f64;
-            let expected = (share - excess.value).clamp(0.0, 1.0);
-            Finding::Worse(format!(
-                "{} of {} requests {verb}, {} were to be expected",
-                percent(share),
-                during.requests,
-                percent(expected)
-            ))
-        };
         let is_few = during.requests < SAMPLE;
         let margin = if is_few {
             FEW_FAILED_MARGIN
@@ -395,24 +404,16 @@ impl Field {
             FAILED_MARGIN
         };
         if failed.is_beyond(margin) {
-            return worse(failed, during.failed, "failed");
+            return Finding::Worse(told(failed, during.failed, during, "failed"));
         }
         if is_few {
             return Finding::TooFew;
         }
         if refused.is_beyond(REFUSED_MARGIN) {
-            return worse(refused, during.refused, "were answered with 4xx");
+            let verb = "were answered with 4xx";
+            return Finding::Worse(told(refused, during.refused, during, verb));
         }
-        let mean = milliseconds(during);
-        let times = self.times_slower().unwrap_or(1.0);
-        if times > SLOWER_TIMES && mean - mean / times > SLOWER_BY_MS {
-            return Finding::Worse(format!(
-                "requests took {mean:.1} ms in the (geometric) mean of {}, {:.1} ms were to be expected",
-                during.requests,
-                mean / times
-            ));
-        }
-        Finding::NoWorse
+        self.slower(whole).unwrap_or(Finding::NoWorse)
     }
 
     fn compared(&self, found: &Finding) -> Compared {
@@ -430,7 +431,7 @@ impl Field {
             finding: match found {
                 Finding::TooFew => "too few requests to compare".to_owned(),
                 Finding::NoWorse => "no worse".to_owned(),
-                Finding::Worse(why) => format!("worse: {why}"),
+                Finding::Worse(why) | Finding::Slower(why) => format!("worse: {why}"),
             },
         }
     }
@@ -441,15 +442,25 @@ fn side(counts: Counts) -> Side {
         requests: counts.requests,
         failed: share(counts, |counts| counts.failed).value,
         refused: share(counts, |counts| counts.refused).value,
-        milliseconds: milliseconds(counts),
+        milliseconds: middle(counts).map_or(0.0, milliseconds),
     }
 }
 
-fn milliseconds(counts: Counts) -> f64 {
-    match counts.requests {
-        0 => 0.0,
-        _ => logarithm(counts).exp2() / 1000.0,
-    }
+/// What stands in a reason: `count` of `during` did what the verb says.
+fn told(excess: Estimate, count: u64, during: Counts, verb: &str) -> String {
+    let share = count as f64 / during.requests as f64;
+    let expected = (share - excess.value).clamp(0.0, 1.0);
+    format!(
+        "{} of {} requests {verb}, {} were to be expected",
+        percent(share),
+        during.requests,
+        percent(expected)
+    )
+}
+
+/// The binary logarithm of the median.
+fn middle(counts: Counts) -> Option<f64> {
+    median(&counts.durations.map(|count| count as f64))
 }
 
 fn percent(share: f64) -> String {

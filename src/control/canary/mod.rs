@@ -5,6 +5,7 @@
 
 mod attendant;
 pub mod counts;
+mod durations;
 pub mod judge;
 mod nodes;
 mod proposal;

@@ -3,15 +3,19 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::routing::measured::DURATION_BOUNDS_US;
 
 /// Of so many requests this share fails, and each takes so long.
 fn counts(requests: u64, failed: f64, milliseconds: f64) -> Counts {
-    Counts {
+    let mut bounds = DURATION_BOUNDS_US.iter();
+    let bucket = bounds.position(|&bound| milliseconds * 1000.0 <= bound as f64);
+    let mut counts = Counts {
         requests,
         failed: (requests as f64 * failed) as u64,
-        refused: 0,
-        logarithms: (requests as f64 * (milliseconds * 1000.0).log2() * 1000.0) as u64,
-    }
+        ..Counts::default()
+    };
+    counts.durations[bucket.unwrap_or(BUCKETS - 1)] = requests;
+    counts
 }
 
 fn usual(requests: u64) -> Counts {
@@ -278,9 +282,48 @@ fn much_slower_is_worse_and_a_little_slower_is_not() {
             .shop("lb-1", counts(5000, 0.0, before), counts(5000, 0.0, during))
             .shop("lb-2", usual(5000), usual(5000))
     };
-    slower(10.0, 100.0).is_rolled_back(10, &["100.0 ms", "10.0 ms were to be expected"]);
+    let words = [
+        "100.0 % of 5000 requests took more than 21.2 ms",
+        "0.0 % were to be expected",
+    ];
+    slower(10.0, 100.0).is_rolled_back(10, &words);
     slower(10.0, 25.0).is_promoted();
     slower(0.5, 5.0).is_promoted();
+}
+
+#[test]
+fn one_large_client_that_begins_what_takes_long_is_no_slower_service() {
+    let downloads = counts(1500, 0.0, 5000.0).and(usual(3500));
+    Pod::new()
+        .shop("lb-1", usual(5000), downloads)
+        .shop("lb-2", usual(5000), usual(5000))
+        .is_promoted();
+}
+
+#[test]
+fn a_few_slow_requests_are_waited_for_and_what_is_slow_at_the_end_is_rolled_back() {
+    let pod = |requests| {
+        Pod::new()
+            .shop("lb-1", usual(5000), counts(requests, 0.0, 1000.0))
+            .shop("lb-2", usual(5000), usual(5000))
+    };
+    assert_eq!(pod(SLOW_SAMPLE - 1).at(299), Verdict::Wait);
+    pod(SLOW_SAMPLE - 1).is_rolled_back(300, &["100.0 % of 999 requests took more than"]);
+    pod(SLOW_SAMPLE).is_rolled_back(10, &["100.0 % of 1000 requests took more than"]);
+}
+
+#[test]
+fn a_service_of_two_kinds_of_requests_is_as_slow_as_each_of_them() {
+    let mixed =
+        |quick: u64, slow: u64, by: f64| counts(quick, 0.0, by).and(counts(slow, 0.0, 100.0 * by));
+    let pod = |during| {
+        Pod::new()
+            .shop("lb-1", mixed(51_000, 49_000, 1.0), during)
+            .shop("lb-2", usual(5000), usual(5000))
+    };
+    // The median is another one then.
+    pod(mixed(48_000, 52_000, 1.0)).is_promoted();
+    pod(mixed(51_000, 49_000, 25.0)).is_rolled_back(10, &["took more than"]);
 }
 
 #[test]

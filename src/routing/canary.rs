@@ -30,6 +30,9 @@ pub struct Canary {
     pub documents: usize,
     /// Services whose requests it changes something for.
     pub services: Vec<String>,
+    /// Whether it leaves a host and path without a route that had one: requests without a route may be its making.
+    #[serde(default)]
+    pub unroutes: bool,
     /// Of all documents without it, and with it.
     pub before: String,
     pub after: String,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::counts::{Report, Ring, SAMPLE_EACH, Totals, Window};
+use super::counts::{Report, Ring, SAMPLE_EACH, Totals, Unrouted, Window};
 use super::judge::{Verdict, judge};
 use super::register::{Promotion, Register, Running};
 use super::trials::told;
@@ -80,7 +80,8 @@ impl Attendant {
         let heard = Instant::now();
         let begun = self.totals().await;
         let past = ring.at(Instant::now(), canary.lasting()).cloned();
-        let before = past.map_or_else(Window::default, |past| begun.since(&past));
+        let unrouted = Unrouted::of(canary);
+        let before = past.map_or_else(Window::default, |past| begun.since(&past, unrouted));
         let each = (canary.lasting() / LOOKS).clamp(LOOK_EACH[0], LOOK_EACH[1]);
         let mut bench = Bench::new(each, canary.overdue_after());
         let is_second = self.is_second(canary, process, each).await;
@@ -95,7 +96,7 @@ impl Attendant {
                 is_second,
                 is_leaving: self.is_leaving(),
                 heard_ms: heard.elapsed().as_millis() as u64,
-                ..Report::of(&canary.id, beat, &before, &totals.since(&begun))
+                ..Report::of(&canary.id, beat, &before, &totals.since(&begun, unrouted))
             };
             let looked = match self.register.report(&self.node, &report).await {
                 Ok(()) => {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::durations::BUCKETS;
+use crate::routing::canary::Canary;
 use crate::routing::measured::ServiceCell;
 use crate::routing::{ServiceMeasured, ServiceName, Snapshot};
 use crate::telemetry::{Reason, Vitals};
@@ -118,6 +119,24 @@ pub struct Totals {
     unrouted: u64,
 }
 
+/// What requests without a route count as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrouted {
+    /// What is tried takes routes away.
+    Failed,
+    /// It takes none: who asks for hosts that nobody has ever had is no fault of it.
+    Refused,
+}
+
+impl Unrouted {
+    pub fn of(canary: &Canary) -> Unrouted {
+        match canary.unroutes {
+            true => Unrouted::Failed,
+            false => Unrouted::Refused,
+        }
+    }
+}
+
 /// What was counted between two moments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Window {
@@ -139,7 +158,7 @@ impl Totals {
         }
     }
 
-    pub fn since(&self, before: &Totals) -> Window {
+    pub fn since(&self, before: &Totals, told: Unrouted) -> Window {
         let since = |(name, counts): (&ServiceName, &Counts)| {
             let before = before.services.get(name).copied().unwrap_or_default();
             (name.clone(), counts.since(before))
@@ -149,9 +168,14 @@ impl Totals {
         let unrouted = self.unrouted.saturating_sub(before.unrouted);
         let all = services.values().copied();
         // Nobody waits for them: they say nothing of durations.
+        let (failed, refused) = match told {
+            Unrouted::Failed => (unrouted, 0),
+            Unrouted::Refused => (0, unrouted),
+        };
         let all = all.fold(Counts::default(), Counts::and).and(Counts {
             requests: unrouted,
-            failed: unrouted,
+            failed,
+            refused,
             ..Counts::default()
         });
         Window { all, services }
@@ -277,13 +301,17 @@ mod tests {
 
     #[test]
     fn a_window_is_what_was_counted_in_it_and_counters_that_began_anew_are_no_loss() {
-        let window = totals(50, 7).since(&totals(30, 2));
+        let window = totals(50, 7).since(&totals(30, 2), Unrouted::Failed);
         assert_eq!(window.services[&ServiceName::from("shop")].requests, 20);
         assert_eq!((window.all.requests, window.all.failed), (25, 7));
+        let window = totals(50, 7).since(&totals(30, 2), Unrouted::Refused);
+        let all = window.all;
+        assert_eq!((all.requests, all.failed, all.refused), (25, 2, 5));
         assert_eq!(window.all.durations[3], 20);
-        let window = totals(5, 0).since(&totals(30, 0));
+        let window = totals(5, 0).since(&totals(30, 0), Unrouted::Failed);
         assert_eq!(window.services[&ServiceName::from("shop")].requests, 5);
-        assert!(totals(5, 0).since(&totals(5, 0)).services.is_empty());
+        let window = totals(5, 0).since(&totals(5, 0), Unrouted::Failed);
+        assert!(window.services.is_empty());
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Trials {
             until_ms: begun_ms + trial.lasting.as_millis() as u64,
             documents: tried.len(),
             services: touched(plan),
+            unroutes: plan.routes.iter().any(|route| route.to.is_none()),
             before,
             after,
         };

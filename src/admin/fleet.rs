@@ -65,7 +65,7 @@ pub struct NodeStatusView {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FindingView {
-    /// `same_name`, `behind`, `diverging`, `certificates`, `stuck_watch`, `gone`, `silent`, `untold`, `deaf`, `version_skew`, `too_many`.
+    /// `same_name`, `behind`, `diverging`, `certificates`, `stuck_watch`, `gone`, `silent`, `unreadable`, `untold`, `deaf`, `version_skew`, `too_many`.
     pub finding: String,
     /// Whether somebody has to do something about it.
     pub is_trouble: bool,

@@ -19,6 +19,8 @@ pub enum FleetFault {
     Gone,
     /// It lives and has not reported for long.
     Silent,
+    /// What it reports cannot be read.
+    Unreadable,
     /// This one's own report does not arrive in KV.
     Untold,
     /// This one has not heard of anybody for long: what it says of others is old.
@@ -30,7 +32,7 @@ pub enum FleetFault {
 }
 
 impl FleetFault {
-    pub const ALL: [FleetFault; 11] = [
+    pub const ALL: [FleetFault; 12] = [
         FleetFault::SameName,
         FleetFault::Behind,
         FleetFault::Diverging,
@@ -38,6 +40,7 @@ impl FleetFault {
         FleetFault::StuckWatch,
         FleetFault::Gone,
         FleetFault::Silent,
+        FleetFault::Unreadable,
         FleetFault::Untold,
         FleetFault::Deaf,
         FleetFault::VersionSkew,
@@ -53,6 +56,7 @@ impl FleetFault {
             FleetFault::StuckWatch => "stuck_watch",
             FleetFault::Gone => "gone",
             FleetFault::Silent => "silent",
+            FleetFault::Unreadable => "unreadable",
             FleetFault::Untold => "untold",
             FleetFault::Deaf => "deaf",
             FleetFault::VersionSkew => "version_skew",
@@ -71,6 +75,7 @@ impl FleetFault {
             | FleetFault::StuckWatch
             | FleetFault::Gone
             | FleetFault::Silent
+            | FleetFault::Unreadable
             | FleetFault::Untold
             | FleetFault::Deaf
             | FleetFault::TooMany => true,

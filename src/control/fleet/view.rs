@@ -3,12 +3,12 @@
 //! Each load balancer looks for itself, and compares others with what it has or had itself: so nobody has to be asked, and who is cut off
 //! still says how the pod was then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::namesake::Namesake;
 use super::spread::Spread;
-use super::status::{Fingerprint, NodeReport, NodeStatus};
+use super::status::{Fingerprint, NodeReport, NodeStatus, RECORD_BYTES};
 use crate::telemetry::fleet::FleetFault;
 
 mod compare;
@@ -91,6 +91,8 @@ pub struct Observer {
     echoed: Option<Instant>,
     own: NodeStatus,
     others: BTreeMap<String, Other>,
+    /// Whose present reports cannot be read.
+    unread: BTreeSet<String>,
     left_out: usize,
     tables: Spread<Fingerprint>,
     documents: Spread<u64>,
@@ -101,6 +103,7 @@ pub struct Observer {
 
 #[derive(Debug)]
 struct Other {
+    /// The last one that could be read.
     report: NodeReport,
     said: Instant,
     /// Since when there is none any more.
@@ -134,6 +137,7 @@ impl Observer {
             echoed: None,
             own: NodeStatus::default(),
             others: BTreeMap::new(),
+            unread: BTreeSet::new(),
             left_out: 0,
             tables: Spread::default(),
             documents: Spread::default(),
@@ -176,12 +180,13 @@ impl Observer {
             }
         }
         self.left_out = 0;
+        let unread = reports.iter().filter(|(_, report)| report.is_none());
+        self.unread = unread.map(|(name, _)| name.clone()).collect();
         for (name, report) in reports {
-            let report = report.unwrap_or_default();
-            if name == self.node {
-                self.hear_own(&report, now);
-            } else {
+            if name != self.node {
                 self.hear_other(name, report, now);
+            } else if let Some(report) = report {
+                self.hear_own(&report, now);
             }
         }
     }
@@ -196,7 +201,7 @@ impl Observer {
         }
     }
 
-    fn hear_other(&mut self, name: String, report: NodeReport, now: Instant) {
+    fn hear_other(&mut self, name: String, report: Option<NodeReport>, now: Instant) {
         if !self.others.contains_key(&name) && self.others.len() >= MOST_NODES {
             self.left_out += 1;
             return;
@@ -206,9 +211,19 @@ impl Observer {
             said: now,
             missing: None,
         });
-        if other.report != report || other.missing.is_some() {
-            (other.report, other.said, other.missing) = (report, now, None);
+        let news = report.filter(|report| *report != other.report);
+        if other.missing.take().is_some() || news.is_some() {
+            other.said = now;
         }
+        if let Some(news) = news {
+            other.report = news;
+        }
+    }
+
+    /// Those that are there and whose reports can be read.
+    fn present(&self) -> impl Iterator<Item = (&String, &Other)> {
+        let others = self.others.iter();
+        others.filter(|(name, other)| other.missing.is_none() && !self.unread.contains(*name))
     }
 
     /// How it stands now.
@@ -255,12 +270,20 @@ impl Observer {
             );
         }
         let last = self.echoed.unwrap_or(self.begun);
-        if !self.is_deaf(now) && now - last >= SILENT_AFTER {
+        let is_read = !self.unread.contains(&self.node);
+        if !self.is_deaf(now) && is_read && now - last >= SILENT_AFTER {
             found.add(
                 FleetFault::Untold,
                 &self.node,
                 "its own reports do not arrive in KV: may its token write sessions and nodes/?",
             );
+        }
+        for name in &self.unread {
+            let message = format!(
+                "what it reports cannot be read: it is longer than {} KiB, or nothing that rota wrote",
+                RECORD_BYTES / 1024
+            );
+            found.add(FleetFault::Unreadable, name, message);
         }
         if self.left_out > 0 {
             let message = format!(
@@ -279,7 +302,11 @@ impl Observer {
                     name,
                     "its session in Consul ended, and it was not draining",
                 ),
-                Presence::Live if now - other.said >= SILENT_AFTER && other.missing.is_none() => {
+                Presence::Live
+                    if now - other.said >= SILENT_AFTER
+                        && other.missing.is_none()
+                        && !self.unread.contains(name) =>
+                {
                     found.add(
                         FleetFault::Silent,
                         name,
@@ -292,15 +319,11 @@ impl Observer {
     }
 
     fn find_namesakes_and_versions(&self, found: &mut Found) {
-        let live = self
-            .others
-            .iter()
-            .filter(|(_, other)| other.missing.is_none());
         let mut versions: BTreeMap<&str, Vec<&str>> =
             BTreeMap::from([(self.version.as_str(), vec![self.node.as_str()])]);
         let own = self.own.has_namesake.then_some(&self.node);
         let mut named_twice: Vec<&String> = own.into_iter().collect();
-        for (name, other) in live {
+        for (name, other) in self.present() {
             let version = other.report.certificates.version.as_str();
             versions.entry(version).or_default().push(name);
             if other.status().is_some_and(|status| status.has_namesake) {
@@ -331,10 +354,9 @@ impl Observer {
     }
 
     fn find_stuck_watches(&self, found: &mut Found, now: Instant) {
-        let of_others = self.others.iter().filter_map(|(name, other)| {
-            let status = other.status().filter(|_| other.missing.is_none())?;
-            Some((name, status, now - other.said))
-        });
+        let of_others = self
+            .present()
+            .filter_map(|(name, other)| Some((name, other.status()?, now - other.said)));
         let own = (&self.node, &self.own, Duration::ZERO);
         for (name, status, since) in of_others.chain([own]) {
             let age = status

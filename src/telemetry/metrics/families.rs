@@ -144,7 +144,7 @@ families! {
     FLEET_DIVERGING = Gauge "rota_fleet_diverging" []
         "Load balancers whose table has been another one for longer than a change needs to spread; absent without Consul.";
     FLEET_FINDINGS = Gauge "rota_fleet_findings" ["finding"]
-        "What `rota fleet` finds wrong between load balancers, by kind: same_name, behind, diverging, certificates, stuck_watch, gone, silent, untold, deaf, version_skew, too_many; absent without Consul.";
+        "What `rota fleet` finds wrong between load balancers, by kind: same_name, behind, diverging, certificates, stuck_watch, gone, silent, unreadable, untold, deaf, version_skew, too_many; absent without Consul.";
     FLEET_AGE = Gauge "rota_fleet_age_seconds" []
         "Since this load balancer last heard of its pod; absent before it first did, and without Consul.";
     RELOADS = Counter "rota_reloads_total" ["outcome"]

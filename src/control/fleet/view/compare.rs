@@ -21,10 +21,7 @@ impl Observer {
         if !is_comparable(&self.own) {
             return Vec::new();
         }
-        let present = self
-            .others
-            .iter()
-            .filter(|(_, other)| other.missing.is_none());
+        let present = self.present();
         let statuses = present.filter_map(|(name, other)| Some((name, other.status()?)));
         statuses
             .filter(|(_, status)| is_comparable(status))

@@ -173,12 +173,38 @@ fn tables_of_other_versions_are_not_compared_and_the_skew_is_told() {
     pod.reports.insert("lb-3".into(), None);
     pod.hear(1);
     pod.finds(1);
-    assert_eq!(pod.finds(40), ["version_skew "]);
-    let message = &pod.observer.look(pod.at(40)).findings[0].message;
+    assert_eq!(pod.finds(40), ["unreadable lb-3", "version_skew "]);
+    let message = &pod.observer.look(pod.at(40)).findings[1].message;
     assert!(
-        message.starts_with("unknown (lb-3), 0 (lb-2), 1 (lb-0), 2 (lb-1)"),
+        message.starts_with("0 (lb-2), 1 (lb-0), 2 (lb-1)"),
         "{message}"
     );
+}
+
+#[test]
+fn whose_report_cannot_be_read_is_named_and_nothing_else_is_made_of_it() {
+    let mut pod = Pod::new();
+    pod.reports("lb-1", status(1, 1, 10), 1);
+    pod.reports.insert("lb-1".into(), None);
+    pod.reports.insert("lb-0".into(), None);
+    pod.knows(2, 1, 10, 2);
+    for second in [2, 40, 70] {
+        pod.hear(second);
+    }
+    assert_eq!(pod.finds(74), ["unreadable lb-0", "unreadable lb-1"]);
+    assert!(!pod.observer.has_namesake(pod.at(74)));
+    pod.reports("lb-1", status(2, 1, 10), 75);
+    let own = report(
+        "lb-0",
+        "1",
+        NodeStatus {
+            process: "own".into(),
+            ..status(2, 1, 10)
+        },
+    );
+    pod.reports.insert("lb-0".into(), Some(own));
+    pod.hear(76);
+    assert!(pod.finds(76).is_empty());
 }
 
 #[test]

@@ -236,8 +236,9 @@ impl Worker {
         self.pool_total.set(idle.div_ceil(self.workers));
         let stalled = snapshot.limits.stalled_answers;
         self.stalls.allow(stalled.div_ceil(self.workers));
-        let noted = snapshot.limits.noted_requests;
-        self.noted.set(noted.div_ceil(self.workers));
+        let noted = snapshot.limits.noted_requests.div_ceil(self.workers);
+        self.noted.set(noted);
+        self.vitals.workers[self.id.0].noted.keep(noted);
     }
 
     /// Counts a request's beginning. Each has one end, by [`Worker::record`].

@@ -1,4 +1,4 @@
-//! Requests that failed or were sent again, noted for `rota why ID`: a bounded ring for each worker, which no other request touches.
+//! Requests that failed or were sent again, noted for `rota why ID`: bounded rings for each worker, which no other request touches.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -98,26 +98,92 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
 }
 
-/// One worker's ring.
+/// Requests of one kind, in the order in which they ended.
+#[derive(Debug, Default)]
+struct Ring {
+    requests: VecDeque<NotedRequest>,
+    has_dropped: bool,
+}
+
+impl Ring {
+    fn drop_oldest(&mut self) -> bool {
+        let dropped = self.requests.pop_front().is_some();
+        self.has_dropped |= dropped;
+        dropped
+    }
+
+    fn oldest(&self) -> SystemTime {
+        let oldest = self.requests.front();
+        oldest.map_or_else(SystemTime::now, |oldest| oldest.at)
+    }
+}
+
+/// Those whose clients went away are as many as clients like: they have the places that the others leave.
+#[derive(Debug, Default)]
+struct Rings {
+    failed: Ring,
+    aborted: Ring,
+}
+
+impl Rings {
+    fn len(&self) -> usize {
+        self.failed.requests.len() + self.aborted.requests.len()
+    }
+
+    fn push(&mut self, request: NotedRequest) {
+        let ring = if request.reason == Reason::ClientAborted {
+            &mut self.aborted
+        } else {
+            &mut self.failed
+        };
+        ring.requests.push_back(request);
+    }
+
+    /// Gives how many had to go.
+    fn shrink(&mut self, limit: usize) -> usize {
+        let beyond = self.len().saturating_sub(limit);
+        for _ in 0..beyond {
+            let _ = self.aborted.drop_oldest() || self.failed.drop_oldest();
+        }
+        beyond
+    }
+}
+
+/// One worker's.
 #[derive(Debug, Default)]
 pub struct Noted {
-    ring: Mutex<VecDeque<NotedRequest>>,
+    rings: Mutex<Rings>,
     held: AtomicUsize,
     /// Noted ones that had to go for newer ones, and those that came while somebody looked.
     pub dropped: Counter,
 }
 
 impl Noted {
-    /// To be called by the worker alone, which never waits. At most `limit` are held: the oldest go first.
+    /// To be called by the worker alone, which never waits. At most `limit` are held: those whose clients went away go first, of the others
+    /// the oldest.
     pub fn note(&self, request: NotedRequest, limit: usize) {
-        let Ok(mut ring) = self.ring.try_lock() else {
+        let Ok(mut rings) = self.rings.try_lock() else {
             return self.dropped.add(1);
         };
-        ring.push_back(request);
-        let beyond = ring.len().saturating_sub(limit);
-        ring.drain(..beyond);
-        self.dropped.add(beyond as u64);
-        self.held.store(ring.len(), Relaxed);
+        rings.push(request);
+        let gone = rings.shrink(limit);
+        self.dropped.add(gone as u64);
+        self.held.store(rings.len(), Relaxed);
+    }
+
+    /// To be called by the worker alone: no more than that are held from now on, nor is there memory for more. While somebody looks nothing
+    /// happens: it is to be called again.
+    pub fn keep(&self, limit: usize) {
+        if self.held() <= limit {
+            return;
+        }
+        if let Ok(mut rings) = self.rings.try_lock() {
+            let gone = rings.shrink(limit);
+            rings.failed.requests.shrink_to_fit();
+            rings.aborted.requests.shrink_to_fit();
+            self.dropped.add(gone as u64);
+            self.held.store(rings.len(), Relaxed);
+        }
     }
 
     pub fn held(&self) -> usize {
@@ -126,18 +192,23 @@ impl Noted {
 
     /// Newest first, [`MAX_ALIKE`] at most.
     pub fn named(&self, id: &str) -> Vec<NotedRequest> {
-        let ring = self.ring.lock().expect("no panic while held");
-        let alike = ring.iter().rev().filter(|request| &*request.id == id);
-        alike.take(MAX_ALIKE).cloned().collect()
+        let rings = self.rings.lock().expect("no panic while held");
+        let all = [&rings.failed, &rings.aborted];
+        let all = all.into_iter().flat_map(|ring| ring.requests.iter().rev());
+        let mut alike: Vec<&NotedRequest> = all.filter(|request| &*request.id == id).collect();
+        alike.sort_by_key(|request| std::cmp::Reverse(request.at));
+        alike.into_iter().take(MAX_ALIKE).cloned().collect()
     }
 
-    /// When the oldest one ended that is still held; None: all that there ever were are.
+    /// Since when all are held that ended; None: all that there ever were are.
     pub fn reaches_back_to(&self) -> Option<SystemTime> {
-        let ring = self.ring.lock().expect("no panic while held");
+        let rings = self.rings.lock().expect("no panic while held");
+        let all = [&rings.failed, &rings.aborted];
+        let cut = all.into_iter().filter(|ring| ring.has_dropped);
         let is_whole = self.dropped.value() == 0;
         (!is_whole).then(|| {
-            ring.front()
-                .map_or_else(SystemTime::now, |oldest| oldest.at)
+            let reach = cut.map(Ring::oldest).max();
+            reach.unwrap_or_else(|| rings.failed.oldest())
         })
     }
 }
@@ -200,9 +271,49 @@ mod tests {
     #[test]
     fn a_worker_never_waits_for_who_looks() {
         let noted = Noted::default();
-        let looking = noted.ring.lock().unwrap();
+        let looking = noted.rings.lock().unwrap();
         noted.note(request("r", 1), 4);
         drop(looking);
         assert_eq!((noted.held(), noted.dropped.value()), (0, 1));
+    }
+
+    fn aborted(id: &str, at: u64) -> NotedRequest {
+        NotedRequest {
+            reason: Reason::ClientAborted,
+            status: 0,
+            ..request(id, at)
+        }
+    }
+
+    #[test]
+    fn clients_that_go_away_push_out_no_failure_but_each_other() {
+        let noted = Noted::default();
+        noted.note(request("failed", 0), 4);
+        (1..100).for_each(|at| noted.note(aborted("gone", at), 4));
+        assert_eq!((noted.held(), noted.dropped.value()), (4, 96));
+        assert_eq!(noted.named("failed").len(), 1);
+        let gone = noted.named("gone");
+        assert_eq!(gone[0].at, UNIX_EPOCH + Duration::from_secs(99));
+        let reach = noted.reaches_back_to().unwrap();
+        assert_eq!(reach, UNIX_EPOCH + Duration::from_secs(97));
+        (100..104).for_each(|at| noted.note(request("failed", at), 4));
+        assert_eq!(noted.named("failed").len(), 4);
+        assert!(noted.named("gone").is_empty());
+        noted.note(aborted("gone", 104), 4);
+        assert_eq!(noted.named("failed").len(), 4);
+    }
+
+    #[test]
+    fn a_lower_limit_frees_what_is_beyond_it_without_another_request() {
+        let noted = Noted::default();
+        (0..8).for_each(|at| noted.note(request(&format!("r{at}"), at), 8));
+        noted.keep(8);
+        assert_eq!((noted.held(), noted.dropped.value()), (8, 0));
+        noted.keep(2);
+        assert_eq!((noted.held(), noted.dropped.value()), (2, 6));
+        assert!(noted.named("r5").is_empty() && noted.named("r6").len() == 1);
+        noted.keep(0);
+        assert_eq!(noted.held(), 0);
+        assert_eq!(noted.rings.lock().unwrap().failed.requests.capacity(), 0);
     }
 }

@@ -1,8 +1,11 @@
 //! Random histories: whatever happens in whatever order, nobody who is well disappears by Consul's silence, no table empties without a
 //! reason, and the journal leads to the same end.
+//!
+//! Long because what may happen, how it is lived through and what it is held to are read together.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
@@ -10,6 +13,7 @@ use proptest::test_runner::{Config as Cases, TestRunner};
 use super::reader::{first_line, line_of, parse};
 use super::replay::{Replayed, Stage};
 use super::*;
+use crate::config::ConsulService;
 use crate::control::consul::{
     Blame, CheckStatus, Document, Finding, Instance, Observation, Subtree,
 };
@@ -27,6 +31,8 @@ const ADDRESSES: [&str; 6] = [
 ];
 /// How long an operator accepts what Consul says.
 const ACCEPTED: Duration = Duration::from_secs(60);
+/// `guard.window` where nobody says otherwise.
+const WINDOW: Duration = Duration::from_secs(60);
 /// How many are tried where it has to be quick.
 const QUICK: u32 = 64;
 /// How many make the bar.
@@ -38,6 +44,8 @@ enum Step {
     Answer(u8, u16),
     /// The leader's word, asked for or not.
     Reread(u8, Finding),
+    /// Who of another service is named.
+    Other(u8),
     /// An operator's word that what is gone is gone, for a minute.
     Accept,
     Probe(usize, bool),
@@ -45,6 +53,15 @@ enum Step {
     Tried(usize, bool),
     /// Documents of routes: which are there, and which of them are wrong.
     Routes(u8, u8),
+    /// Documents of services, and of domains that are theirs: the same.
+    Services(u8, u8),
+    Domains(u8, u8),
+    /// The mark of a change of several transactions.
+    Apply(bool),
+    /// Who is drained for the whole pod; None: nobody.
+    PodDrain(Option<Option<usize>>),
+    /// What is accepted of the other service for the whole pod.
+    PodAccept(bool),
     /// Of the tuning: whether it is there, and well.
     Tuning(Option<bool>),
     /// What is tried: whether here, of which routes, and whether with another tuning; None: nothing is.
@@ -74,11 +91,17 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0u8..64, any::<u16>()).prop_map(|(mask, words)| Step::Answer(mask, words & (words >> 1))),
         1 => Just(Step::Answer(0, 0)),
         1 => (0u8..64, finding).prop_map(|(mask, finding)| Step::Reread(mask, finding)),
+        2 => (0u8..16).prop_map(Step::Other),
         1 => Just(Step::Accept),
         6 => (server.clone(), any::<bool>()).prop_map(|(server, well)| Step::Probe(server, well)),
         2 => (server.clone(), any::<bool>()).prop_map(|(server, refused)| Step::Eject(server, refused)),
         2 => (server, any::<bool>()).prop_map(|(server, well)| Step::Tried(server, well)),
         2 => (0u8..8, 0u8..8).prop_map(|(there, wrong)| Step::Routes(there, wrong)),
+        1 => (0u8..8, 0u8..8).prop_map(|(there, wrong)| Step::Services(there, wrong)),
+        1 => (0u8..8, 0u8..8).prop_map(|(there, wrong)| Step::Domains(there, wrong)),
+        1 => any::<bool>().prop_map(Step::Apply),
+        1 => proptest::option::of(whom.clone()).prop_map(Step::PodDrain),
+        1 => any::<bool>().prop_map(Step::PodAccept),
         1 => proptest::option::of(any::<bool>()).prop_map(Step::Tuning),
         2 => proptest::option::of((any::<bool>(), 0u8..8, any::<bool>())).prop_map(Step::Canary),
         1 => (0u8..3).prop_map(Step::Pod),
@@ -105,7 +128,7 @@ struct Life {
     generation: u64,
 }
 
-const FILE: &str = "[consul]\naddress = \"http://127.0.0.1:8500\"\nprefix = \"rota/p\"\n[[service]]\nname = \"app\"\nconsul = { service = \"app\" }\n[[route]]\nhost = \"*\"\nservice = \"app\"\n";
+const FILE: &str = "[consul]\naddress = \"http://127.0.0.1:8500\"\nprefix = \"rota/p\"\n[[service]]\nname = \"blog\"\nconsul = { service = \"blog\" }\n[[service]]\nname = \"app\"\nconsul = { service = \"app\" }\n[[route]]\nhost = \"blog.test\"\nservice = \"blog\"\n[[route]]\nhost = \"*\"\nservice = \"app\"\n";
 const PROBED: &str = "[service.health.active]\npath = \"/\"\nfall = 2\nrise = 3\n";
 
 fn text(is_probed: bool) -> String {
@@ -212,6 +235,16 @@ impl Life {
                 instances: named(mask, 0),
                 finding,
             }),
+            Step::Other(mask) => self.observe(Observation::Instances {
+                watch: ConsulService {
+                    service: "blog".into(),
+                    ..watch()
+                },
+                instances: (1..=4u8)
+                    .filter(|bit| mask & (1 << (bit - 1)) != 0)
+                    .map(|bit| instance(&format!("10.0.1.{bit}:80"), CheckStatus::Passing))
+                    .collect(),
+            }),
             Step::Accept => self.apply(Event::Ordered(Order::Accept {
                 matter: Matter::Service("app".into()),
                 reach: Reach::Here,
@@ -228,15 +261,38 @@ impl Life {
                 result: result(well),
             }),
             Step::Routes(there, wrong) => {
-                let named = (0..3).filter(|bit| there & (1 << bit) != 0);
-                let route = |bit: u8| match wrong & (1 << bit) {
-                    0 => (
-                        format!("r{bit}"),
-                        format!("host = \"h{bit}.test\"\nservice = \"app\""),
-                    ),
-                    _ => (format!("r{bit}"), "hots = 1".to_owned()),
+                let route = |bit| match bit {
+                    0 => "host = \"h0.test\"\nservice = \"s0\"".to_owned(),
+                    _ => format!("host = \"h{bit}.test\"\nservice = \"app\""),
                 };
-                self.documents(Subtree::Routes, named.map(route).collect());
+                let documents = three((there, wrong), |bit| (format!("r{bit}"), route(bit)));
+                self.documents(Subtree::Routes, documents);
+            }
+            Step::Services(there, wrong) => {
+                let service = |bit| format!("servers = [\"10.0.2.{}:80\"]", bit + 1);
+                let documents = three((there, wrong), |bit| (format!("s{bit}"), service(bit)));
+                self.documents(Subtree::Services, documents);
+            }
+            Step::Domains(there, wrong) => {
+                let domain = |bit| (format!("d{bit}.test"), format!("service = \"s{bit}\""));
+                self.documents(Subtree::Domains, three((there, wrong), domain));
+            }
+            Step::Apply(there) => {
+                let mark = there.then(|| (String::new(), "lb-2".to_owned()));
+                self.documents(Subtree::Apply, mark.into_iter().collect());
+            }
+            Step::PodDrain(whom) => {
+                let name = whom.map(|server| match server {
+                    Some(server) => format!("app/{}", ADDRESSES[server]),
+                    None => "app".to_owned(),
+                });
+                let drain = name.map(|name| (name, "{\"by\": \"ops\", \"at\": 1}".to_owned()));
+                self.documents(Subtree::OperatorDrain, drain.into_iter().collect());
+            }
+            Step::PodAccept(there) => {
+                let until = "{\"by\": \"ops\", \"at\": 1, \"until\": 4000000000}";
+                let accept = there.then(|| ("blog".to_owned(), until.to_owned()));
+                self.documents(Subtree::OperatorAccept, accept.into_iter().collect());
             }
             Step::Tuning(well) => {
                 let text = |well| {
@@ -321,7 +377,11 @@ impl Life {
     }
 
     fn standings(&mut self) -> Vec<(String, Arc<Standing>)> {
-        let service = self.world.service("app");
+        self.standings_of("app")
+    }
+
+    fn standings_of(&mut self, service: &str) -> Vec<(String, Arc<Standing>)> {
+        let service = self.world.service(service);
         let members = service.members.iter();
         members
             .map(|member| (member.upstream.label().to_string(), member.standing.clone()))
@@ -340,6 +400,19 @@ impl Life {
         }
         stage.end(Some(self.world.now)).unwrap()
     }
+}
+
+/// Up to three documents: which are there, and which of them nobody can read.
+fn three(
+    (there, wrong): (u8, u8),
+    document: impl Fn(u8) -> (String, String),
+) -> Vec<(String, String)> {
+    let named = (0..3u8).filter(|bit| there & (1 << bit) != 0);
+    let text = |bit: u8| match (wrong & (1 << bit), document(bit)) {
+        (0, well) => well,
+        (_, (name, _)) => (name, "hots = 1".to_owned()),
+    };
+    named.map(text).collect()
 }
 
 fn named(mask: u8, words: u16) -> Vec<Instance> {
@@ -398,13 +471,48 @@ fn told(snapshot: &Snapshot) -> Vec<String> {
     members.chain(mistakes).chain(routes).collect()
 }
 
+/// What the guard has promised of one window: how many Consul's answers may take of the most that they named in it.
+#[derive(Default)]
+struct Toll {
+    /// How many each answer named, and when.
+    named: Vec<(SystemTime, u32)>,
+    /// Who is missed, since when.
+    missed: BTreeMap<String, SystemTime>,
+}
+
+impl Toll {
+    /// Gives how many are missed, and the most that were named.
+    fn take(
+        &mut self,
+        (now, mask): (SystemTime, u8),
+        missed: &[&str],
+        is_there: impl Fn(&str) -> bool,
+    ) -> (usize, u32) {
+        self.named.push((now, mask.count_ones()));
+        for label in missed {
+            self.missed.insert((*label).to_owned(), now);
+        }
+        let is_past = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age >= WINDOW);
+        self.missed
+            .retain(|label, at| !is_there(label) && !is_past(*at));
+        // The one before the window's first was in force when it began.
+        while self.named.len() > 1 && is_past(self.named[1].0) {
+            self.named.remove(0);
+        }
+        let most = self.named.iter().map(|(_, count)| *count).max();
+        (self.missed.len(), most.unwrap_or_default())
+    }
+}
+
 /// Lives through a history, and holds it to what is promised at each step and at its end.
 fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
     let mut life = Life::begin();
     let mut most_loss = 0.5;
     let mut accepted = life.world.now;
+    let mut toll = Toll::default();
     for step in steps {
         let before = life.standings();
+        let others = life.standings_of("blog");
         life.live(step);
         match step {
             Step::Tuning(Some(true)) => most_loss = 0.9,
@@ -419,16 +527,30 @@ fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
             .map(|(label, _)| &**label)
             .collect();
         let is_accepted = life.world.now <= accepted;
+        if let Step::Answer(mask, _) | Step::Reread(mask, _) = step {
+            let (lost, most) = toll.take((life.world.now, *mask), &missed, is_there);
+            prop_assert!(
+                is_accepted || lost as f64 <= f64::from(most) * most_loss,
+                "answers of one window take {lost} of {most}"
+            );
+        }
+        if is_accepted {
+            toll.missed.clear();
+        }
+        if !matches!(step, Step::Other(_) | Step::PodAccept(_) | Step::Wait(_)) {
+            let left = life.standings_of("blog").len();
+            prop_assert!(
+                left >= others.len(),
+                "{step:?} takes servers of another service"
+            );
+        }
         match step {
             Step::Accept => {}
             Step::Answer(..) | Step::Reread(..) if is_accepted => {}
             Step::Answer(0, _) | Step::Reread(0, _) => {
                 prop_assert_eq!(missed.len(), 0, "an empty answer takes nobody");
             }
-            Step::Answer(..) | Step::Reread(..) => prop_assert!(
-                missed.len() as f64 <= 6.0 * most_loss,
-                "an answer takes most of a service"
-            ),
+            Step::Answer(..) | Step::Reread(..) => {}
             // A doubt has a deadline, but the last one stays.
             Step::Wait(_) => prop_assert!(missed.is_empty() || !after.is_empty()),
             Step::Probe(server, false) => {

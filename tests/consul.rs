@@ -4,6 +4,8 @@
 
 #[path = "support/consul.rs"]
 mod consul_agent;
+#[path = "consul/hidden.rs"]
+mod hidden;
 #[path = "consul/scripted.rs"]
 mod scripted;
 #[path = "consul/store.rs"]

@@ -304,8 +304,13 @@ impl Agent {
 
     /// From now on the token may do nothing; it is still there.
     pub fn take_rights(&self, token: &Token) {
+        self.change_rights(token, "");
+    }
+
+    /// `rules` as JSON has them in a text.
+    pub fn change_rights(&self, token: &Token, rules: &str) {
         let path = format!("/v1/acl/policy/{}", token.policy);
-        let named = format!(r#"{{"Name": "p{}", "Rules": ""}}"#, self.ports.http);
+        let named = format!(r#"{{"Name": "p{}", "Rules": "{rules}"}}"#, self.ports.http);
         self.must("PUT", &path, named.as_bytes());
     }
 

@@ -191,9 +191,18 @@ impl Client {
             segment,
         };
         let questions = [asked("service", &*service.service), asked("node", node)];
+        self.may(self.datacenter_of(service), &questions).await
+    }
+
+    /// Whether the token may do all of this; an error where nobody can say.
+    pub(super) async fn may(
+        &self,
+        datacenter: Option<String>,
+        questions: &[AccessQuestion<'_>],
+    ) -> Result<bool, ConsulError> {
         let endpoint = AclAuthorize {
-            dc: self.datacenter_of(service),
-            body: serde_json::to_vec(&questions).expect("strings are always JSON"),
+            dc: datacenter,
+            body: serde_json::to_vec(questions).expect("strings are always JSON"),
         };
         let terms = Terms {
             deadline: PROBE_DEADLINE,
@@ -220,11 +229,15 @@ impl Client {
             true => Depth::Below,
             false => Depth::Key,
         };
-        let key = format!("{}/{}", self.settings.prefix, subtree.key());
+        let key = self.key_of(subtree);
         match depth {
             Depth::Below => self.below(&key, when).await,
             Depth::Key => self.key(&key, when).await,
         }
+    }
+
+    pub(super) fn key_of(&self, subtree: Subtree) -> String {
+        format!("{}/{}", self.settings.prefix, subtree.key())
     }
 
     /// All keys that begin with `prefix` as any server knows them, named by what follows it: nothing, for a key that is the prefix.

@@ -4,6 +4,7 @@ mod client;
 mod endpoints;
 mod error;
 mod follow;
+mod hidden;
 mod key;
 mod leader;
 mod middleware;

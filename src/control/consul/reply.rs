@@ -18,6 +18,8 @@ pub(super) struct Reply<T> {
     pub content: T,
     /// To wait beyond; 0: none was given.
     pub index: u64,
+    /// Access control left something out.
+    pub is_filtered: bool,
     /// Why only who knows nothing yet takes its content: a success that says too little.
     pub flaw: Option<ConsulError>,
 }
@@ -36,6 +38,7 @@ impl<T> Reply<T> {
 pub(super) struct RawReply {
     pub(super) body: Vec<u8>,
     index: u64,
+    is_filtered: bool,
     flaw: Option<ConsulError>,
 }
 
@@ -44,7 +47,12 @@ impl RawReply {
         self,
         parse: impl FnOnce(&[u8]) -> Result<T, ConsulError> + Send + 'static,
     ) -> Result<Reply<T>, ConsulError> {
-        let RawReply { body, index, flaw } = self;
+        let RawReply {
+            body,
+            index,
+            is_filtered,
+            flaw,
+        } = self;
         let content = if body.len() > LONG_BODY_BYTES {
             tokio::task::spawn_blocking(move || parse(&body))
                 .await
@@ -55,6 +63,7 @@ impl RawReply {
         Ok(Reply {
             content,
             index,
+            is_filtered,
             flaw,
         })
     }
@@ -78,6 +87,7 @@ pub(super) fn raw(answer: Response<Vec<u8>>) -> RawReply {
     };
     RawReply {
         index: number("x-consul-index").unwrap_or(0),
+        is_filtered,
         flaw,
         body: answer.into_body(),
     }

@@ -1,5 +1,6 @@
 //! One thing that is watched: what was last said of it, and what of an answer is news.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -186,6 +187,27 @@ impl Subject {
     pub(super) fn some_node(&self) -> Option<String> {
         let record = self.record.lock().expect("no panic while held");
         record.last_node.clone()
+    }
+
+    /// The nodes of known instances that an answer lacks.
+    pub(super) fn nodes_lacking(&self, answer: &[Instance]) -> BTreeSet<String> {
+        let record = self.record.lock().expect("no panic while held");
+        let known = record.instances.as_deref().unwrap_or_default();
+        let is_in = |one: &&Instance| {
+            let mut answer = answer.iter();
+            answer.any(|other| (&other.node, &other.id) == (&one.node, &one.id))
+        };
+        let lacking = known.iter().filter(|one| !is_in(one));
+        lacking.map(|one| one.node.clone()).collect()
+    }
+
+    /// The names of known documents that an answer lacks; both are in their order.
+    pub(super) fn names_lacking(&self, answer: &[Document]) -> Vec<String> {
+        let record = self.record.lock().expect("no panic while held");
+        let known = record.documents.as_deref().unwrap_or_default();
+        let is_in = |name: &String| answer.binary_search_by(|one| one.name.cmp(name)).is_ok();
+        let names = known.iter().map(|document| &document.name);
+        names.filter(|name| !is_in(name)).cloned().collect()
     }
 
     /// Whether an instance was last seen on this node.
@@ -391,6 +413,7 @@ mod tests {
                 skipped: Vec::new(),
             },
             index,
+            is_filtered: false,
             flaw: None,
         }
     }

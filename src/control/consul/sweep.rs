@@ -193,7 +193,10 @@ async fn read_service(
     service: &ConsulService,
     subject: &Subject,
 ) -> Result<News, ConsulError> {
-    let reply = client.instances(service, When::Now).await?;
+    let mut reply = client.instances(service, When::Now).await?;
+    client
+        .find_hidden_instances(service, subject, &mut reply)
+        .await?;
     if !subject.believes(&reply) {
         return reply.sound_index().map(|_| News::None);
     }

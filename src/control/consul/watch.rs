@@ -29,7 +29,10 @@ pub(super) struct ServiceWatch {
 
 impl Watched for ServiceWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
-        let reply = self.client.instances(&self.service, when).await?;
+        let mut reply = self.client.instances(&self.service, when).await?;
+        self.client
+            .find_hidden_instances(&self.service, &self.subject, &mut reply)
+            .await?;
         let index = reply.sound_index();
         let mut news = News::None;
         if self.subject.believes(&reply) {
@@ -57,7 +60,10 @@ pub(super) struct SubtreeWatch {
 
 impl Watched for SubtreeWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
-        let reply = self.client.documents(self.subtree, when).await?;
+        let mut reply = self.client.documents(self.subtree, when).await?;
+        self.client
+            .find_hidden_documents(self.subtree, &self.subject, &mut reply)
+            .await?;
         let index = reply.sound_index();
         if self.subject.believes(&reply) {
             self.subject

@@ -237,6 +237,8 @@ pub fn document(pair: KVPair, below: usize) -> Result<Document, ConsulError> {
 pub struct CheckStates {
     pub services: HashMap<String, u64>,
     pub nodes: HashMap<String, u64>,
+    /// How many there are.
+    pub checks: usize,
 }
 
 #[derive(Deserialize, Hash)]
@@ -255,7 +257,10 @@ struct StateEntry {
 /// Reads an answer of `/v1/health/state/any`. Output is left out: it changes nothing about whose turn it is.
 pub fn check_states(body: &[u8]) -> Result<CheckStates, ConsulError> {
     let entries: Vec<StateEntry> = whole(body)?;
-    let mut states = CheckStates::default();
+    let mut states = CheckStates {
+        checks: entries.len(),
+        ..CheckStates::default()
+    };
     for entry in entries {
         let mut hasher = DefaultHasher::new();
         entry.hash(&mut hasher);
@@ -462,5 +467,6 @@ mod tests {
             one,
             states(json!([check("a", "critical"), check("b", "passing")]))
         );
+        assert_eq!(one.checks, 2);
     }
 }

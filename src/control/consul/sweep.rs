@@ -2,7 +2,7 @@
 //!
 //! Blocking queries say that something changed: the checks that are critical or warn, all checks, and the catalogue of services. What
 //! they differ in from last time names the services to read again, by plain questions, a few at a time. Those checks that do not pass
-//! are a short answer, at once; all of them are megabytes, so that is asked once a second at most. A change that none shows (an
+//! are a short answer, at once; all of them are megabytes, so that is asked once a second at most, as is every answer that is long. A change that none shows (an
 //! instance without checks came to a service that has others) moves the catalogue's index alone: then all are read again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -24,8 +24,10 @@ use crate::config::ConsulService;
 /// The states that checks leave and come to when a server does.
 const TELLING: [&str; 2] = ["critical", "warning"];
 const ALL: &str = "any";
-/// Between two answers about all checks.
+/// Between two answers about all checks, or about many.
 const ALL_EACH: Duration = Duration::from_secs(1);
+/// Of an outage, each with its output, these are some 100 KiB.
+const MANY_CHECKS: usize = 500;
 /// Connections of a sweep's watches.
 pub(super) const WATCHES: usize = TELLING.len() + 2;
 /// Services read at once.
@@ -215,10 +217,8 @@ struct ChecksWatch {
 
 impl Watched for ChecksWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
-        if let When::Beyond(_) = when
-            && self.state == ALL
-        {
-            sleep(ALL_EACH).await;
+        if let When::Beyond(_) = when {
+            sleep(rest_before(self.state, self.known.as_ref())).await;
         }
         let asked = self
             .client
@@ -253,6 +253,15 @@ impl Watched for ChecksWatch {
 
     async fn failed(&mut self, error: ConsulError) {
         self.subject.failed(&error).await;
+    }
+}
+
+/// `known` is what the last answer held, of checks in this state.
+fn rest_before(state: &str, known: Option<&CheckStates>) -> Duration {
+    let are_many = known.is_some_and(|known| known.checks >= MANY_CHECKS);
+    match state == ALL || are_many {
+        true => ALL_EACH,
+        false => Duration::ZERO,
     }
 }
 
@@ -302,4 +311,24 @@ fn differing<'a, V: PartialEq>(
         .map(|(key, _)| key);
     let gone = one.keys().filter(|key| !other.contains_key(*key));
     changed.chain(gone).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_many_checks_is_asked_for_as_rarely_as_all_of_them() {
+        let of = |checks| CheckStates {
+            checks,
+            ..CheckStates::default()
+        };
+        for state in TELLING {
+            assert_eq!(rest_before(state, None), Duration::ZERO);
+            let few = of(MANY_CHECKS - 1);
+            assert_eq!(rest_before(state, Some(&few)), Duration::ZERO);
+            assert_eq!(rest_before(state, Some(&of(MANY_CHECKS))), ALL_EACH);
+        }
+        assert_eq!(rest_before(ALL, None), ALL_EACH);
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use self::tree::Tree;
 use super::consul::{Document, Subtree};
 use super::drains::Drains;
+use super::fleet::status::Fingerprint;
 use super::mistake::{IGNORED, LAST_GOOD, Mistake};
 use crate::config::document;
 use crate::config::{DomainName, RouteEntry, ServiceEntry, Tuning};
@@ -91,6 +92,21 @@ impl Documents {
             self.tuning.index(),
         ];
         newest.into_iter().max().unwrap_or(0)
+    }
+
+    /// What services, routes, domains and tuning say, as they were last heard: the same wherever the same was heard, whenever it was.
+    pub fn content(&self) -> Fingerprint {
+        let trees = [
+            ("services", self.services.content()),
+            ("routes", self.routes.content()),
+            ("domains", self.domains.content()),
+            ("tuning", self.tuning.content()),
+        ];
+        let of_tree = |(kind, content)| Fingerprint::of(format!("{kind} {content}").as_bytes());
+        trees
+            .map(of_tree)
+            .into_iter()
+            .fold(Fingerprint::default(), Fingerprint::with)
     }
 
     pub fn tuning_in_force(&self) -> Tuning {

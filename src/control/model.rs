@@ -19,6 +19,7 @@ use super::consul::{Blame, Document, Instance, Observation, Subtree};
 use super::documents::Documents;
 use super::drains::Drains;
 use super::event::{Effect, Event};
+use super::fleet::status::Fingerprint;
 use super::guard::Alarm;
 use super::member::Change;
 use super::mistake::Mistake;
@@ -211,6 +212,10 @@ impl Model {
     /// The highest ModifyIndex among the documents that were heard of; 0: there are none.
     pub fn documents_index(&self) -> u64 {
         self.documents.index()
+    }
+    /// What stands for all that the documents say.
+    pub fn documents_content(&self) -> Fingerprint {
+        self.documents.content()
     }
     /// Watches that fail, by name.
     pub fn failing(&self) -> impl Iterator<Item = &String> {

@@ -453,6 +453,7 @@ impl Task {
                 table,
                 trying,
                 index: self.model.documents_index(),
+                documents: self.model.documents_content(),
                 failing: self.model.failing().cloned().collect(),
                 published: known.published,
             };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::laid::Laid;
 use crate::control::consul::Document;
+use crate::control::fleet::status::Fingerprint;
 use crate::control::mistake::{IGNORED, LAST_GOOD, Mistake};
 
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Tree<T> {
     wrong: Arc<[Arc<Entry<T>>]>,
     /// The highest ModifyIndex of what was last heard.
     index: u64,
+    /// Of names and texts, as they were last taken.
+    content: Fingerprint,
 }
 
 #[derive(Debug)]
@@ -36,6 +39,7 @@ pub(super) struct Entry<T> {
     /// What the good version was read from.
     good_text: Arc<[u8]>,
     pub(super) mistake: Option<String>,
+    fingerprint: Fingerprint,
 }
 
 impl<T> Default for Tree<T> {
@@ -49,6 +53,7 @@ impl<T> Default for Tree<T> {
             in_force: Arc::default(),
             wrong: Arc::default(),
             index: 0,
+            content: Fingerprint::default(),
         }
     }
 }
@@ -68,6 +73,10 @@ impl<T: Clone> Tree<T> {
     /// The highest ModifyIndex of what was last heard; 0: there is nothing.
     pub(super) fn index(&self) -> u64 {
         self.index
+    }
+
+    pub(super) fn content(&self) -> Fingerprint {
+        self.content
     }
 
     pub(super) fn observe(
@@ -187,6 +196,8 @@ impl<T: Clone> Tree<T> {
         self.in_force = found.into_iter().map(|(_, entry)| entry).collect();
         let wrong = entries.iter().filter(|entry| entry.mistake.is_some());
         self.wrong = wrong.cloned().collect();
+        let fingerprints = entries.iter().map(|entry| entry.fingerprint);
+        self.content = fingerprints.fold(Fingerprint::default(), Fingerprint::with);
         self.entries = entries.into();
     }
 
@@ -233,6 +244,7 @@ impl<T: Clone> Entry<T> {
                 good: self.good.clone(),
                 good_text: self.good_text.clone(),
                 mistake: Some(message),
+                fingerprint: self.fingerprint,
             },
         })
     }
@@ -251,6 +263,7 @@ impl<T: Clone> Entry<T> {
                     good: entry.good.clone(),
                     good_text: entry.good_text.clone(),
                     mistake: entry.mistake.clone(),
+                    fingerprint: entry.fingerprint,
                 }),
             };
         }
@@ -261,6 +274,7 @@ impl<T: Clone> Entry<T> {
                 good: known.and_then(|entry| entry.good.clone()),
                 good_text: known.map_or_else(Arc::default, |entry| entry.good_text.clone()),
                 mistake: Some(message),
+                fingerprint: fingerprint_of(&document),
                 document,
             },
         })
@@ -271,11 +285,17 @@ impl<T> Entry<T> {
     fn good(document: Document, good: T) -> Entry<T> {
         Entry {
             good_text: document.value.clone(),
+            fingerprint: fingerprint_of(&document),
             document,
             good: Some(good),
             mistake: None,
         }
     }
+}
+
+/// Of what it says: its indexes move with every write, of the same text too.
+fn fingerprint_of(document: &Document) -> Fingerprint {
+    Fingerprint::of(&[document.name.as_bytes(), b"\0", &document.value].concat())
 }
 
 fn newest(documents: &[Document]) -> u64 {

@@ -90,6 +90,8 @@ pub struct NodeStatus {
     pub revision: u64,
     /// The highest ModifyIndex among the documents that it has heard; 0: there are none.
     pub index: u64,
+    /// Of what documents say; None: its version says nothing of it.
+    pub documents: Option<Fingerprint>,
     /// Of what it knows of routes, services and servers.
     pub table: Fingerprint,
     /// The canary that is tried on it: its table is another one on purpose.

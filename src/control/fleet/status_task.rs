@@ -40,6 +40,8 @@ pub struct Knowledge {
     pub trying: Option<String>,
     /// The highest ModifyIndex among documents.
     pub index: u64,
+    /// Of what documents say.
+    pub documents: Fingerprint,
     /// Watches that fail.
     pub failing: Vec<String>,
     /// When the table in force was published.
@@ -52,6 +54,7 @@ impl Default for Knowledge {
             table: Fingerprint::default(),
             trying: None,
             index: 0,
+            documents: Fingerprint::default(),
             failing: Vec::new(),
             published: Instant::now(),
         }
@@ -158,7 +161,7 @@ impl StatusTask {
         if knowledge.trying.is_none() {
             self.observer.know_table(knowledge.table, now);
         }
-        self.observer.know_documents(knowledge.index, now);
+        self.observer.know_documents(knowledge.documents, now);
     }
 
     /// Says how this load balancer is, if that is due.
@@ -232,6 +235,7 @@ impl StatusTask {
             is_ready: table.missing.is_empty() && !table.node_drained && table.generation > 0,
             revision: *self.inputs.revision.borrow(),
             index: knowledge.index,
+            documents: Some(knowledge.documents),
             table: knowledge.table,
             trying: knowledge.trying.clone(),
             certificates: self.served.as_ref().map(|(_, of)| *of).unwrap_or_default(),

@@ -95,7 +95,7 @@ pub struct Observer {
     unread: BTreeSet<String>,
     left_out: usize,
     tables: Spread<Fingerprint>,
-    documents: Spread<u64>,
+    documents: Spread<Fingerprint>,
     certificates: Spread<Fingerprint>,
     namesake: Namesake,
     standing: BTreeMap<(FleetFault, String), Instant>,
@@ -153,8 +153,8 @@ impl Observer {
     }
 
     /// The documents that it knows from now on.
-    pub fn know_documents(&mut self, index: u64, now: Instant) {
-        self.documents.take(index, now);
+    pub fn know_documents(&mut self, documents: Fingerprint, now: Instant) {
+        self.documents.take(documents, now);
     }
 
     /// What it serves from now on.

@@ -94,3 +94,28 @@ fn the_newest_document_is_the_one_of_the_highest_index() {
     assert_eq!(world.model.documents_index(), 3);
     assert_eq!(World::with_consul("").model.documents_index(), 0);
 }
+
+#[test]
+fn documents_that_say_the_same_are_the_same_whenever_they_were_written() {
+    let content = |routes: &[(&str, &str, u64)]| {
+        let mut world = World::with_consul("");
+        world.documents(Subtree::Routes, routes);
+        world.model.documents_content()
+    };
+    let [a, b] = ROUTES;
+    let both = content(&[a, b]);
+    assert_eq!(both, content(&[(a.0, a.1, 8), (b.0, b.1, 7)]));
+    for other in [
+        &[a][..],
+        &[(a.0, b.1, 2), (b.0, a.1, 3)],
+        &[a, (b.0, "", 3)],
+    ] {
+        assert_ne!(both, content(other), "{other:?}");
+    }
+    let mut world = world();
+    let services = world.model.documents_content();
+    assert_ne!(both, services);
+    world.documents(Subtree::Routes, &[b]);
+    world.documents(Subtree::Routes, &ROUTES);
+    assert_eq!(services, world.model.documents_content(), "what was undone");
+}

@@ -41,7 +41,9 @@ impl Observer {
                 since,
                 status: status.clone(),
             };
-            let documents = self.documents.differs_since(name, status.index, now);
+            // Not by their index: who missed a change and its undoing has all that there is.
+            let since = |of| self.documents.differs_since(name, of, now);
+            let documents = status.documents.and_then(since);
             behind.extend(documents.filter(is_late).map(odd));
             let certificates = self
                 .certificates
@@ -77,16 +79,18 @@ impl Observer {
         );
     }
 
-    /// Who knows of fewer revisions is behind; of equally many, whose newest document is older.
+    /// Of those that have other documents: who knows of fewer revisions is behind; of equally many, whose newest document is older.
     fn find_those_behind(&self, found: &mut Found, odd: &[Odd]) {
         let rank = |status: &NodeStatus| (status.revision, status.index);
+        let ranked = odd
+            .iter()
+            .filter(|odd| rank(&odd.status) != rank(&self.own));
         let shown = |status: &NodeStatus| match status.revision {
             0 => format!("index {}", status.index),
             n => format!("revision {n}, index {}", status.index),
         };
-        let (ahead, behind): (Vec<&Odd>, Vec<&Odd>) = odd
-            .iter()
-            .partition(|odd| rank(&odd.status) > rank(&self.own));
+        let (ahead, behind): (Vec<&Odd>, Vec<&Odd>) =
+            ranked.partition(|odd| rank(&odd.status) > rank(&self.own));
         for odd in behind {
             let message = format!(
                 "its documents are older ({}) than those of {} ({})",

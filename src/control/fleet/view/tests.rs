@@ -12,6 +12,7 @@ fn status(table: u64, revision: u64, index: u64) -> NodeStatus {
         table: Fingerprint(table),
         revision,
         index,
+        documents: Some(Fingerprint(index)),
         discovery_s: Some(0),
         ..NodeStatus::default()
     }
@@ -46,7 +47,7 @@ impl Pod {
         let start = Instant::now();
         let mut observer = Observer::new("lb-0", "1", "own", start);
         observer.know_table(TABLE, start);
-        observer.know_documents(10, start);
+        observer.know_documents(Fingerprint(10), start);
         observer.serve(Fingerprint::default(), start);
         observer.be(status(TABLE.0, 1, 10));
         let own = NodeStatus {
@@ -78,7 +79,7 @@ impl Pod {
     fn knows(&mut self, table: u64, revision: u64, index: u64, second: u64) {
         let now = self.at(second);
         self.observer.know_table(Fingerprint(table), now);
-        self.observer.know_documents(index, now);
+        self.observer.know_documents(Fingerprint(index), now);
         self.observer.be(status(table, revision, index));
     }
 
@@ -120,6 +121,26 @@ fn who_does_not_follow_a_change_is_told_once_it_had_the_time_and_until_it_follow
     assert_eq!(since, pod.at(10));
     pod.reports("lb-1", status(2, 2, 11), 41);
     assert!(pod.finds(41).is_empty());
+}
+
+#[test]
+fn who_missed_a_change_and_its_undoing_is_not_behind() {
+    let mut pod = Pod::new();
+    // lb-1 was cut off: the documents are as they were, written anew.
+    pod.reports("lb-1", status(1, 1, 10), 1);
+    let documents = Some(Fingerprint(10));
+    pod.observer.be(NodeStatus {
+        documents,
+        ..status(1, 1, 12)
+    });
+    assert!(pod.finds(60).is_empty());
+    // Of an older version it is not known what it has.
+    let unknown = NodeStatus {
+        documents: None,
+        ..status(1, 1, 9)
+    };
+    pod.reports("lb-1", unknown, 61);
+    assert!(pod.finds(61).is_empty() && pod.finds(90).is_empty());
 }
 
 #[test]

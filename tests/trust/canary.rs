@@ -19,17 +19,18 @@ struct Fleet {
     _alone: std::sync::MutexGuard<'static, ()>,
 }
 
+fn one(agent: &Agent, number: usize) -> Rota {
+    Place::new().start_unready(&format!(
+        "[node]\nname = \"lb-{number}\"\n[admin]\naddress = \"unix:{{dir}}/admin.sock\"\n[consul]\naddress = \"{}\"\nprefix = \"rota/trust\"\nallow_upstreams = [\"127.0.0.0/8\"]\n{PLAIN}",
+        agent.http_address()
+    ))
+}
+
 impl Fleet {
     fn start() -> Fleet {
         let alone = alone();
         let agent = Agent::start();
-        let start = |number: usize| {
-            Place::new().start_unready(&format!(
-                "[node]\nname = \"lb-{number}\"\n[admin]\naddress = \"unix:{{dir}}/admin.sock\"\n[consul]\naddress = \"{}\"\nprefix = \"rota/trust\"\nallow_upstreams = [\"127.0.0.0/8\"]\n{PLAIN}",
-                agent.http_address()
-            ))
-        };
-        let rotas: Vec<Rota> = (0..3).map(start).collect();
+        let rotas: Vec<Rota> = (0..3).map(|number| one(&agent, number)).collect();
         rotas.iter().for_each(Rota::wait_until_ready);
         let fleet = Fleet {
             agent,
@@ -345,6 +346,36 @@ fn a_judge_that_dies_is_followed_by_another() {
     // Consul frees the lock of a process that was killed when its session ends.
     within_two_minutes("another one ends it", || {
         said(&rest.command(&["history"])).contains("canary rolled back: ")
+    });
+}
+
+#[test]
+fn one_that_is_killed_while_it_tries_a_change_ends_it_by_coming_back() {
+    let mut fleet = Fleet::start();
+    let begun = fleet.apply(
+        0,
+        &fleet.serving(&fleet.other),
+        &["--canary", "lb-2", "--for", "1h", "--detach"],
+    );
+    assert_eq!(begun.status.code(), Some(0), "{}", said(&begun));
+    fleet.eventually_says(2, "other");
+    let has = |key: &str, word: &str| {
+        let path = format!("/v1/kv/rota/trust/{key}?raw");
+        let value = fleet.agent.try_call("GET", &path, b"");
+        value.is_ok_and(|it| it.status == 200 && it.body.contains(word))
+    };
+    eventually("it has counted", || has("canaries/counts/lb-2", "process"));
+    eventually("the pod is told why its table is another one", || {
+        has("nodes/lb-2", "\"trying\":")
+    });
+    drop(fleet.rotas.remove(2));
+    let again = one(&fleet.agent, 2);
+    within_two_minutes("it is rolled back and says why", || {
+        said(&fleet.rotas[0].command(&["history"]))
+            .contains("canary rolled back: restarted meanwhile, or crashed: lb-2")
+    });
+    eventually("the change is gone", || {
+        again.get(HOST, "/").text() == "good"
     });
 }
 

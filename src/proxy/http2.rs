@@ -103,7 +103,7 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
             }
             Ok(Event::Drain | Event::Blocked) => {}
             Ok(end @ (Event::Breach(_) | Event::Calmed | Event::End)) => break end,
-            Err(_) if outflow.is_stuck(Instant::now(), body) => {
+            Err(_) if outflow.is_stuck(Instant::now(), body, || io.acknowledged()) => {
                 worker.vitals.workers[worker.id.0].stuck.add(1);
                 // Nor would it take a farewell; and what the kernel holds for it goes, too.
                 return io.reset_on_close();

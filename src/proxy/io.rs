@@ -1,20 +1,25 @@
 //! A stream that two directions of one task use at once: borrowed only while it is polled, never across an await. Hot path.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::acknowledged::acknowledged;
 use super::buffer::Buf;
-use super::timer::{Elapsed, Timer};
+use super::timer::Timer;
 use crate::dial::Stream;
 
 /// How much is dropped by one system call.
 const UNREAD_PIECE: usize = 16 * 1024;
+/// When the peer's kernel is asked for the first time how much it has of what was written, while a write waits.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// What it has to have more when patience is over, if the socket itself took nothing.
+const LEAST_PROGRESS: u64 = 16 * 1024;
 
 /// See the module.
 pub struct Io(RefCell<Stream>);
@@ -93,16 +98,45 @@ impl Io {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         while done < total {
             let write = poll_fn(|cx| self.poll_write(cx, slices, done));
-            match timer.patiently(patience, write).await {
-                Ok(Ok(written)) => done += written,
-                Ok(Err(_)) | Err(Elapsed) => return false,
+            match self.patiently(timer, patience, write).await {
+                Some(Ok(written)) => done += written,
+                Some(Err(_)) | None => return false,
             }
         }
         if !self.is_tls() {
             return true;
         }
         let flush = poll_fn(|cx| self.poll_flush(cx));
-        matches!(timer.patiently(patience, flush).await, Ok(Ok(())))
+        matches!(self.patiently(timer, patience, flush).await, Some(Ok(())))
+    }
+
+    /// What a write gives. None: for `patience` the socket took nothing, and the peer's kernel not much of what the socket holds.
+    async fn patiently<T>(
+        &self,
+        timer: &Timer,
+        patience: Duration,
+        write: impl Future<Output = io::Result<T>>,
+    ) -> Option<io::Result<T>> {
+        let mut write = pin!(write);
+        // Nobody is asked for as long as a write takes less.
+        let first = FIRST_LOOK.min(patience / 2);
+        if let Ok(written) = timer.patiently(first, &mut write).await {
+            return Some(written);
+        }
+        loop {
+            let before = self.acknowledged();
+            if let Ok(written) = timer.patiently(patience - first, &mut write).await {
+                return Some(written);
+            }
+            if self.acknowledged()? < before? + LEAST_PROGRESS {
+                return None;
+            }
+        }
+    }
+
+    /// Bytes of all that was written that the peer's kernel has; see [`acknowledged`].
+    pub fn acknowledged(&self) -> Option<u64> {
+        acknowledged(self.0.borrow().tcp())
     }
 
     /// Writes once of what follows `done` bytes of the slices (8 of them at most).

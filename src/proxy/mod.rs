@@ -1,5 +1,6 @@
 //! The data plane: accept → TLS → parse → route → pick → send → relay → record, on a thread per core.
 
+pub mod acknowledged;
 pub mod answer;
 pub mod buffer;
 pub mod clients;

@@ -86,16 +86,18 @@ impl Stall {
         }
     }
 
-    /// What `future` gives; None: it did not within `patience`, or its piece has waited for a second and too many wait.
+    /// What `future` gives; None: it did not within `patience`, unless it is the connection that holds it up, or its piece has waited
+    /// for a second and too many wait.
     pub async fn wait<T>(
         &self,
         timer: &Timer,
         patience: Duration,
         future: impl Future<Output = T>,
+        is_held_up: impl Fn() -> bool,
     ) -> Option<T> {
         let mut future = pin!(future);
         let mut now = Instant::now();
-        let deadline = now + patience;
+        let mut deadline = now + patience;
         loop {
             if self.worker.stalls.is_crowded() && now - self.since >= SPAN {
                 self.worker.vitals.workers[self.worker.id.0]
@@ -107,7 +109,9 @@ impl Stall {
                 Ok(value) => return Some(value),
                 Err(Elapsed) => now = Instant::now(),
             }
-            if now >= deadline {
+            if now >= deadline && is_held_up() {
+                deadline = now + SPAN;
+            } else if now >= deadline {
                 return None;
             }
         }

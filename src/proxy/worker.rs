@@ -433,13 +433,14 @@ fn obey(
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::certs::wants;
     use crate::drain;
     use crate::routing::swap;
 
-    fn worker() -> Rc<Worker> {
+    /// The only one of a process, with an empty table.
+    pub fn worker() -> Rc<Worker> {
         let (publisher, table) = swap::channel(Snapshot::default());
         let (certificates, store) = swap::channel(CertStore::default());
         let (_, orders) = mpsc::channel(1);

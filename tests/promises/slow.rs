@@ -1,23 +1,24 @@
 //! Clients that read slowly, from sockets that hold much for them: nobody takes them for such as read nothing.
 
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::attack::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, block, frame, secure};
 use crate::support::client::{Client, Tls};
+use crate::support::rota::edge;
 use crate::support::{Authority, Origin, Rota};
 
 const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
 /// Streams that one connection may have open.
 const STREAMS: u32 = 128;
-const LARGE: usize = 64 << 20;
+const LARGE: usize = 16 << 20;
 /// More than the socket takes at once waits in h2 for so many.
 const LARGE_ONES: u32 = 24;
 
-/// `/large` is 64 MiB, all else is small.
+/// `/large` is 16 MiB, all else is small.
 fn origin() -> Origin {
     let large = vec![b'x'; LARGE];
     let origin = Origin::start(move |exchange| {
@@ -95,4 +96,50 @@ fn answers_that_went_out_count_no_more_though_the_socket_is_never_without_more_t
     }
     println!("{most} waited at most");
     assert!(most <= f64::from(STREAMS), "{most} wait");
+}
+
+/// How long a client may take nothing here, and for how long the slow ones go on taking little: much less than lets rota write more.
+const BODY: &str = "[timeouts]\nbody = \"3s\"\n";
+const SLOWLY: Duration = Duration::from_secs(12);
+/// After each 16 KiB.
+const REST: Duration = Duration::from_millis(250);
+
+#[test]
+fn an_http2_client_that_reads_slowly_what_the_kernel_holds_is_not_stuck() {
+    let (authority, origin) = (Authority::new(), origin());
+    let rota = secure(&authority, &origin, BODY);
+    let socket = connect(rota.https(), None);
+    let mut client = frames(&rota, &authority, socket);
+    client.0.send([get(1, "/large"), get(3, "/large")].concat());
+    let (begun, mut data) = (Instant::now(), 0);
+    while data < 2 * LARGE {
+        let frame = client.next().expect("it goes on");
+        if frame.kind == DATA {
+            data += frame.payload.len();
+        } else {
+            assert_eq!(frame.kind, HEADERS, "{data} bytes came");
+        }
+        if begun.elapsed() < SLOWLY {
+            std::thread::sleep(REST);
+        }
+    }
+    assert_eq!(stuck(&rota), 0.0);
+}
+
+#[test]
+fn an_http1_client_that_reads_slowly_what_the_kernel_holds_gets_all_of_it() {
+    let origin = origin();
+    let rota = Rota::start(&format!("{BODY}{}", edge(&[origin.address()])));
+    let mut client = Client::on(TcpStream::from(connect(rota.http(), None)));
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (begun, mut left) = (Instant::now(), LARGE);
+    client.try_answer_head().unwrap();
+    while left > 0 {
+        let piece = left.min(16 << 10);
+        client.read_exactly(piece);
+        left -= piece;
+        if begun.elapsed() < SLOWLY {
+            std::thread::sleep(REST);
+        }
+    }
 }

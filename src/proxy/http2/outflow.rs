@@ -17,6 +17,8 @@ use crate::proxy::worker::Worker;
 
 /// What a blocked socket has to take within `timeouts.body`, as much as of a stream's answer: DATA frames are no larger.
 const PIECE: usize = 16 * 1024;
+/// What the socket has taken when each stream had its turn: h2 writes a frame of each that may send, round and round.
+const ROUND: u64 = STREAMS as u64 * PIECE as u64;
 
 /// One connection's.
 pub struct Outflow {
@@ -26,6 +28,8 @@ pub struct Outflow {
     held: Held,
     /// The last write or flush waits for the socket.
     waits: Cell<bool>,
+    /// Bytes, in all.
+    taken: Cell<u64>,
     blocked: Cell<Option<Blocked>>,
 }
 
@@ -34,6 +38,9 @@ struct Blocked {
     since: Instant,
     /// What the socket has taken since then, less than a piece.
     taken: usize,
+    next_look: Instant,
+    /// Bytes that the client's kernel had, at the last look that asked.
+    acknowledged: Option<u64>,
 }
 
 impl Outflow {
@@ -42,6 +49,7 @@ impl Outflow {
             ended: Cell::new(0),
             held: Held::none(worker),
             waits: Cell::new(false),
+            taken: Cell::new(0),
             blocked: Cell::new(None),
         })
     }
@@ -60,12 +68,16 @@ impl Outflow {
     /// Notes what the socket took, if it did.
     pub fn wrote(&self, written: &Poll<io::Result<usize>>) {
         self.waits.set(written.is_pending());
-        if let (Poll::Ready(Ok(count)), Some(blocked)) = (written, self.blocked.get()) {
+        let Poll::Ready(Ok(count)) = written else {
+            return;
+        };
+        self.taken.set(self.taken.get() + *count as u64);
+        if let Some(blocked) = self.blocked.get() {
             let taken = blocked.taken + count;
             self.blocked.set(Some(if taken < PIECE {
                 Blocked { taken, ..blocked }
             } else {
-                Blocked::begin()
+                Blocked::begin(Instant::now())
             }));
         }
     }
@@ -79,7 +91,7 @@ impl Outflow {
     pub fn settle(&self) {
         if self.waits.get() {
             if !self.is_blocked() {
-                self.blocked.set(Some(Blocked::begin()));
+                self.blocked.set(Some(Blocked::begin(Instant::now())));
             }
             // No more than can be open: those that their client reset meanwhile never end.
             self.held.are(self.ended.get().min(STREAMS as usize));
@@ -95,26 +107,143 @@ impl Outflow {
         self.blocked.get().is_some()
     }
 
+    /// Bytes that the socket took in all.
+    pub fn taken(&self) -> u64 {
+        self.taken.get()
+    }
+
+    /// Since it had taken `before`, the socket took too little for each stream to have had its turn: none has a shut window by that.
+    pub fn is_held_up(&self, before: u64) -> bool {
+        self.is_blocked() && self.taken.get() - before < ROUND
+    }
+
     /// When somebody has to ask whether it is [`stuck`](Outflow::is_stuck).
     pub fn next_look(&self, patience: Duration) -> Option<Instant> {
         let blocked = self.blocked.get()?;
-        Some((Instant::now() + SPAN).min(blocked.since + patience))
+        Some(blocked.next_look.min(blocked.since + patience))
     }
 
-    /// The socket took no piece for `patience`, or for a second while too much is held for slow clients.
-    pub fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
-        self.blocked.get().is_some_and(|blocked| {
-            let waited = now - blocked.since;
-            waited >= patience || (waited >= SPAN && self.held.is_too_much())
-        })
+    /// The socket took no piece for `patience`, or between two looks while too much is held for slow clients; nor did the client's kernel
+    /// of what the socket holds, which is asked for the bytes that it has acknowledged.
+    pub fn is_stuck(
+        &self,
+        now: Instant,
+        patience: Duration,
+        acknowledged: impl FnOnce() -> Option<u64>,
+    ) -> bool {
+        let Some(blocked) = self.blocked.get() else {
+            return false;
+        };
+        let next_look = now + SPAN.min(patience);
+        let is_due = now - blocked.since >= patience || self.held.is_too_much();
+        self.blocked.set(Some(match blocked.acknowledged {
+            None => Blocked {
+                next_look,
+                // A kernel that does not say: what the socket takes is all that counts.
+                acknowledged: Some(acknowledged().unwrap_or(0)),
+                ..blocked
+            },
+            Some(before) if is_due => {
+                let count = acknowledged().unwrap_or(0);
+                if count < before + PIECE as u64 {
+                    return true;
+                }
+                Blocked {
+                    next_look,
+                    acknowledged: Some(count),
+                    ..Blocked::begin(now)
+                }
+            }
+            Some(_) => Blocked {
+                next_look,
+                ..blocked
+            },
+        }));
+        false
     }
 }
 
 impl Blocked {
-    fn begin() -> Blocked {
+    fn begin(now: Instant) -> Blocked {
         Blocked {
-            since: Instant::now(),
+            since: now,
             taken: 0,
+            next_look: now + SPAN,
+            acknowledged: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::worker::tests::worker;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn blocked(worker: &Rc<Worker>) -> Rc<Outflow> {
+        let outflow = Outflow::new(worker);
+        outflow.answer_ended();
+        outflow.wrote(&Poll::Pending);
+        outflow.settle();
+        outflow
+    }
+
+    /// When it is found stuck, within ten minutes, by a kernel that has acknowledged so much after a time.
+    async fn found_stuck(
+        outflow: &Outflow,
+        acknowledged: impl Fn(Duration) -> Option<u64>,
+    ) -> Option<u64> {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(600) {
+            let look = outflow.next_look(PATIENCE).expect("blocked");
+            tokio::time::sleep_until(look).await;
+            let now = Instant::now();
+            if outflow.is_stuck(now, PATIENCE, || acknowledged(now - begun)) {
+                return Some((now - begun).as_secs());
+            }
+        }
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_stuck_when_patience_is_over_whether_the_kernel_says_so_or_nothing()
+     {
+        let worker = worker();
+        assert_eq!(
+            found_stuck(&blocked(&worker), |_| Some(7_000_000)).await,
+            Some(30)
+        );
+        assert_eq!(found_stuck(&blocked(&worker), |_| None).await, Some(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_a_piece_from_the_kernel_within_patience_is_not_stuck() {
+        let worker = worker();
+        let rate = |a_second| move |since: Duration| Some(a_second * since.as_secs());
+        assert_eq!(found_stuck(&blocked(&worker), rate(600)).await, None);
+        assert_eq!(found_stuck(&blocked(&worker), rate(500)).await, Some(30));
+        // What was taken long ago counts no more.
+        let stops = |since: Duration| Some(2000 * since.as_secs().min(100));
+        assert_eq!(found_stuck(&blocked(&worker), stops).await, Some(150));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_too_much_is_held_a_piece_is_owed_each_second() {
+        let worker = worker();
+        worker.stalls.allow(0);
+        assert_eq!(found_stuck(&blocked(&worker), |_| None).await, Some(2));
+        let fast = |since: Duration| Some(20_000 * since.as_secs());
+        assert_eq!(found_stuck(&blocked(&worker), fast).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_held_up_by_its_connection_until_each_had_its_turn() {
+        let worker = worker();
+        let outflow = blocked(&worker);
+        let before = outflow.taken();
+        assert!(outflow.is_held_up(before));
+        outflow.wrote(&Poll::Ready(Ok(ROUND as usize)));
+        assert!(!outflow.is_held_up(before) && outflow.is_held_up(outflow.taken()));
     }
 }

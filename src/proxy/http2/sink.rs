@@ -108,6 +108,7 @@ impl StreamSink {
     async fn send(&mut self, mut bytes: Bytes, is_end: bool) -> Result<(), ClientGone> {
         let StreamSink {
             worker,
+            outflow,
             stream: Some(stream),
             timer,
             patience,
@@ -122,7 +123,9 @@ impl StreamSink {
             if stream.capacity() == 0 {
                 let capacity = poll_fn(|cx| stream.poll_capacity(cx));
                 let stall = stall.get_or_insert_with(|| Stall::begin(worker));
-                match stall.wait(timer, *patience, capacity).await {
+                let taken = outflow.taken();
+                let is_held_up = || outflow.is_held_up(taken);
+                match stall.wait(timer, *patience, capacity, is_held_up).await {
                     Some(Some(Ok(_))) => continue,
                     Some(Some(Err(_)) | None) | None => return Err(ClientGone),
                 }

@@ -609,6 +609,12 @@ fn one_hundred_thousand_histories_lose_nobody_who_is_well() {
 }
 
 #[test]
+fn a_mark_that_stays_is_dated_the_same_in_a_replay() {
+    let steps = [Step::Apply(true), Step::Wait(15), Step::Failing(true)];
+    holds(&steps).unwrap();
+}
+
+#[test]
 fn drains_are_dated_by_the_first_of_an_unbroken_row_whatever_segments_are_left() {
     let mut life = Life::begin();
     let steps = [

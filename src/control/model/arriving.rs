@@ -86,6 +86,8 @@ impl Model {
                 since: now,
                 is_outlasted: false,
             });
+            // One that stays is named though nothing else happens, and by a replay at the same moment.
+            self.timers.insert((now + MARKED_AT_MOST, None));
             self.revision += 1;
         }
     }

@@ -108,6 +108,14 @@ fn a_mark_that_stays_is_believed_for_10_s_and_named_afterwards() {
 }
 
 #[test]
+fn a_mark_that_stays_is_looked_at_again_though_nothing_waits_for_it() {
+    let mut world = ready();
+    world.documents(Subtree::Apply, &[("", "lb-2", 10)]);
+    let until = world.now + MARKED_AT_MOST;
+    assert!(world.model.next_tick().is_some_and(|next| next <= until));
+}
+
+#[test]
 fn an_operators_drain_waits_for_no_document() {
     let mut world = ready();
     world.documents(Subtree::Apply, &[("", "lb-2", 10)]);

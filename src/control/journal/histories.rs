@@ -527,7 +527,9 @@ fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
             .map(|(label, _)| &**label)
             .collect();
         let is_accepted = life.world.now <= accepted;
-        if let Step::Answer(mask, _) | Step::Reread(mask, _) = step {
+        if let Step::Answer(mask, _) | Step::Reread(mask, Finding::AsItIs | Finding::WentBack) =
+            step
+        {
             let (lost, most) = toll.take((life.world.now, *mask), &missed, is_there);
             prop_assert!(
                 is_accepted || lost as f64 <= f64::from(most) * most_loss,
@@ -549,6 +551,9 @@ fn holds(steps: &[Step]) -> Result<(), TestCaseError> {
             Step::Answer(..) | Step::Reread(..) if is_accepted => {}
             Step::Answer(0, _) | Step::Reread(0, _) => {
                 prop_assert_eq!(missed.len(), 0, "an empty answer takes nobody");
+            }
+            Step::Reread(_, Finding::Hidden) => {
+                prop_assert!(missed.is_empty(), "what may not be read takes {missed:?}");
             }
             Step::Answer(..) | Step::Reread(..) => {}
             // A doubt has a deadline, but the last one stays.

@@ -43,8 +43,9 @@ impl Canary {
         self.nodes.iter().any(|one| one == node)
     }
 
-    pub fn begun(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.begun_ms)
+    /// Whether it changes something for requests of this service.
+    pub fn is_about(&self, service: &str) -> bool {
+        self.services.iter().any(|one| one == service)
     }
 
     pub fn until(&self) -> SystemTime {

@@ -96,7 +96,7 @@ impl Attendant {
                 is_second,
                 is_leaving: self.is_leaving(),
                 heard_ms: heard.elapsed().as_millis() as u64,
-                ..Report::of(&canary.id, beat, &before, &totals.since(&begun, unrouted))
+                ..Report::of(canary, beat, &before, &totals.since(&begun, unrouted))
             };
             let looked = match self.register.report(&self.node, &report).await {
                 Ok(()) => {

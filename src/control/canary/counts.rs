@@ -1,5 +1,6 @@
 //! What a load balancer counts of each service, before and while something is tried. Pure but for reading the workers' cells.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,8 @@ use crate::telemetry::{Reason, Vitals};
 pub const BEFORE_AT_MOST: Duration = Duration::from_secs(300);
 /// Between two samples of all counters.
 pub const SAMPLE_EACH: Duration = Duration::from_secs(10);
-/// Services that a report has, those with the most requests first; the others count among all requests alone.
+/// Services that a report has, those that the change is about first, then those with the most requests; the others count among all
+/// requests alone.
 pub const REPORTED_SERVICES: usize = 1000;
 
 /// Requests that ended, and how. Sums: those of two times or places can be added.
@@ -241,7 +243,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn of(id: &str, beat: u64, before: &Window, during: &Window) -> Report {
+    pub fn of(canary: &Canary, beat: u64, before: &Window, during: &Window) -> Report {
         let names = before.services.keys().chain(during.services.keys());
         let pair = |name: &ServiceName| Pair {
             before: before.services.get(name).copied().unwrap_or_default(),
@@ -251,11 +253,12 @@ impl Report {
             names.map(|name| (name.clone(), pair(name))).collect();
         if services.len() > REPORTED_SERVICES {
             let mut ranked: Vec<(ServiceName, Pair)> = services.into_iter().collect();
-            ranked.sort_by_key(|(_, pair)| std::cmp::Reverse(pair.during.requests));
+            let is_meant = |name: &ServiceName| canary.is_about(name.as_str());
+            ranked.sort_by_key(|(name, pair)| Reverse((is_meant(name), pair.during.requests)));
             services = ranked.into_iter().take(REPORTED_SERVICES).collect();
         }
         Report {
-            id: id.to_owned(),
+            id: canary.id.clone(),
             beat,
             all: Pair {
                 before: before.all,
@@ -271,6 +274,13 @@ impl Report {
 mod tests {
     use super::*;
     use crate::routing::{Method, WorkerId};
+
+    fn busy() -> Counts {
+        Counts {
+            requests: 1_000_000,
+            ..Counts::default()
+        }
+    }
 
     fn totals(shop: u64, unrouted: u64) -> Totals {
         let mut counts = Counts {
@@ -346,9 +356,16 @@ mod tests {
                 .services
                 .insert(ServiceName::parse(&name).unwrap(), counts);
         }
-        let report = Report::of("one", 3, &Window::default(), &window);
+        let canary = Canary {
+            services: vec!["s1".into()],
+            ..Canary::default()
+        };
+        let report = Report::of(&canary, 3, &Window::default(), &window);
         assert_eq!(report.services.len(), REPORTED_SERVICES);
         assert!(!report.services.contains_key("s0"), "it has the fewest");
+        window.services.insert("more".into(), busy());
+        let report = Report::of(&canary, 3, &Window::default(), &window);
+        assert!(report.services.contains_key("s1") && !report.services.contains_key("s2"));
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
         assert!(text.len() < 128 * 1024, "{}", text.len());

@@ -175,10 +175,9 @@ impl Bench<'_> {
 
     /// Whether the change is about it; all requests are what a change of no service is about.
     fn is_meant(&self, field: &Field) -> bool {
-        let touched = &self.canary.services;
         match &field.service {
-            None => touched.is_empty(),
-            Some(name) => touched.iter().any(|one| one == name.as_str()),
+            None => self.canary.services.is_empty(),
+            Some(name) => self.canary.is_about(name.as_str()),
         }
     }
 

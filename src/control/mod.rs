@@ -5,6 +5,7 @@
 pub mod accepts;
 pub mod acme;
 pub mod assembly;
+pub mod bounds;
 pub mod canary;
 pub mod candidate;
 pub mod claims;
@@ -51,8 +52,8 @@ use crate::routing::{PassiveReport, Snapshot};
 use crate::seal::Keyring;
 use crate::telemetry::Vitals;
 
+use self::bounds::Bounds;
 use self::canary::{Attendant, Register, Trials};
-use self::candidate::Bounds;
 use self::consul::{Client, Watcher};
 use self::fleet::{Fleet, Knowledge, StatusTask, TicketTask};
 use self::kept::keeping::Keeping;
@@ -370,7 +371,7 @@ impl Handle {
 
 /// Whether a socket of this process, bound to `own`, is what answers at `address`.
 pub fn is_at(own: SocketAddr, address: SocketAddr) -> bool {
-    candidate::covers(own, address, is_local)
+    bounds::covers(own, address, is_local)
 }
 
 /// Whether an address is this machine's: only then is it what the kernel would speak to it from. Not asked by binding to it, which

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::accepts::Accepts;
-use super::candidate::{Bounds, Candidate, Candidates, Origin, Resolution};
+use super::bounds::{Bounds, Origin};
+use super::candidate::{Candidate, Candidates, Resolution};
 use super::claims::ServiceClaims;
 use super::consul::Instance;
 use super::drains::Drains;

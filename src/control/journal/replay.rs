@@ -9,7 +9,7 @@ use super::digest::Digests;
 use super::reader::{read, segments};
 use super::{Begin, Record, What};
 use crate::control::assembly::Assembly;
-use crate::control::candidate::Bounds;
+use crate::control::bounds::Bounds;
 use crate::control::event::{Effect, Event};
 use crate::control::model::{Model, Terms};
 use crate::routing::Snapshot;

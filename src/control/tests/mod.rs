@@ -11,6 +11,7 @@ mod health;
 mod histories;
 mod live;
 mod memory;
+mod pod_id;
 mod protocols;
 mod rota;
 mod scale;
@@ -25,7 +26,7 @@ use std::time::{Duration, SystemTime};
 
 use super::acme::Loaded;
 use super::assembly::Assembly;
-use super::candidate::Bounds;
+use super::bounds::Bounds;
 use super::consul::{Check, CheckStatus, Document, Instance, Observation, Subtree};
 use super::event::{Effect, Event};
 use super::model::{Model, Terms};

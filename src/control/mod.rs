@@ -60,7 +60,7 @@ use self::kept::keeping::Keeping;
 use self::kept::table::Table;
 use self::kept::{Keeper, Owner};
 use self::model::Terms;
-use self::staged::{Desk, Ledger, Recorder};
+use self::staged::{Desk, Heard, Ledger, Recorder};
 use self::store::Store;
 use self::task::{Link, Outlets, Request, Task};
 
@@ -113,7 +113,7 @@ pub fn start(inputs: Inputs) -> Result<Handle, String> {
     let mut store = None;
     let mut memory = acme::Memory::default();
     let mut desk = None;
-    let (documents, heard) = watch::channel(0);
+    let (documents, heard) = watch::channel(Heard::default());
     let served = inputs.certificates.reader();
     let (newest, revision) = watch::channel(0);
     let (canaries, attended) = watch::channel(None);

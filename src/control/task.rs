@@ -24,6 +24,7 @@ use super::probe::{Probes, Spec, try_connect};
 use super::resolve::Names;
 use super::rota::{Line, Rota};
 use super::shift::{self, Shift};
+use super::staged::Heard;
 use crate::config::Config;
 use crate::routing::canary::Canary;
 use crate::routing::operator::{Order, OrderError, ShiftOrder};
@@ -90,7 +91,7 @@ pub struct Outlets {
     pub table: Publisher<Snapshot>,
     pub kv_names: watch::Sender<Arc<KvNames>>,
     /// Moves on with each answer about documents.
-    pub documents: watch::Sender<u64>,
+    pub documents: watch::Sender<Heard>,
     /// What others of the pod are told of this one's table.
     pub knowledge: watch::Sender<Knowledge>,
     /// The canary that is under way, once what it changes here is in force.
@@ -241,8 +242,9 @@ impl Task {
                 tracing::warn!(%watch, %error, "consul fails");
             }
             Observation::Recovered { watch } => tracing::info!(%watch, "consul fails no more"),
-            Observation::Documents { .. } => {
-                self.outlets.documents.send_modify(|answers| *answers += 1);
+            Observation::Documents { subtree, documents } => {
+                let hear = |heard: &mut Heard| heard.hear(*subtree, documents);
+                self.outlets.documents.send_modify(hear);
             }
             Observation::Instances { .. }
             | Observation::Reread { .. }

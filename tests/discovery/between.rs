@@ -13,8 +13,10 @@ pub struct Between {
 
 struct World {
     agent: String,
-    /// Exchanges whose target holds this get no answer; None: all do.
+    /// Exchanges whose target or body holds this get no answer; None: all do.
     frozen: Mutex<Option<String>>,
+    /// Targets, in the order in which they were asked for.
+    asked: Mutex<Vec<String>>,
     is_over: std::sync::atomic::AtomicBool,
 }
 
@@ -26,6 +28,7 @@ impl Between {
         let world = Arc::new(World {
             agent: agent.to_owned(),
             frozen: Mutex::new(None),
+            asked: Mutex::default(),
             is_over: false.into(),
         });
         let serving = world.clone();
@@ -41,7 +44,14 @@ impl Between {
         Between { address, world }
     }
 
-    /// From now on nobody is answered whose target holds this.
+    /// How many exchanges so far had all of these words in their target.
+    pub fn asked(&self, words: &[&str]) -> usize {
+        let asked = self.world.asked.lock().unwrap();
+        let has_all = |target: &&String| words.iter().all(|word| target.contains(word));
+        asked.iter().filter(has_all).count()
+    }
+
+    /// From now on nobody is answered whose target or body holds this.
     pub fn freeze(&self, target: &str) {
         *self.world.frozen.lock().unwrap() = Some(target.to_owned());
     }
@@ -65,15 +75,13 @@ impl World {
         self.is_over.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    fn is_frozen(&self, target: &str) -> bool {
+    fn is_frozen(&self, asked: &str) -> bool {
         let frozen = self.frozen.lock().unwrap();
-        frozen
-            .as_ref()
-            .is_some_and(|frozen| target.contains(frozen))
+        frozen.as_ref().is_some_and(|frozen| asked.contains(frozen))
     }
 
-    fn rest_while_frozen(&self, target: &str) {
-        while self.is_frozen(target) && !self.is_over() {
+    fn rest_while_frozen(&self, asked: &str) {
+        while self.is_frozen(asked) && !self.is_over() {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -85,13 +93,15 @@ impl World {
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         let target = head.split(' ').nth(1)?.to_owned();
-        self.rest_while_frozen(&target);
+        let asked = format!("{target}\n{}", String::from_utf8_lossy(&body));
+        self.asked.lock().unwrap().push(target);
+        self.rest_while_frozen(&asked);
         let mut agent = TcpStream::connect(&self.agent).ok()?;
         agent.write_all(head.as_bytes()).ok()?;
         agent.write_all(&body).ok()?;
         let mut answer = Vec::new();
         agent.read_to_end(&mut answer).ok()?;
-        self.rest_while_frozen(&target);
+        self.rest_while_frozen(&asked);
         let mut asker = asker;
         asker.write_all(&answer).ok()
     }

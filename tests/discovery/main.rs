@@ -25,6 +25,7 @@ mod servers;
 mod staged;
 mod tags;
 mod tickets;
+mod writers;
 
 use std::collections::BTreeSet;
 

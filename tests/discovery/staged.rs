@@ -14,7 +14,8 @@ pub fn start(agent: &Agent) -> Rota {
     Place::new().start(&text(agent))
 }
 
-fn text(agent: &Agent) -> String {
+/// Of [`start`].
+pub fn text(agent: &Agent) -> String {
     let socket = "[admin]\naddress = \"unix:{dir}/admin.sock\"\n";
     format!("{socket}{}{PLAIN}", consul(agent))
 }

@@ -12,6 +12,7 @@ use super::counts::{Report, Ring, SAMPLE_EACH, Totals, Unrouted, Window};
 use super::judge::{Verdict, judge};
 use super::register::{Promotion, Register, Running};
 use super::trials::told;
+use crate::control::staged::Heard;
 use crate::control::store::Lease;
 use crate::drain::{Gate, Phase};
 use crate::routing::Snapshot;
@@ -41,7 +42,7 @@ pub struct Attendant {
     pub gate: Gate,
     pub canaries: watch::Receiver<Option<Arc<Canary>>>,
     /// Moves on with each answer about documents.
-    pub heard: watch::Receiver<u64>,
+    pub heard: watch::Receiver<Heard>,
 }
 
 impl Attendant {
@@ -179,7 +180,7 @@ impl Bench {
         register: &Register,
         canary: &Canary,
         known_for: Duration,
-        heard: &mut watch::Receiver<u64>,
+        heard: &mut watch::Receiver<Heard>,
     ) -> Result<(), StagingError> {
         if !self.holds(register).await? {
             return Ok(());

@@ -152,7 +152,21 @@ impl Desk {
             removed: head.removed,
             rolled_back: None,
         };
-        let mut rows: Vec<RevisionRow> = book.heads.into_iter().rev().map(row).collect();
+        let damaged = book.damaged.iter().map(|&n| {
+            let mut before = book.heads.iter().rev().filter(|head| head.n < n);
+            RevisionRow {
+                revision: Some(n),
+                at: before.next().map_or(0, |head| head.at),
+                by: String::new(),
+                note: "nobody can read it".to_owned(),
+                added: 0,
+                changed: 0,
+                removed: 0,
+                rolled_back: None,
+            }
+        });
+        let mut rows: Vec<RevisionRow> = damaged.collect();
+        rows.extend(book.heads.into_iter().rev().map(row));
         rows.extend(self.trials.rolled_back().await?);
         rows.sort_by_key(|row| std::cmp::Reverse(row.at));
         Ok(rows)

@@ -1,4 +1,6 @@
 //! Revisions as they lie in KV: read whole, of one moment.
+//!
+//! What nobody can read of them costs itself, and those that are made from it.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +34,17 @@ pub struct Book {
     parts: BTreeMap<(u64, usize), Document>,
     /// All keys of each revision with their versions, also of one that was never finished.
     keys: BTreeMap<u64, Vec<(String, u64)>>,
-    pub last: Option<(Last, u64)>,
-    pub pending: Vec<(String, u64, Pending)>,
+    /// What was last written; found out from the heads where nobody can read it.
+    pub last: Option<Last>,
+    /// Of its key; 0: there is none.
+    pub last_version: u64,
+    pub pending: Vec<Pending>,
+    /// Their keys with their versions, also of those that nobody can read.
+    pub pending_keys: Vec<(String, u64)>,
+    /// Heads that nobody can read.
+    pub damaged: Vec<u64>,
+    /// Why something cannot be read, with its key.
+    pub damage: Vec<String>,
 }
 
 /// Why nothing is known.
@@ -76,12 +87,7 @@ impl Ledger {
 
     /// All revisions.
     pub async fn book(&self) -> Result<Book, LedgerError> {
-        let mut book = Book::default();
-        for document in self.list(REVISIONS).await? {
-            book.take(document)?;
-        }
-        book.heads.sort_by_key(|head| head.n);
-        Ok(book)
+        self.list(REVISIONS).await.map(Book::of)
     }
 
     /// Writes a key that nobody else writes.
@@ -106,17 +112,32 @@ impl Ledger {
 }
 
 impl Book {
-    /// `document` is named by what follows `revisions/`.
+    /// Of all keys below [`REVISIONS`], named by what follows that.
+    pub fn of(listed: Vec<Document>) -> Book {
+        let mut book = Book::default();
+        for document in listed {
+            if let Err(error) = book.take(document) {
+                book.damage.push(error.to_string());
+            }
+        }
+        book.heads.sort_by_key(|head| head.n);
+        if book.last.is_none() && book.last_version > 0 {
+            book.last = book.found_last();
+        }
+        book
+    }
+
     fn take(&mut self, document: Document) -> Result<(), LedgerError> {
         let key = format!("{REVISIONS}{}", document.name);
         let version = document.modify_index;
         if key == LAST {
-            self.last = Some((json(&key, &document)?, version));
+            self.last_version = version;
+            self.last = Some(json(&key, &document)?);
             return Ok(());
         }
         if key.starts_with(PENDING) {
-            let pending = json(&key, &document)?;
-            self.pending.push((key, version, pending));
+            self.pending_keys.push((key.clone(), version));
+            self.pending.push(json(&key, &document)?);
             return Ok(());
         }
         let parted = document.name.split_once('/');
@@ -125,11 +146,35 @@ impl Book {
         };
         self.keys.entry(n).or_default().push((key.clone(), version));
         match (part, part.parse()) {
-            ("head", _) => self.heads.push(json(&key, &document)?),
+            ("head", _) => match json(&key, &document) {
+                Ok(head) => self.heads.push(head),
+                Err(error) => {
+                    self.damaged.push(n);
+                    return Err(error);
+                }
+            },
             (_, Ok(part)) => drop(self.parts.insert((n, part), document)),
             (_, Err(_)) => {}
         }
         Ok(())
+    }
+
+    /// What `revisions/last` has to have said.
+    fn found_last(&self) -> Option<Last> {
+        let newest = self.heads.last();
+        let state = newest.map(|head| head.state.clone());
+        let n = newest
+            .map(|head| head.n)
+            .max(self.damaged.iter().max().copied())?;
+        let mut checkpoints = self.heads.iter().filter(|head| head.is_checkpoint);
+        Some(Last {
+            n,
+            // Of one that cannot be read nobody knows it.
+            state: state
+                .filter(|_| !self.damaged.contains(&n))
+                .unwrap_or_default(),
+            checkpoint: checkpoints.next_back().map_or(0, |head| head.n),
+        })
     }
 
     /// All keys of a revision, with their versions.
@@ -150,17 +195,37 @@ impl Book {
 
     /// All documents after revision `n`.
     pub fn state(&self, n: u64) -> Result<State, LedgerError> {
-        let until: Vec<&Head> = self.heads.iter().filter(|head| head.n <= n).collect();
-        let from = until.iter().rposition(|head| head.is_checkpoint);
-        let missing = LedgerError::Missing(n);
-        if until.last().is_none_or(|head| head.n != n) {
-            return Err(missing);
-        }
         let mut state = State::new();
-        for head in &until[from.ok_or(missing)?..] {
+        for head in self.chain(n)? {
             follow(&mut state, head, self.entries(head)?);
         }
         Ok(state)
+    }
+
+    /// Revisions that lead to the documents after `n`: the newest one that holds all, and what changed since.
+    fn chain(&self, n: u64) -> Result<&[Head], LedgerError> {
+        let until = &self.heads[..self.heads.partition_point(|head| head.n <= n)];
+        if until.last().is_none_or(|head| head.n != n) {
+            return Err(LedgerError::Missing(n));
+        }
+        let from = until.iter().rposition(|head| head.is_checkpoint);
+        let chain = &until[from.ok_or(LedgerError::Missing(n))?..];
+        let mut numbers = chain[0].n..;
+        match chain
+            .iter()
+            .zip(&mut numbers)
+            .find(|(head, n)| head.n != *n)
+        {
+            Some((_, hole)) => Err(LedgerError::Missing(hole)),
+            None => Ok(chain),
+        }
+    }
+
+    /// Whether the documents after `n` can be put together, as far as can be told without doing it.
+    pub fn leads_to(&self, n: u64) -> bool {
+        let has_parts =
+            |head: &Head| (1..=head.parts).all(|part| self.parts.contains_key(&(head.n, part)));
+        self.chain(n).is_ok_and(|chain| chain.iter().all(has_parts))
     }
 }
 
@@ -184,5 +249,106 @@ impl std::fmt::Display for LedgerError {
                 )
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str, text: &str) -> Document {
+        Document {
+            name: name.to_owned(),
+            value: text.as_bytes().into(),
+            create_index: 1,
+            modify_index: 7,
+            is_locked: false,
+        }
+    }
+
+    /// Revisions 1 to 4, each of which adds the document of its number; the first and the last hold all documents.
+    fn listed() -> Vec<Document> {
+        let head = |n: u64| {
+            let is_checkpoint = n == 1 || n == 4;
+            format!(
+                r#"{{"n":{n},"at":{n},"by":"alice","note":"","added":1,"changed":0,"removed":0,"parts":1,"bytes":9,"is_checkpoint":{is_checkpoint},"state":"s{n}"}}"#
+            )
+        };
+        let entries = |n: u64| {
+            let before = if n == 4 { 1..4 } else { 0..0 };
+            let same = before.map(|n| format!(r#"{{"path":"routes/{n}","same":"{n}"}},"#));
+            let same: String = same.collect();
+            format!(r#"[{same}{{"path":"routes/{n}","after":"{n}"}}]"#)
+        };
+        let of = |n: u64| {
+            [
+                key(&format!("{n}/head"), &head(n)),
+                key(&format!("{n}/1"), &entries(n)),
+            ]
+        };
+        let mut listed: Vec<Document> = (1..=4).flat_map(of).collect();
+        listed.push(key("last", r#"{"n":4,"state":"s4","checkpoint":4}"#));
+        listed.push(key("pending/a", r#"{"by":"alice","note":"","state":"s5"}"#));
+        listed
+    }
+
+    fn spoilt(names: &[&str]) -> Book {
+        let mut listed = listed();
+        for document in &mut listed {
+            if names.contains(&&*document.name) {
+                document.value = (*b"{").into();
+            }
+        }
+        Book::of(listed)
+    }
+
+    fn paths(book: &Book, n: u64) -> Result<Vec<String>, LedgerError> {
+        let state = book.state(n)?;
+        assert!(
+            state
+                .iter()
+                .all(|(path, text)| path.ends_with(text.shown()))
+        );
+        Ok(state.into_keys().collect())
+    }
+
+    #[test]
+    fn a_revision_that_nobody_can_read_costs_those_that_are_made_from_it_and_no_other() {
+        let book = spoilt(&["2/head"]);
+        let there: Vec<u64> = book.heads.iter().map(|head| head.n).collect();
+        assert_eq!((there, &*book.damaged), (vec![1, 3, 4], &[2][..]));
+        assert!(
+            book.damage[0].starts_with("revisions/2/head: "),
+            "{:?}",
+            book.damage
+        );
+        assert_eq!(paths(&book, 1).unwrap(), ["routes/1"]);
+        assert_eq!(paths(&book, 2), Err(LedgerError::Missing(2)));
+        assert_eq!(paths(&book, 3), Err(LedgerError::Missing(2)));
+        assert!(!book.leads_to(3));
+        assert_eq!(paths(&book, 4).unwrap().len(), 4);
+        assert!(book.leads_to(4));
+        assert!(matches!(
+            spoilt(&["4/1"]).state(4),
+            Err(LedgerError::Unreadable(_))
+        ));
+    }
+
+    #[test]
+    fn what_was_last_written_is_found_out_where_nobody_can_read_it() {
+        assert_eq!(spoilt(&[]).damage, Vec::<String>::new());
+        let book = spoilt(&["last"]);
+        assert_eq!(book.last, spoilt(&[]).last);
+        assert_eq!(book.last_version, 7);
+        let last = spoilt(&["last", "4/head"]).last.unwrap();
+        assert_eq!((last.n, &*last.state, last.checkpoint), (4, "", 1));
+        assert_eq!(Book::of(vec![key("last", "{")]).last, None);
+    }
+
+    #[test]
+    fn an_announcement_that_nobody_can_read_goes_with_the_others() {
+        let book = spoilt(&["pending/a"]);
+        assert!(book.pending.is_empty());
+        assert_eq!(book.pending_keys, [("revisions/pending/a".to_owned(), 7)]);
     }
 }

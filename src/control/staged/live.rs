@@ -1,6 +1,7 @@
 //! The documents of a pod as they stand in KV at one moment, by path. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::control::consul::{Document, Subtree};
 use crate::routing::staged::{Basis, Change, DocumentChange, Kind, Staged};
@@ -8,6 +9,40 @@ use crate::routing::staged::{Basis, Change, DocumentChange, Kind, Staged};
 /// All documents by path; what lies beside the kinds is not among them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Live(BTreeMap<String, Document>);
+
+/// What the watches last said, of documents and of the mark of a change that is being written.
+#[derive(Clone, Debug, Default)]
+pub struct Heard(BTreeMap<Subtree, Arc<[Document]>>);
+
+impl Heard {
+    /// Takes an answer; of other subtrees nothing is noted.
+    pub fn hear(&mut self, of: Subtree, documents: &Arc<[Document]>) {
+        if of == Subtree::Apply || Kind::ALL.map(subtree).contains(&of) {
+            self.0.insert(of, documents.clone());
+        }
+    }
+
+    pub fn is_marked(&self) -> bool {
+        let mark = self.0.get(&Subtree::Apply);
+        mark.is_some_and(|documents| !documents.is_empty())
+    }
+
+    /// The documents as far as the watches know; None: of a kind nothing was said yet.
+    pub fn live(&self) -> Option<Live> {
+        let mut all = Vec::new();
+        for kind in Kind::ALL {
+            for document in self.0.get(&subtree(kind))?.iter() {
+                let name = match document.name.as_str() {
+                    "" => kind.word().to_owned(),
+                    name => format!("{}/{name}", kind.word()),
+                };
+                let document = document.clone();
+                all.push(Document { name, ..document });
+            }
+        }
+        Some(Live::of(all))
+    }
+}
 
 /// The subtree that a kind's documents are watched by.
 pub fn subtree(kind: Kind) -> Subtree {
@@ -155,6 +190,28 @@ mod tests {
             document("tunign", "", 7),
             document("routes/", "", 8),
         ])
+    }
+
+    #[test]
+    fn what_the_watches_say_is_what_a_listing_says() {
+        let of = |name: &str, text: &str, index: u64| -> Arc<[Document]> {
+            [document(name, text, index)].into()
+        };
+        let mut heard = Heard::default();
+        heard.hear(Subtree::Services, &of("s", "{}", 5));
+        heard.hear(Subtree::Tuning, &of("", "", 6));
+        heard.hear(Subtree::Domains, &Arc::default());
+        assert_eq!(heard.live(), None, "nothing was said of routes");
+        let routes = [
+            document("a", "1", 3),
+            document("b", "2", 4),
+            document("", "", 8),
+        ];
+        heard.hear(Subtree::Routes, &routes.into());
+        assert_eq!(heard.live(), Some(live()));
+        assert!(!heard.is_marked());
+        heard.hear(Subtree::Apply, &of("", "lb-1", 9));
+        assert!(heard.is_marked());
     }
 
     #[test]

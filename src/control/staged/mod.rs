@@ -19,4 +19,5 @@ mod unified;
 
 pub use desk::Desk;
 pub use ledger::Ledger;
+pub use live::Heard;
 pub use recorder::Recorder;

@@ -1,0 +1,91 @@
+//! What becomes of documents and of their revisions when who writes them may not, dies in the middle, or meets somebody else.
+
+use std::time::Duration;
+
+use super::between::Between;
+use super::consul_agent::{ACL_DENY, Agent};
+use super::staged::{service, start, text, value};
+use super::support::rota::{Place, said};
+use super::support::{Origin, Rota, eventually, stays};
+use super::{PREFIX, document};
+
+/// All keys of all documents, read from the leader: what costs much where there are many.
+const WHOLE: [&str; 3] = ["/config/?", "recurse", "consistent"];
+
+fn way_to(agent: &Agent) -> Between {
+    Between::start(agent.http_address().trim_start_matches("http://"))
+}
+
+/// As [`start`], by another way to the agent; `more` is of `[consul]`.
+fn start_by(way: &Between, agent: &Agent, more: &str) -> Rota {
+    let by = format!("http://{}", way.address);
+    let text = text(agent).replace(&agent.http_address(), &by);
+    Place::new().start(&text.replace("[consul]\n", &format!("[consul]\n{more}")))
+}
+
+fn last(agent: &Agent) -> Option<u64> {
+    let last: serde_json::Value = serde_json::from_str(&value(agent, "revisions/last")?).unwrap();
+    last["n"].as_u64()
+}
+
+#[test]
+fn who_may_not_write_revisions_reads_no_documents_for_it() {
+    let agent = Agent::start_with(ACL_DENY);
+    let write = "{ policy = \\\"write\\\" }";
+    let token = agent.new_token(&format!(
+        "key_prefix \\\"\\\" {{ policy = \\\"read\\\" }} session_prefix \\\"\\\" {write} \
+         key_prefix \\\"{PREFIX}/pod\\\" {write} key_prefix \\\"{PREFIX}/nodes/\\\" {write}"
+    ));
+    let way = way_to(&agent);
+    let rota = start_by(&way, &agent, &format!("token = \"{}\"\n", token.secret));
+    document(&agent, "services/shop", "servers = [\"10.0.0.1:80\"]");
+    eventually("it says that it may not", || {
+        rota.log()
+            .contains("what changes is in force and not recorded")
+    });
+    stays("nothing is read", Duration::from_secs(4), || {
+        way.asked(&WHOLE) == 0
+    });
+}
+
+#[test]
+fn while_a_mark_stands_nobody_reads_documents_to_record_them() {
+    let agent = Agent::start();
+    let way = way_to(&agent);
+    let _rota = start_by(&way, &agent, "");
+    agent.put(&format!("{PREFIX}/apply"), b"by hand");
+    document(&agent, "services/shop", "servers = [\"10.0.0.1:80\"]");
+    stays("nothing is read", Duration::from_secs(3), || {
+        way.asked(&WHOLE) == 0
+    });
+    agent.delete(&format!("{PREFIX}/apply"));
+    eventually("it is recorded", || last(&agent) == Some(1));
+}
+
+#[test]
+fn what_nobody_can_read_of_the_revisions_stops_neither_history_nor_rollback_nor_the_next_one() {
+    let agent = Agent::start();
+    let origin = Origin::fixed("one");
+    let rota = start(&agent);
+    for (n, name) in ["first", "second", "third"].into_iter().enumerate() {
+        document(&agent, &format!("services/{name}"), &service(&origin));
+        eventually("it is recorded", || last(&agent) == Some(n as u64 + 1));
+    }
+    for key in ["2/head", "last", "pending/x"] {
+        agent.put(&format!("{PREFIX}/revisions/{key}"), b"{");
+    }
+    let history = || said(&rota.command(&["history"]));
+    assert!(history().contains("nobody can read it"), "{}", history());
+    assert_eq!(rota.command(&["diff", "3"]).status.code(), Some(1));
+    document(&agent, "services/fourth", &service(&origin));
+    eventually("the next one is recorded", || {
+        value(&agent, "revisions/last").is_some_and(|last| last.contains("\"n\":4"))
+    });
+    assert_eq!(said(&rota.command(&["diff", "4"])), "no difference\n");
+    assert_eq!(value(&agent, "revisions/pending/x"), None);
+    let log = rota.log();
+    assert!(log.contains("revisions/2/head: "), "{log}");
+    let output = rota.command(&["rollback", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(value(&agent, "config/services/fourth"), None);
+}

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::between::Between;
 use super::consul_agent::{ACL_DENY, Agent};
-use super::staged::{service, start, text, value};
-use super::support::rota::{Place, said};
+use super::staged::{folder, route, service, staged, start, text, value};
+use super::support::rota::{Directory, Place, said};
 use super::support::{Origin, Rota, eventually, stays};
 use super::{PREFIX, document};
 
@@ -88,4 +88,40 @@ fn what_nobody_can_read_of_the_revisions_stops_neither_history_nor_rollback_nor_
     let output = rota.command(&["rollback", "1"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     assert_eq!(value(&agent, "config/services/fourth"), None);
+}
+
+/// A service and a hundred routes, `h0.test` to `h99.test`: more than one transaction has.
+fn many(origin: &Origin) -> Directory {
+    let mut files = vec![("services/app.toml".to_owned(), service(origin))];
+    files.extend((0..100).map(|number| {
+        let text = route(&format!("h{number}.test"), "app");
+        (format!("routes/r{number}.toml"), text)
+    }));
+    let files = files.iter().map(|(name, text)| (&**name, text.clone()));
+    folder(&files.collect::<Vec<_>>())
+}
+
+#[test]
+fn a_document_that_somebody_changed_before_the_first_of_many_is_written_refuses_them_all() {
+    let agent = Agent::start();
+    let origin = Origin::fixed("one");
+    let way = way_to(&agent);
+    let rota = start_by(&way, &agent, "");
+    // What is applied was compared already: what comes next is the mark.
+    way.freeze(&format!("{PREFIX}/apply"));
+    let output = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| staged(&rota, "apply", &many(&origin), &[]));
+        eventually("it asks for the mark", || {
+            way.asked(&["/apply", "consistent"]) > 0
+        });
+        document(&agent, "routes/r99", &route("other.test", "app"));
+        way.thaw();
+        writing.join().unwrap()
+    });
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let words = "changed by others meanwhile: routes/r99; nothing was written";
+    assert!(told.contains(words), "{told}");
+    assert_eq!(value(&agent, "config/services/app"), None);
+    assert_eq!(value(&agent, "apply"), None, "the mark is gone");
 }

@@ -186,7 +186,7 @@ impl Register {
             state: canary.after.clone(),
         };
         let writes = parted(writes(&running.proposal, &live));
-        match apply::write(&self.store, writes, &pending).await? {
+        match apply::write(&self.store, &self.ledger, writes, &pending).await? {
             Applied::Done => {
                 sleep(LEAD).await;
                 Ok(Promotion::Done)

@@ -1,11 +1,14 @@
 //! Staged documents written: at once where they fit one transaction, else one after the other under the pod's mark.
+//!
+//! Of several transactions none is begun unless all documents are as they were read: under the mark they are looked at once more, so
+//! that only who writes by hand while they are written leaves the first ones in force without the others.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
 use super::batches::Write;
-use super::ledger::PENDING;
+use super::ledger::{Ledger, LedgerError, PENDING};
 use super::revision::Pending;
 use crate::control::store::{Change, Lease, Store, StoreError, Written};
 use crate::routing::staged::StagingError;
@@ -26,9 +29,10 @@ pub enum Outcome {
     },
 }
 
-/// Writes transactions in their order; each is taken as a whole or not at all. The first one says whose they are.
+/// Writes transactions in their order; each is taken as a whole or not at all.
 pub async fn write(
     store: &Store,
+    ledger: &Ledger,
     batches: Vec<Vec<Write>>,
     pending: &Pending,
 ) -> Result<Outcome, StagingError> {
@@ -40,31 +44,55 @@ pub async fn write(
     {
         return Err(under_way());
     }
-    let of = batches.len();
-    let mut batches: Vec<Vec<Change>> = batches.into_iter().map(changes).collect();
-    if let Some(first) = batches.first_mut() {
-        first.push(announcement(pending));
+    if batches.len() > 1 {
+        return under_mark(store, ledger, batches, pending).await;
     }
-    if of > 1 {
-        return under_mark(store, batches).await;
-    }
-    for batch in batches {
+    for batch in announced(batches, pending) {
         let written = store.write_all(batch).await;
-        if written.map_err(|error| lost(&error, 0, of))? == Written::Conflict {
+        if written.map_err(|error| lost(&error, 0, 1))? == Written::Conflict {
             return Ok(Outcome::Conflict { done: 0 });
         }
     }
     Ok(Outcome::Done)
 }
 
-async fn under_mark(store: &Store, batches: Vec<Vec<Change>>) -> Result<Outcome, StagingError> {
+async fn under_mark(
+    store: &Store,
+    ledger: &Ledger,
+    batches: Vec<Vec<Write>>,
+    pending: &Pending,
+) -> Result<Outcome, StagingError> {
     let lease = store.lock(MARK).await.map_err(|error| refusal(&error))?;
     let lease = lease.ok_or_else(under_way)?;
     sleep(LEAD).await;
-    let outcome = one_after_the_other(store, &lease, batches).await;
-    sleep(LEAD).await;
+    let outcome = match are_as_read(ledger, &batches).await {
+        Ok(true) => {
+            let written = one_after_the_other(store, &lease, announced(batches, pending)).await;
+            sleep(LEAD).await;
+            written
+        }
+        Ok(false) => Ok(Outcome::Conflict { done: 0 }),
+        Err(error) => Err(StagingError::NoConsul(error.to_string())),
+    };
     lease.release().await;
     outcome
+}
+
+/// Whether each document that is to be written is still at the version that it was read at.
+async fn are_as_read(ledger: &Ledger, batches: &[Vec<Write>]) -> Result<bool, LedgerError> {
+    let live = ledger.live().await?;
+    let version = |path: &str| live.get(path).map_or(0, |known| known.modify_index);
+    let mut writes = batches.iter().flatten();
+    Ok(writes.all(|write| version(&write.path) == write.index))
+}
+
+/// As the store takes them; the first one says whose they are.
+fn announced(batches: Vec<Vec<Write>>, pending: &Pending) -> Vec<Vec<Change>> {
+    let mut batches: Vec<Vec<Change>> = batches.into_iter().map(changes).collect();
+    if let Some(first) = batches.first_mut() {
+        first.push(announcement(pending));
+    }
+    batches
 }
 
 async fn one_after_the_other(

@@ -291,7 +291,7 @@ impl Desk {
             note: word.note.clone(),
             state: hash(&state_with(&live, &staged)),
         };
-        match apply::write(&self.store, batches, &pending).await? {
+        match apply::write(&self.store, &self.ledger, batches, &pending).await? {
             Outcome::Done => Ok(Written {
                 message: done(&plan, transactions, word),
                 revision: self.revision_of(&pending.state).await,

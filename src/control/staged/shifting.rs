@@ -46,7 +46,8 @@ impl Desk {
                 text: Some(rewritten.text),
                 index: rewritten.index,
             };
-            let written = apply::write(&self.store, vec![vec![write]], &pending).await;
+            let batches = vec![vec![write]];
+            let written = apply::write(&self.store, &self.ledger, batches, &pending).await;
             match written.map_err(refusal)? {
                 Outcome::Done => return Ok(rewritten.done),
                 Outcome::Conflict { .. } => {}

@@ -48,6 +48,11 @@ impl Rehearsal {
         &self.file
     }
 
+    /// Why no change of documents would come into force before an operator accepts them; None: it would.
+    pub fn held(&self) -> Option<&'static str> {
+        self.documents.pod_trouble()
+    }
+
     /// Whether Consul's answer about a service is known.
     pub fn has_answer(&self, watch: &ConsulService) -> bool {
         self.answers.contains_key(watch)

@@ -39,7 +39,11 @@ pub fn plan(
     let documents = live.changes(staged);
     let (old, new) = (Places::of(&before), Places::of(&after));
     let routes = routes(&old, &new);
-    let mut warnings = new_mistakes(&before, &after);
+    let held = rehearsal.held().map(|why| {
+        format!("documents are held: {why}; none that is written comes into force before rota accept documents")
+    });
+    let mut warnings: Vec<String> = held.into_iter().collect();
+    warnings.extend(new_mistakes(&before, &after));
     warnings.extend(unserved(&before, &after, &routes));
     warnings.extend(hidden(&old, &new));
     warnings.extend(unrouted(&after, &documents));

@@ -55,6 +55,26 @@ fn servers(plan: &Plan) -> Vec<(&str, Traffic)> {
 }
 
 #[test]
+fn a_plan_while_documents_are_held_says_that_none_comes_into_force() {
+    let mut world = World::of(CONSUL);
+    world.documents(Subtree::Pod, &[("", "id", 1)]);
+    let new = [("routes/b", &*route("b.test", "shop"))];
+    assert!(
+        planned(&world, &live(), &[Kind::Routes], &new)
+            .warnings
+            .is_empty()
+    );
+    world.documents(Subtree::Pod, &[]);
+    let plan = planned(&world, &live(), &[Kind::Routes], &new);
+    let told = &plan.warnings[0];
+    assert!(
+        told.starts_with("documents are held: the pod's id is missing where it was"),
+        "{told}"
+    );
+    assert_eq!(plan.documents.len(), 2);
+}
+
+#[test]
 fn a_plan_tells_whose_destination_changes_and_which_servers_gain_and_lose() {
     let world = World::of(CONSUL);
     let moved = route("a.test", "blog");

@@ -677,3 +677,61 @@ fn a_token_that_may_not_is_refused_with_the_policy_it_lacks_and_found_mended() {
     });
     let _ = std::fs::remove_file(path);
 }
+
+/// Lines of the log.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn with(&self, words: &str) -> usize {
+        let bytes = self.0.lock().unwrap().clone();
+        String::from_utf8_lossy(&bytes).matches(words).count()
+    }
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[test]
+fn each_loss_of_the_right_to_announce_is_told_once() {
+    const RIGHTS: &str = "key_prefix \\\"\\\" { policy = \\\"write\\\" } session_prefix \\\"\\\" { policy = \\\"write\\\" }";
+    let agent = Agent::start_with(ACL_DENY);
+    let token = agent.new_token(RIGHTS);
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    let _log = tracing::subscriber::set_default(subscriber.finish());
+    wait(async {
+        let mut settings = settings(&agent.http_address());
+        settings.token = Some(ConsulToken::Value(token.secret.clone()));
+        let store = store_of(&settings, "lb-1", None);
+        for losses in 1..=2 {
+            agent.change_rights(&token, RIGHTS);
+            let said = format!("well {losses}");
+            store.announce(said.clone().into());
+            let path = format!("/v1/kv/{POD}/nodes/lb-1?raw");
+            let stands = || agent.try_call("GET", &path, b"").unwrap().body;
+            until("it is written", || stands() == said).await;
+            agent.take_rights(&token);
+            store.announce(format!("not well {losses}").into());
+            until("it is told", || {
+                lines.with("nodes/lb-1 is not written") == losses
+            })
+            .await;
+        }
+    });
+}

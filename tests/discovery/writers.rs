@@ -125,3 +125,29 @@ fn a_document_that_somebody_changed_before_the_first_of_many_is_written_refuses_
     assert_eq!(value(&agent, "config/services/app"), None);
     assert_eq!(value(&agent, "apply"), None, "the mark is gone");
 }
+
+#[test]
+fn a_rollback_waits_for_no_plan() {
+    let agent = Agent::start();
+    let origin = Origin::fixed("one");
+    let way = way_to(&agent);
+    let rota = start_by(&way, &agent, "");
+    for (n, name) in ["first", "second"].into_iter().enumerate() {
+        document(&agent, &format!("services/{name}"), &service(&origin));
+        eventually("it is recorded", || last(&agent) == Some(n as u64 + 1));
+    }
+    way.freeze("/v1/health/service/slow");
+    let slow = "consul = { service = \"slow\" }".to_owned();
+    let slow = folder(&[("services/slow.toml", slow)]);
+    std::thread::scope(|scope| {
+        let planning = scope.spawn(|| staged(&rota, "plan", &slow, &[]));
+        eventually("consul is asked", || {
+            way.asked(&["/v1/health/service/slow"]) > 0
+        });
+        let output = rota.command(&["rollback", "1"]);
+        assert!(!planning.is_finished(), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        way.thaw();
+    });
+    assert_eq!(value(&agent, "config/services/second"), None);
+}

@@ -52,6 +52,8 @@ pub struct Desk {
     pub(super) vitals: Arc<Vitals>,
     /// One at a time: each holds all documents twice.
     place: Semaphore,
+    /// Of those that take back what is in force: they wait for no plan, which may ask Consul a hundred questions first.
+    way_back: Semaphore,
 }
 
 /// Whose mistakes speak against a change.
@@ -92,6 +94,7 @@ impl Desk {
             served,
             vitals,
             place: Semaphore::new(1),
+            way_back: Semaphore::new(1),
         })
     }
 
@@ -101,11 +104,15 @@ impl Desk {
         staging: Staging,
         task: &mpsc::Sender<Request>,
     ) -> Result<StagingAnswer, StagingError> {
-        let _place = self
-            .place
-            .acquire()
-            .await
-            .map_err(|_| StagingError::Stopped)?;
+        let place = match &staging {
+            Staging::EndCanary { .. } | Staging::Rollback { .. } => &self.way_back,
+            Staging::Plan(_)
+            | Staging::Apply { .. }
+            | Staging::Canary
+            | Staging::History
+            | Staging::Diff { .. } => &self.place,
+        };
+        let _place = place.acquire().await.map_err(|_| StagingError::Stopped)?;
         match staging {
             Staging::Plan(staged) => {
                 let considered = self.consider(staged, Strictness::All, task).await;

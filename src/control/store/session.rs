@@ -245,6 +245,7 @@ impl Keeper {
         let value = wanted.announced.as_deref().unwrap_or_default();
         match self.announce(&held.session, value).await {
             Ok(()) => {
+                self.say_heard_of();
                 held.announced = wanted.announced;
                 held.renewal
             }
@@ -290,6 +291,13 @@ impl Keeper {
         if is_news {
             tracing::warn!("consul: {} is not written: {why}", self.owner.node_key());
             self.told = Some(why);
+        }
+    }
+
+    /// So that it is told again should it go wrong again.
+    fn say_heard_of(&mut self) {
+        if self.told.take().is_some() {
+            tracing::info!("consul: {} is written again", self.owner.node_key());
         }
     }
 

@@ -105,7 +105,7 @@ fn a_shift_is_in_force_on_every_load_balancer_within_a_second_and_so_is_the_way_
         for rota in [&first, &second] {
             eventually_shares(rota, 4, expected);
         }
-        // A second on a quiet machine.
+        // The bar is a second, and tests/load's to hold.
         assert!(
             begin.elapsed() < Duration::from_secs(10),
             "{:?}",

@@ -20,6 +20,7 @@ mod peers;
 mod promises;
 mod rollback;
 mod scale;
+mod shift;
 
 use std::sync::{Mutex, MutexGuard};
 

@@ -555,7 +555,7 @@ fn what_stays_wanted_is_not_said_again_whichever_way_it_is_watched() {
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut four_services = settings(&agent.http_address());
-    four_services.connections = 17;
+    four_services.connections = 25;
     let mut watching = Watching::start(four_services);
     watching.wait_for_subtrees();
     for wanted in [

@@ -248,6 +248,24 @@ async fn reads_many(store: &Store) {
     }
 }
 
+#[test]
+fn what_is_followed_already_is_known_to_the_next_one_at_once() {
+    let agent = Agent::start();
+    wait(async {
+        let store = store(&agent, "lb-1");
+        let mut first = store.watch("nodes/");
+        timeout(PATIENCE, first.changed()).await.unwrap();
+        let mut second = store.watch("nodes/");
+        assert_eq!(second.state(), Seen::Is(Arc::default()));
+        drop(first);
+        agent.put(&format!("{POD}/nodes/lb-2"), b"{}");
+        timeout(PATIENCE, second.changed()).await.unwrap();
+        drop(second);
+        let mut anew = store.watch("nodes/");
+        assert_eq!(anew.state(), Seen::Unknown, "nobody followed it any more");
+    });
+}
+
 async fn is_seen(store: &Store, writer: &Store) {
     let mut watch = store.watch("acme/index/");
     timeout(PATIENCE, watch.changed()).await.unwrap();

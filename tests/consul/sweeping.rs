@@ -1,12 +1,12 @@
 //! The watch over all services of a datacenter, against an agent that answers as told.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::scripted::{Scripted, hang, reply};
-use crate::watching::{Watching, eventually, settings};
+use crate::watching::{Watching, eventually, service, settings};
 
 const SERVICES: usize = 30;
 
@@ -71,4 +71,34 @@ fn a_service_without_news_is_asked_about_again_after_all_others_were() {
         let once: BTreeSet<&String> = read[times * SERVICES..][..SERVICES].iter().collect();
         assert_eq!(once.len(), SERVICES, "{read:?}");
     }
+}
+
+#[test]
+fn all_datacenters_together_ask_no_more_than_there_are_connections() {
+    let (under_way, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let (read, seen) = (Arc::new(AtomicUsize::new(0)), most.clone());
+    let count = read.clone();
+    let server = Scripted::start(move |target, stream| {
+        if target.contains("health/service/") {
+            most.fetch_max(under_way.fetch_add(1, Relaxed) + 1, Relaxed);
+            std::thread::sleep(Duration::from_millis(20));
+            under_way.fetch_sub(1, Relaxed);
+            reply(stream, 200, "90", crate::APP);
+            count.fetch_add(1, Relaxed);
+        } else {
+            hang(stream);
+        }
+    });
+    // What is reserved, and for each datacenter four watches and two readers.
+    let mut two_each = settings(&format!("http://{}", server.address));
+    two_each.connections = 20 + (4 + 2) * 5;
+    let watching = Watching::start(two_each);
+    let wanted = (0..50).map(|number| {
+        let mut one = service(&format!("app-{number}"));
+        one.datacenter = Some(format!("dc-{}", number % 5));
+        one
+    });
+    watching.want_services(wanted.collect());
+    eventually("all are read", || read.load(Relaxed) >= 50);
+    assert!(seen.load(Relaxed) <= 2 * 5, "{seen:?}");
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::client::{Client, When};
@@ -40,6 +40,7 @@ const EVERYTHING_GAP: Duration = Duration::from_secs(5);
 /// Services of one datacenter under one watch.
 pub(super) struct Sweep {
     bell: Bell,
+    readers: usize,
     _tasks: Vec<Task>,
 }
 
@@ -60,16 +61,12 @@ impl Queue {
 }
 
 impl Sweep {
-    /// `readers` questions at once at most.
-    pub(super) fn start(
-        client: &Client,
-        outlet: &Outlet,
-        datacenter: Option<String>,
-        readers: usize,
-    ) -> Sweep {
+    /// Nothing is read before there are readers.
+    pub(super) fn start(client: &Client, outlet: &Outlet, datacenter: Option<String>) -> Sweep {
         let bell = Bell {
             queue: Arc::new(Queue::default()),
             work: Arc::new(Semaphore::new(0)),
+            places: Arc::new(Semaphore::new(0)),
         };
         let subject = |topic| Subject::new(topic, outlet.clone());
         let checks = |state| {
@@ -96,11 +93,21 @@ impl Sweep {
             Task::spawn(bell.clone().ring_for_everything()),
             Task::spawn(bell.clone().ring_again()),
         ]);
-        tasks.extend((0..readers).map(|_| Task::spawn(bell.clone().read(client.clone()))));
+        tasks.extend((0..READERS).map(|_| Task::spawn(bell.clone().read(client.clone()))));
         Sweep {
             bell,
+            readers: 0,
             _tasks: tasks,
         }
+    }
+
+    /// So many questions at once from now on, at most [`READERS`]. One under way takes its place along: until this is asked again there
+    /// may be more.
+    pub(super) fn set_readers(&mut self, wanted: usize) {
+        let places = &self.bell.places;
+        places.add_permits(wanted.saturating_sub(self.readers));
+        let gone = self.readers.saturating_sub(wanted);
+        self.readers = self.readers.max(wanted) - places.forget_permits(gone);
     }
 
     /// From now on these; those that are new are read at once.
@@ -119,6 +126,8 @@ struct Bell {
     queue: Arc<Queue>,
     /// A permit for each service in the queue.
     work: Arc<Semaphore>,
+    /// Questions at once.
+    places: Arc<Semaphore>,
 }
 
 impl Bell {
@@ -134,22 +143,26 @@ impl Bell {
         }
     }
 
-    async fn next(&self) -> Option<(ConsulService, Arc<Subject>, Urgency)> {
+    /// What is most urgent once there is a place for the question, and that place.
+    async fn next(&self) -> Option<(ConsulService, Arc<Subject>, Urgency, SemaphorePermit<'_>)> {
         self.work.acquire().await.ok()?.forget();
+        let place = self.places.acquire().await.ok()?;
         let (service, urgency) = self.queue.unread().take()?;
         let members = self.queue.members.lock().expect("no panic while held");
         let subject = members.get(&service)?.clone();
-        Some((service, subject, urgency))
+        Some((service, subject, urgency, place))
     }
 
     /// One reader. It waits for no laggard itself: others may have changed meanwhile.
     async fn read(self, client: Client) {
         let mut pause = Pause::default();
         loop {
-            let Some((service, subject, urgency)) = self.next().await else {
+            let Some((service, subject, urgency, place)) = self.next().await else {
                 continue;
             };
-            match read_service(&client, &service, &subject).await {
+            let read = read_service(&client, &service, &subject).await;
+            drop(place);
+            match read {
                 Ok(news) => {
                     pause = Pause::default();
                     let is_missed = news == News::None && urgency.expects_news();

@@ -22,9 +22,10 @@ use crate::telemetry::Vitals;
 
 /// Observations that wait for the control plane; beyond it the watches wait.
 const OBSERVATIONS: usize = 256;
-/// Connections that no service gets: the subtrees, what lies beside them, the fleet's ticket keys, its load balancers' reports, the probe, one
-/// for questions between, re-reads.
-const RESERVED: usize = Subtree::ALL.len() + 5 + reread::AT_ONCE;
+/// Watches of what a pod shares: its load balancers' reports and ticket keys; certificates' index, account and proofs, one's own certificates.
+const SHARED: usize = 6;
+/// Connections that no service gets: the subtrees, what lies beside them, what a pod shares, the probe, one for questions between, re-reads.
+const RESERVED: usize = Subtree::ALL.len() + 1 + SHARED + 2 + reread::AT_ONCE;
 
 /// All watches of one agent; they end when it is dropped.
 pub struct Watcher {
@@ -193,16 +194,17 @@ impl Watcher {
         services
             .sweeps
             .retain(|datacenter, _| by_datacenter.contains_key(datacenter));
-        let spare = self.connections.saturating_sub(RESERVED + WATCHES);
+        let taken = RESERVED + WATCHES * by_datacenter.len();
+        let spare = self.connections.saturating_sub(taken);
+        // Each has its own: one that does not answer holds up no other.
+        let readers = (spare / by_datacenter.len().max(1)).clamp(1, READERS);
         for (datacenter, members) in by_datacenter {
-            services
+            let sweep = services
                 .sweeps
                 .entry(datacenter.clone())
-                .or_insert_with(|| {
-                    let readers = spare.clamp(1, READERS);
-                    Sweep::start(&self.client, &self.outlet, datacenter, readers)
-                })
-                .set_members(members);
+                .or_insert_with(|| Sweep::start(&self.client, &self.outlet, datacenter));
+            sweep.set_readers(readers);
+            sweep.set_members(members);
         }
     }
 }

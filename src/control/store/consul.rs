@@ -1,7 +1,7 @@
 //! The store in Consul's KV: consistent reads, locks bound to a session, transactions that check it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -35,7 +35,12 @@ pub(super) struct Shared {
     wanted: watch::Sender<Wanted>,
     /// Locks of this process, which are all of one session: Consul does not tell them apart.
     held: Mutex<HashSet<String>>,
+    /// Who follows what another one does already costs no connection.
+    followed: Mutex<Followed>,
 }
+
+/// By prefix.
+type Followed = HashMap<String, (Weak<PrefixWatch>, watch::Receiver<Seen>)>;
 
 impl Shared {
     pub(super) fn start(
@@ -60,6 +65,7 @@ impl Shared {
             standing,
             wanted,
             held: Mutex::default(),
+            followed: Mutex::default(),
         })
     }
 
@@ -317,6 +323,24 @@ impl Shared {
     }
 
     pub(super) fn watch(&self, prefix: &str) -> Watch {
+        let mut followed = self.followed.lock().expect("no panic while held");
+        followed.retain(|_, (following, _)| following.strong_count() > 0);
+        let known = followed.get(prefix);
+        let known = known.and_then(|(known, states)| Some((known.upgrade()?, states.clone())));
+        let (following, states) = known.unwrap_or_else(|| {
+            let (following, states) = self.follow(prefix);
+            let entry = (Arc::downgrade(&following), states.clone());
+            followed.insert(prefix.to_owned(), entry);
+            (following, states)
+        });
+        Watch {
+            states,
+            _following: Some(following),
+            _looking: None,
+        }
+    }
+
+    fn follow(&self, prefix: &str) -> (Arc<PrefixWatch>, watch::Receiver<Seen>) {
         let (says, states) = watch::channel(Seen::Unknown);
         let tell = move |documents: Vec<Document>| {
             let raw = documents.into_iter().map(|document| {
@@ -334,15 +358,8 @@ impl Shared {
                 is_news
             });
         };
-        Watch {
-            states,
-            _following: Some(PrefixWatch::start(
-                self.client.clone(),
-                self.place(prefix),
-                tell,
-            )),
-            _looking: None,
-        }
+        let following = PrefixWatch::start(self.client.clone(), self.place(prefix), tell);
+        (Arc::new(following), states)
     }
 }
 

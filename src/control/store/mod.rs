@@ -340,7 +340,7 @@ impl Lease {
 pub struct Watch {
     states: watch::Receiver<Seen>,
     /// In Consul; what is in the directory is told by who writes it.
-    _following: Option<PrefixWatch>,
+    _following: Option<Arc<PrefixWatch>>,
     /// In the directory, where others write to it.
     _looking: Option<directory::Looking>,
 }

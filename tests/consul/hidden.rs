@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use rota::config::ConsulToken;
 use rota::control::consul::{Client, Observation, Subtree};
+use rota::control::store::{Seen, Store};
+use tokio::time::timeout;
 
 use crate::consul_agent::{ACL_DENY, Agent};
 use crate::scripted::{Scripted, hang, reply};
-use crate::watching::{Watching, service, settings};
+use crate::watching::{PATIENCE, Watching, service, settings};
 
 const ALL_KEYS: &str = r#"key_prefix \"\" { policy = \"read\" }"#;
 const ONE_TEAMS: &str = r#"key_prefix \"rota/config/routes/team-a\" { policy = \"read\" } key_prefix \"rota/pod\" { policy = \"read\" }"#;
@@ -111,6 +113,43 @@ fn instances_on_nodes_that_the_token_may_not_read_any_more_stay_and_others_go() 
         ),
         "{said:?}"
     );
+}
+
+#[test]
+fn certificates_that_the_token_may_not_read_any_more_stay() {
+    let below = |names: &[&str]| {
+        let key = |name: &&str| {
+            format!(
+                r#"{{"Key": "rota/certs/own/{name}", "Value": "e30=", "Flags": 0, "LockIndex": 0, "CreateIndex": 1, "ModifyIndex": 2}}"#
+            )
+        };
+        let keys: Vec<String> = names.iter().map(key).collect();
+        format!("[{}]", keys.join(","))
+    };
+    let asked = AtomicUsize::new(0);
+    let server = Scripted::start(move |target, stream| {
+        if target.contains("acl/authorize") {
+            return reply(stream, 200, "1", r#"[{"Allow": false}]"#);
+        }
+        if !target.contains("certs/own") {
+            return hang(stream);
+        }
+        match asked.fetch_add(1, Relaxed) {
+            0 => reply(stream, 200, "90", &below(&["a", "b"])),
+            1..=2 => reply(stream, 200, "91", &below(&["a"])),
+            3 => reply(stream, 200, "92", &below(&["a", "b", "c"])),
+            _ => hang(stream),
+        }
+    });
+    let client = Client::new(&settings(&format!("http://{}", server.address))).unwrap();
+    crate::wait(async {
+        let store = Store::in_consul(client, "rota", "lb-1", None);
+        let mut watch = store.watch("certs/own/");
+        for count in [2, 3] {
+            timeout(PATIENCE, watch.changed()).await.unwrap();
+            assert!(matches!(watch.state(), Seen::Is(keys) if keys.len() == count));
+        }
+    });
 }
 
 #[test]

@@ -47,7 +47,18 @@ impl Client {
             return Ok(());
         }
         let names = subject.names_lacking(&reply.content);
-        let keys = names.into_iter().map(|name| self.key_of(subtree) + &name);
+        self.find_hidden_keys(&self.key_of(subtree), names, reply)
+            .await
+    }
+
+    /// The same of keys that begin with `prefix`, by what followed it in those that an answer lacks.
+    pub(super) async fn find_hidden_keys(
+        &self,
+        prefix: &str,
+        names: Vec<String>,
+        reply: &mut Reply<Vec<Document>>,
+    ) -> Result<(), ConsulError> {
+        let keys = names.iter().map(|name| format!("{prefix}{name}"));
         let lacking: Vec<_> = keys.map(|key| ("key", key)).collect();
         if !lacking.is_empty() {
             self.find_hidden(self.datacenter(), &lacking, reply).await?;

@@ -24,6 +24,7 @@ impl PrefixWatch {
             client,
             prefix,
             subject,
+            known: Vec::new(),
             tell,
         })))
     }
@@ -34,14 +35,31 @@ struct Following<F> {
     prefix: String,
     /// None: nobody wants to know what fails.
     subject: Option<Subject>,
+    /// The names of the last answer.
+    known: Vec<String>,
     tell: F,
+}
+
+impl<F> Following<F> {
+    /// Known names that an answer lacks; both are in their order.
+    fn lacking(&self, answer: &[Document]) -> Vec<String> {
+        let is_in = |name: &String| answer.binary_search_by(|one| one.name.cmp(name)).is_ok();
+        let lacking = self.known.iter().filter(|name| !is_in(name));
+        lacking.cloned().collect()
+    }
 }
 
 impl<F: FnMut(Vec<Document>) + Send> Watched for Following<F> {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
-        let reply = self.client.below(&self.prefix, when).await?;
+        let mut reply = self.client.below(&self.prefix, when).await?;
+        let lacking = self.lacking(&reply.content);
+        self.client
+            .find_hidden_keys(&self.prefix, lacking, &mut reply)
+            .await?;
         // A server without a leader may have read only a part of its state yet: its answer says nothing.
         let index = reply.sound_index()?;
+        let names = reply.content.iter().map(|document| document.name.clone());
+        self.known = names.collect();
         (self.tell)(reply.content);
         if let Some(subject) = &self.subject {
             subject.answered().await;

@@ -130,13 +130,19 @@ impl Rings {
         self.failed.requests.len() + self.aborted.requests.len()
     }
 
-    fn push(&mut self, request: NotedRequest) {
+    fn push(&mut self, request: NotedRequest, limit: usize) {
         let ring = if request.reason == Reason::ClientAborted {
             &mut self.aborted
         } else {
             &mut self.failed
         };
-        ring.requests.push_back(request);
+        let requests = &mut ring.requests;
+        if requests.len() == requests.capacity() {
+            // Doubled, but never beyond the limit and the newest: else that one alone would double the memory of 2,048, for ever.
+            let room = limit.saturating_sub(requests.len()) + 1;
+            requests.reserve_exact(requests.len().max(4).min(room));
+        }
+        requests.push_back(request);
     }
 
     /// Gives how many had to go.
@@ -165,7 +171,7 @@ impl Noted {
         let Ok(mut rings) = self.rings.try_lock() else {
             return self.dropped.add(1);
         };
-        rings.push(request);
+        rings.push(request, limit);
         let gone = rings.shrink(limit);
         self.dropped.add(gone as u64);
         self.held.store(rings.len(), Relaxed);
@@ -256,6 +262,14 @@ mod tests {
         assert_eq!(reach, UNIX_EPOCH + Duration::from_secs(6));
         noted.note(request("r10", 10), 0);
         assert_eq!((noted.held(), noted.dropped.value()), (0, 11));
+    }
+
+    #[test]
+    fn a_full_ring_has_room_for_its_limit_and_the_newest_alone() {
+        let noted = Noted::default();
+        (0..200).for_each(|at| noted.note(request("r", at), 64));
+        assert_eq!(noted.held(), 64);
+        assert_eq!(noted.rings.lock().unwrap().failed.requests.capacity(), 65);
     }
 
     #[test]

@@ -58,6 +58,8 @@ impl Story<'_> {
         // The last one is told, whatever came before.
         trail.truncate(MAX_ATTEMPTS);
         let before = trail.iter().map(|attempt| attempt.lasted).sum();
+        // Mostly it is the only one, and may be kept for long (`telemetry::noted`).
+        trail.reserve_exact(1);
         trail.push(Attempt {
             upstream: member.upstream.label().clone(),
             outcome,

@@ -204,8 +204,7 @@ fn reloaded(desk: &Desk, pod: &Pod, random: &mut fastrand::Rng) {
     desk.tell("the file is read again and again");
     for _ in 0..random.u32(2..6) {
         let pool = random.u32(1000..4000);
-        pod.rota
-            .reload(&format!("{}[limits]\npool = {pool}\n", pod.text));
+        pod.rota.reload(&format!("{}pool = {pool}\n", pod.text));
         desk.rest(seconds(random, 0, 1));
     }
 }

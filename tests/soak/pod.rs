@@ -23,6 +23,10 @@ pub const SERVERS: usize = 6;
 /// What the CA's certificates live: they are renewed after some two thirds of it, and outlive Consul's longest outage.
 const CERTIFICATE_SECONDS: u64 = 150;
 
+/// Failed requests that rota keeps for who asks why. By default it is 4,096, which a run of half an hour fills until its middle (some 5
+/// a second, about 1 KiB each): memory would grow for a reason that ends, and hide what does not. So few are there within the warm-up.
+const NOTED: usize = 256;
+
 /// The longest that anything may take that comes by itself.
 const LONG: Duration = Duration::from_secs(120);
 
@@ -35,7 +39,7 @@ pub struct Pod {
     /// Sends less than it says; nothing is done to it.
     _cut: Server,
     pub rota: Rota,
-    /// `rota.toml`.
+    /// `rota.toml`; its last table is `[limits]`.
     pub text: String,
     _directory: Directory,
 }
@@ -271,6 +275,8 @@ servers = ["{}"]
 [[route]]
 host = "cut.soak.test"
 service = "cut"
+[limits]
+noted_requests = {NOTED}
 "#,
         agent.http_address(),
         pebble.table(),

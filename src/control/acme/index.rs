@@ -96,6 +96,19 @@ pub fn news(shards: &BTreeMap<char, Shard>, known: &BTreeMap<DomainName, Hash>) 
     news
 }
 
+/// Why those are refused that were not before, in one line: behind a restart of Consul the older index names other certificates than the
+/// store has, all of them at once.
+pub(super) fn refusal_words(refused: &[String]) -> Option<String> {
+    match refused {
+        [] => None,
+        [why] => Some(format!("a certificate of the store is refused: {why}")),
+        [first, ..] => Some(format!(
+            "{} certificates of the store are refused, the first: {first}",
+            refused.len()
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -236,7 +236,8 @@ impl Following {
         let batches: Vec<Batch> = wanted.chunks(BATCH).map(<[_]>::to_vec).collect();
         let mut batches = batches.into_iter();
         let mut under_way: JoinSet<Result<Vec<Looked>, Away>> = JoinSet::new();
-        loop {
+        let mut refused = Vec::new();
+        let read = loop {
             while under_way.len() < AT_ONCE
                 && let Some(batch) = batches.next()
             {
@@ -244,18 +245,22 @@ impl Following {
                 under_way.spawn(fetch_batch(self.store.clone(), batch, kept));
             }
             match under_way.join_next().await {
-                None => return Ok(Ok(())),
+                None => break Ok(()),
                 Some(Ok(Ok(fetched))) => {
-                    let found = self.sort(fetched);
+                    let found = self.sort(fetched, &mut refused);
                     self.tell(found).await?;
                 }
-                Some(Ok(Err(away))) => return Ok(Err(away)),
-                Some(Err(panicked)) => return Ok(Err(panicked.to_string())),
+                Some(Ok(Err(away))) => break Err(away),
+                Some(Err(panicked)) => break Err(panicked.to_string()),
             }
+        };
+        if let Some(words) = index::refusal_words(&refused) {
+            tracing::warn!("acme: {words}");
         }
+        Ok(read)
     }
 
-    fn sort(&mut self, fetched: Vec<Looked>) -> Found {
+    fn sort(&mut self, fetched: Vec<Looked>, refused: &mut Vec<String>) -> Found {
         let mut found = Found::default();
         for (name, hash, read) in fetched {
             match read {
@@ -268,7 +273,7 @@ impl Following {
                     let until = Instant::now() + RECONSIDER;
                     let before = self.refused.insert(name.clone(), (hash.clone(), until));
                     if before.is_none_or(|(of, _)| of != hash) {
-                        tracing::warn!("acme: a certificate of the store is refused: {why}");
+                        refused.push(why.clone());
                     }
                     found.refused.push((name, why));
                 }
@@ -428,14 +433,10 @@ async fn look_at(
 }
 
 async fn fetch_batch(store: Store, batch: Batch, kept: Kept) -> Result<Vec<Looked>, Away> {
-    let keys: Vec<String> = batch
-        .iter()
-        .map(|(name, _)| keys::certificate(name))
-        .collect();
-    let values = store
-        .read_many(&keys)
-        .await
-        .map_err(|error| error.to_string())?;
+    let names = batch.iter().map(|(name, _)| name);
+    let keys: Vec<String> = names.map(keys::certificate).collect();
+    let values = store.read_many(&keys).await;
+    let values = values.map_err(|error| error.to_string())?;
     tokio::task::spawn_blocking(move || {
         let both = batch.into_iter().zip(values);
         both.map(|((name, hash), value)| {

@@ -81,3 +81,26 @@ async fn what_was_refused_is_looked_at_again_only_while_the_index_names_it() {
     takes(&mut following, &BTreeMap::new()).await;
     assert_eq!(following.reconsiders(), None, "the index names it no more");
 }
+
+#[tokio::test]
+async fn certificates_that_an_index_names_otherwise_are_told_of_in_one_line_and_once() {
+    let folder = Folder::new();
+    let (mut following, _found) = following(&folder);
+    let looked = |hash: &str| -> Vec<Looked> {
+        let name = |n| DomainName::parse(&format!("{n}.test")).unwrap();
+        let why = |n| Err(format!("acme/certs/{n}.test: another one"));
+        (0..5000).map(|n| (name(n), hash.into(), why(n))).collect()
+    };
+    let mut refused = Vec::new();
+    assert_eq!(
+        following.sort(looked("one"), &mut refused).refused.len(),
+        5000
+    );
+    assert_eq!(
+        index::refusal_words(&refused).unwrap(),
+        "5000 certificates of the store are refused, the first: acme/certs/0.test: another one"
+    );
+    refused.clear();
+    following.sort(looked("one"), &mut refused);
+    assert_eq!(index::refusal_words(&refused), None, "told before");
+}

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use super::fields::{Known, is_nominated, known, push_decimal, push_field};
 use super::http1::head::{AnswerHead, Version};
 use super::refusal::Refusal;
+use crate::telemetry::date;
 
 /// How the body goes to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +158,9 @@ pub fn write_proof(out: &mut Vec<u8>, text: &str, then: Then) {
     finish(out, then, Some(text));
 }
 
+/// Of an answer of its own rota is the origin: it says when it was given (RFC 9110 section 6.6.1).
 fn finish(out: &mut Vec<u8>, then: Then, text: Option<&str>) {
+    push_field(out, "date", &date::now());
     out.extend_from_slice(match then {
         Then::Close => b"connection: close\r\n".as_slice(),
         // To a client of HTTP/1.0 it has to be said; to any other it does no harm.

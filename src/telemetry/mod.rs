@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod busy;
+pub mod date;
 pub mod fleet;
 pub mod log;
 pub mod metrics;

@@ -102,7 +102,7 @@ fn digits(to: &mut [u8], mut value: u64) {
 }
 
 /// Year, month, day of a day counted from 1970-01-01, for days not before it (Howard Hinnant's `civil_from_days`).
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
+pub(super) fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let of_era = shifted % 146_097;

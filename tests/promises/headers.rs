@@ -1,5 +1,9 @@
 //! Which fields reach the server, which are rota's own word, and which end at the connection.
 
+use std::time::{Duration, SystemTime};
+
+use rota::telemetry::date::text;
+
 use crate::attack::secure;
 use crate::support::client::Client;
 use crate::support::http2::Http2;
@@ -243,4 +247,40 @@ fn a_name_with_an_underscore_is_dropped_from_a_trusted_proxy_too() {
     );
     assert_eq!(request.field("x-forwarded-client-cert"), Some("proxy's"));
     assert_eq!(request.field("x-forwarded-client_cert"), None);
+}
+
+#[test]
+fn answers_of_rota_s_own_say_when_they_were_given() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let rota = secure(&authority, &origin, "");
+    let before = SystemTime::now();
+    let http1 = [
+        "(",
+        "GET / HTTP/1.1\r\n\r\n",
+        "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ]
+    .map(|request| {
+        let answer = rota.ask(request);
+        assert!(answer.status >= 400);
+        answer.field("date").map(str::to_owned)
+    });
+    let client = Http2::connect(
+        rota.https(),
+        &authority.client_with("shop.test", &["h2"], rustls::DEFAULT_VERSIONS),
+    );
+    let refused = client.get("shop.test", "/%00").unwrap();
+    assert_eq!(refused.status, 400);
+    let http2 = refused
+        .fields
+        .get("date")
+        .map(|date| date.to_str().unwrap().to_owned());
+    let spent = before.elapsed().unwrap().as_secs() + 1;
+    let texts: Vec<String> = (0..=spent)
+        .map(|second| {
+            String::from_utf8(text(before + Duration::from_secs(second)).to_vec()).unwrap()
+        })
+        .collect();
+    for date in http1.into_iter().chain([http2]) {
+        assert!(texts.contains(&date.expect("a date")), "{texts:?}");
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, DATE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use httparse::Header;
 
@@ -22,6 +22,7 @@ use crate::proxy::refusal::Refusal;
 use crate::proxy::stalls::Stall;
 use crate::proxy::timer::Timer;
 use crate::proxy::worker::Worker;
+use crate::telemetry::date;
 
 /// What is gathered of a body before it is given to h2.
 const GATHERED: usize = 16 * 1024;
@@ -76,6 +77,9 @@ impl StreamSink {
         let mut response = Response::new(());
         *response.status_mut() =
             StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if let Ok(date) = HeaderValue::from_bytes(&date::now()) {
+            response.headers_mut().insert(DATE, date);
+        }
         for (name, value) in fields {
             if let Ok(value) = HeaderValue::try_from(value) {
                 response

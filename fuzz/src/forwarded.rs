@@ -157,8 +157,8 @@ impl Edge {
         };
         assert_eq!(again.length, out.len());
         assert_eq!(
-            (again.method, again.path_and_query, again.host),
-            (head.method, head.path_and_query, head.host)
+            (again.method, &again.path_and_query, again.host),
+            (head.method, &head.path_and_query, head.host)
         );
         // Over HTTP/2 it says no more than that no body will come yet.
         let framing = match head.framing {

@@ -137,8 +137,8 @@ pub fn prepare(
             .map_err(|_| Refusal::Malformed("the host is malformed"))?,
     };
     check_host_field(head, host)?;
-    if is_challenge(head.path_and_query) {
-        match certificates.load().http_proof(host, head.path_and_query) {
+    if is_challenge(&head.path_and_query) {
+        match certificates.load().http_proof(host, &head.path_and_query) {
             HttpProof::NotAsked => {}
             HttpProof::Proven(text) if head.method == "GET" => return Ok(Prepared::Proof(text)),
             HttpProof::Proven(_) => return Err(Refusal::MethodNotAllowed),
@@ -152,7 +152,7 @@ pub fn prepare(
         let path = if head.path_and_query == "*" {
             "/"
         } else {
-            head.path_and_query
+            &head.path_and_query
         };
         let port = redirect
             .port
@@ -162,7 +162,7 @@ pub fn prepare(
     }
     check_scheme(head, peer)?;
     check_direction(peer, host)?;
-    let route = find_route(snapshot, host, head.path_and_query)?;
+    let route = find_route(snapshot, host, &head.path_and_query)?;
     let body_limit = snapshot.limits.body_bytes.unwrap_or(u64::MAX);
     if matches!(head.framing, Framing::Length(length) if length > body_limit) {
         return Err(Refusal::BodyTooLarge);
@@ -272,7 +272,7 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
     for part in [
         head.method,
         " ",
-        head.path_and_query,
+        &head.path_and_query,
         " HTTP/1.1\r\nHost: ",
         head.host,
         "\r\n",

@@ -343,6 +343,26 @@ fn an_absolute_target_becomes_origin_form() {
 }
 
 #[test]
+fn an_absolute_target_without_a_path_is_one_for_the_root() {
+    let origin = Origin::fixed("ok");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    for (sent, received) in [
+        ("http://a", "/"),
+        ("http://a?b=/c", "/?b=/c"),
+        ("http://a:80?", "/?"),
+    ] {
+        let host = sent
+            .trim_start_matches("http://")
+            .split('?')
+            .next()
+            .unwrap();
+        let answer = rota.ask(&format!("GET {sent} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(answer.status, 200, "{sent}");
+        assert_eq!(origin.requests().last().unwrap().target, received);
+    }
+}
+
+#[test]
 fn limits_of_the_head_have_statuses_of_their_own() {
     let origin = Origin::fixed("never");
     let limits = "[limits]\nhead_bytes = \"8KiB\"\nhead_fields = 20\ntarget_bytes = \"1KiB\"\nbody_bytes = \"1KiB\"\n";

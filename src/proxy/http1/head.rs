@@ -1,5 +1,6 @@
 //! HTTP/1 heads: found, parsed by httparse, and held against the rules that it leaves open (RFC 9112). Hot path.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use httparse::{Header, ParserConfig};
@@ -47,7 +48,7 @@ pub struct RequestHead<'a> {
     /// As sent, for the log.
     pub target: &'a str,
     /// In origin form, or `*`.
-    pub path_and_query: &'a str,
+    pub path_and_query: Cow<'a, str>,
     /// The authority of an absolute-form target, else the Host field; empty: HTTP/1.0 without one.
     pub host: &'a str,
     pub version: Version,
@@ -245,13 +246,13 @@ fn is_other_version(head: &[u8]) -> bool {
 }
 
 /// Splits a request target (RFC 9112 section 3.2) into authority and origin form.
-fn split_target(target: &str) -> Result<(Option<&str>, &str), Refusal> {
+fn split_target(target: &str) -> Result<(Option<&str>, Cow<'_, str>), Refusal> {
     const MALFORMED: Refusal = Refusal::Malformed("the request target is malformed");
     if target.bytes().any(|b| b <= b' ' || b >= 0x7f || b == b'#') {
         return Err(MALFORMED);
     }
     if target.starts_with('/') || target == "*" {
-        return Ok((None, target));
+        return Ok((None, target.into()));
     }
     let (scheme, rest) = target.split_once("://").ok_or(MALFORMED)?;
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
@@ -262,11 +263,12 @@ fn split_target(target: &str) -> Result<(Option<&str>, &str), Refusal> {
     if authority.is_empty() {
         return Err(MALFORMED);
     }
-    match path {
-        "" => Ok((Some(authority), "/")),
-        query if query.starts_with('?') => Err(MALFORMED),
-        path => Ok((Some(authority), path)),
-    }
+    // A path that is empty is `/` (RFC 9112 section 3.2.1), also before a query.
+    let path = match path.starts_with('/') {
+        true => path.into(),
+        false => format!("/{path}").into(),
+    };
+    Ok((Some(authority), path))
 }
 
 /// Parses a whole answer head. The error says what is wrong with it.

@@ -54,7 +54,7 @@ pub fn request<'a>(
         length: 0,
         method: parts.method.as_str(),
         target: path,
-        path_and_query: path,
+        path_and_query: path.into(),
         host,
         version: Version::H2,
         fields: list,

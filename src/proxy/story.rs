@@ -104,7 +104,7 @@ impl Flow {
     async fn next_piece<'s, S: Source>(&self, source: &'s mut S) -> Result<Piece<'s>, SourceFault> {
         // Of a stream nobody owes a piece before its answer has begun.
         self.awaits_client.set(!self.is_stream.get());
-        let awaited = Awaited(&self.awaits_client);
+        let awaited = Awaited(self);
         let piece = source.next().await;
         drop(awaited);
         if piece.is_ok() {
@@ -126,12 +126,15 @@ impl Flow {
     }
 }
 
-/// That the client's next piece is awaited, until it is there or nobody waits for it any more.
-struct Awaited<'a>(&'a Cell<bool>);
+/// That the client's next piece is awaited, until it is there or nobody waits for it any more: no server was late until then.
+struct Awaited<'a>(&'a Flow);
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
-        self.0.set(false);
+        let Awaited(flow) = self;
+        if flow.awaits_client.replace(false) {
+            flow.progress.set(Instant::now());
+        }
     }
 }
 

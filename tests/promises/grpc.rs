@@ -4,9 +4,10 @@ mod server;
 
 use std::future::Future;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -589,8 +590,8 @@ fn read_until(stream: &mut TcpStream, kind: u8) -> bool {
     false
 }
 
-#[test]
-fn a_request_that_crossed_its_servers_goodbye_is_sent_again_to_the_same_server() {
+/// Says that it looked at no stream `after` it was asked; over its next connection it answers.
+fn goodbye_then_ok(after: Duration) -> (SocketAddr, JoinHandle<usize>) {
     const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const HEADERS: u8 = 1;
     // "I looked at no stream", and a 200 without a body on stream 1.
@@ -600,20 +601,41 @@ fn a_request_that_crossed_its_servers_goodbye_is_sent_again_to_the_same_server()
     let address = listener.local_addr().unwrap();
     let server = std::thread::spawn(move || {
         let mut asked = 0;
-        for answer in [&GOAWAY[..], &OK[..]] {
+        for (pause, answer) in [(after, &GOAWAY[..]), (Duration::ZERO, &OK[..])] {
             let (mut stream, _) = listener.accept().unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.read_exact(&mut [0; 24]).unwrap();
             stream.write_all(&SETTINGS).unwrap();
             asked += usize::from(read_until(&mut stream, HEADERS));
+            std::thread::sleep(pause);
             stream.write_all(answer).unwrap();
             std::thread::spawn(move || read_until(&mut stream, u8::MAX));
         }
         asked
     });
+    (address, server)
+}
+
+#[test]
+fn a_request_that_crossed_its_servers_goodbye_is_sent_again_to_the_same_server() {
+    let (address, server) = goodbye_then_ok(Duration::ZERO);
     let service = edge_with(&format!("servers = [\"{address}\"]\n{H2C}"));
     let rota = Rota::start(&format!("[node]\nworkers = 1\n{service}"));
     let answer = rota.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(server.join().unwrap(), 2);
+}
+
+#[test]
+fn a_client_that_was_slow_with_its_body_makes_nobody_late_who_is_asked_after_a_goodbye() {
+    // Longer than timeouts.response.
+    let (address, server) = goodbye_then_ok(Duration::from_secs(3));
+    let service = edge_with(&format!("servers = [\"{address}\"]\n{H2C}"));
+    let settings = "[node]\nworkers = 1\n[timeouts]\nresponse = \"2s\"\n";
+    let rota = Rota::start(&format!("{settings}{service}"));
+    let mut client = Client::connect(rota.http());
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
+    let answer = client.answer();
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(server.join().unwrap(), 2);
 }

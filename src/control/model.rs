@@ -128,7 +128,10 @@ impl Model {
     /// Takes one event. What has to be published afterwards follows from [`Model::revision`].
     pub fn apply(&mut self, event: Event, now: SystemTime) {
         // Not at each probe's: all services are looked at for it.
-        let bears_on_alarm = matches!(event, Event::Consul(_) | Event::Ordered(_) | Event::Tick);
+        let bears_on_alarm = matches!(
+            event,
+            Event::Consul(_) | Event::Ordered(_) | Event::File(_) | Event::Tick
+        );
         match event {
             Event::File(file) => self.take_file(file, now),
             Event::Consul(observation) => self.observe(observation, now),
@@ -165,13 +168,14 @@ impl Model {
         }
         self.wake(now);
         self.follow_tags(now);
+        self.take_arrived(now);
+        self.look_at_trial(now);
+        // By the services and the tuning that are in force now.
         if bears_on_alarm || self.alarm != Alarm::None {
             self.look_at_alarm(now);
             self.look_at_consul(now);
         }
         self.revision += u64::from(self.memory.loses_patience(now));
-        self.take_arrived(now);
-        self.look_at_trial(now);
         if !self.was_ready && self.missing().is_empty() {
             self.was_ready = true;
             self.revision += 1;

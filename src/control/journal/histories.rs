@@ -620,6 +620,18 @@ fn a_mark_that_stays_is_dated_the_same_in_a_replay() {
 }
 
 #[test]
+fn an_alarm_ends_with_the_tuning_that_ends_it() {
+    let steps = [
+        Step::Other(1),
+        Step::Answer(28, 0),
+        Step::Other(2),
+        Step::Answer(4, 0),
+        Step::Tuning(Some(true)),
+    ];
+    holds(&steps).unwrap();
+}
+
+#[test]
 fn drains_are_dated_by_the_first_of_an_unbroken_row_whatever_segments_are_left() {
     let mut life = Life::begin();
     let steps = [

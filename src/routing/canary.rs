@@ -36,6 +36,9 @@ pub struct Canary {
     /// Of all documents without it, and with it.
     pub before: String,
     pub after: String,
+    /// Why it becomes everybody's, written together with the first of its documents: whoever comes upon it goes on with the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<String>,
 }
 
 impl Canary {

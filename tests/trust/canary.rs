@@ -8,6 +8,8 @@ use super::support::load::{Load, Running, Tally};
 use super::support::rota::{Directory, PLAIN, Place, said};
 use super::support::{Origin, Rota, eventually};
 
+mod promotions;
+
 const HOST: &str = "shop.test";
 
 /// Three load balancers of one pod that take orders through their Unix sockets, and what they serve.
@@ -170,7 +172,7 @@ fn a_canary_that_is_promoted_by_hand_is_everybodys() {
         fleet.eventually_says(number, "other");
     }
     eventually("history has it", || {
-        said(&fleet.rotas[1].command(&["history"])).contains("promoted by hand of")
+        said(&fleet.rotas[1].command(&["history"])).contains("promoted, by hand of")
     });
     assert!(said(&fleet.rotas[1].command(&["canary"])).contains("no canary is under way"));
     let again = fleet.apply(0, &fleet.serving(&fleet.good), &[]);

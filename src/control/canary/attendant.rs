@@ -10,7 +10,8 @@ use tokio::time::sleep;
 
 use super::counts::{Report, Ring, SAMPLE_EACH, Totals, Unrouted, Window};
 use super::judge::{Verdict, judge};
-use super::register::{Promotion, Register, Running};
+use super::register::{CHANGED, Promotion, Register, Running, WHOLE};
+use super::standing::Standing;
 use super::trials::told;
 use crate::control::staged::Heard;
 use crate::control::store::Lease;
@@ -189,11 +190,24 @@ impl Bench {
             heard.borrow_and_update();
             self.is_checked = false;
         }
-        if !self.is_checked && register.is_overtaken(canary).await? {
-            let why = "documents were changed by others meanwhile".to_owned();
-            return end(register, canary, Outcome::RolledBack, why).await;
+        if !self.is_checked {
+            if register.is_writing().await? {
+                return Ok(());
+            }
+            let Some(running) = register.running_still(&canary.id).await? else {
+                return Ok(());
+            };
+            match register.standing(&running).await? {
+                Standing::Untouched => self.is_checked = true,
+                Standing::Overtaken => {
+                    let why = CHANGED.to_owned();
+                    return conclude(register, running, Outcome::RolledBack, why).await;
+                }
+                Standing::Begun | Standing::Whole => {
+                    return promote(register, canary, WHOLE.to_owned()).await;
+                }
+            }
         }
-        self.is_checked = true;
         if tokio::time::Instant::now() >= self.overdue {
             return end(register, canary, Outcome::RolledBack, OVERDUE.to_owned()).await;
         }
@@ -257,33 +271,24 @@ impl Bench {
 }
 
 async fn promote(register: &Register, canary: &Canary, why: String) -> Result<(), StagingError> {
-    let Some(running) = running(register, canary).await? else {
-        return Ok(());
-    };
-    let nodes = canary.nodes.join(", ");
-    let note = format!("canary on {nodes} promoted, {why}");
-    match register.promote(&running, &canary.by, &note).await? {
-        Promotion::Done => conclude(register, running, Outcome::Promoted, why).await,
-        Promotion::Lost(why) => conclude(register, running, Outcome::RolledBack, why).await,
+    match register.promote(&canary.id, &why).await? {
+        Promotion::Done => end(register, canary, Outcome::Promoted, why).await,
+        Promotion::Lost(why) => end(register, canary, Outcome::RolledBack, why).await,
+        Promotion::Over => Ok(()),
     }
 }
 
+/// Read again: what is heard may be a moment old.
 async fn end(
     register: &Register,
     canary: &Canary,
     outcome: Outcome,
     why: String,
 ) -> Result<(), StagingError> {
-    match running(register, canary).await? {
+    match register.running_still(&canary.id).await? {
         Some(running) => conclude(register, running, outcome, why).await,
         None => Ok(()),
     }
-}
-
-/// Read again: what is heard may be a moment old.
-async fn running(register: &Register, canary: &Canary) -> Result<Option<Running>, StagingError> {
-    let running = register.running().await?;
-    Ok(running.filter(|running| running.proposal.canary.id == canary.id))
 }
 
 async fn conclude(
@@ -295,7 +300,7 @@ async fn conclude(
     let Some(ended) = register.end(running, outcome, why).await? else {
         return Ok(());
     };
-    match outcome {
+    match ended.outcome {
         Outcome::Promoted => tracing::info!("{}", told(&ended)),
         Outcome::RolledBack => tracing::warn!("{}", told(&ended)),
     }

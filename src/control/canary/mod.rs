@@ -10,6 +10,7 @@ pub mod judge;
 mod nodes;
 mod proposal;
 pub mod register;
+mod standing;
 mod trials;
 
 pub use attendant::Attendant;

@@ -1,7 +1,8 @@
 //! Where canaries are begun, promoted and ended: in KV, by check-and-set, by whichever load balancer does it.
 //!
 //! The head is what makes one: it is written after all that is tried, and whoever deletes it has ended it, in one transaction with
-//! what came of it. What is left then is swept under the lock, which whoever begins or judges one holds.
+//! what came of it. What is left then is swept under the lock, which whoever begins or judges one holds. Its promotion is decided in
+//! the head, with the first documents: from then on it can only be finished, by whoever comes upon it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use tokio::time::sleep;
 
 use super::counts::Report;
 use super::proposal::{HEAD, Proposal};
+use super::standing::{Standing, missing, standing};
 use crate::control::consul::Document;
-use crate::control::staged::apply::{self, Outcome as Applied, refusal};
+use crate::control::staged::apply::{self, MARK, Outcome as Applied, refusal};
 use crate::control::staged::batches::{Write, parted};
 use crate::control::staged::ledger::{Ledger, LedgerError};
 use crate::control::staged::live::Live;
@@ -37,6 +39,8 @@ const LEAD: Duration = Duration::from_millis(500);
 /// How long whoever begins one waits for the lock.
 const LOCK_LOOKS: u32 = 20;
 const LOCK_REST: Duration = Duration::from_millis(250);
+/// How often others may come between before a promotion is given up.
+const TRIES: usize = 5;
 /// Keys of one transaction, with places left for the lock's check and the like.
 const AT_ONCE: usize = 60;
 
@@ -58,8 +62,10 @@ pub struct Running {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Promotion {
     Done,
-    /// Somebody else came between, and how.
+    /// Somebody else changed documents, and how it stands.
     Lost(String),
+    /// Somebody else has ended it.
+    Over,
 }
 
 impl Register {
@@ -155,65 +161,105 @@ impl Register {
         self.transact(lease, vec![head]).await
     }
 
-    /// Makes what is tried everybody's, the way `rota apply` does. Nothing is written twice, whoever else does the same.
-    pub async fn promote(
+    /// The canary of this name, if it still is under way.
+    pub async fn running_still(&self, id: &str) -> Result<Option<Running>, StagingError> {
+        let running = self.running().await?;
+        Ok(running.filter(|running| running.proposal.canary.id == id))
+    }
+
+    /// How far it has become everybody's. While [`Register::is_writing`] that may be the half of something else.
+    pub async fn standing(&self, running: &Running) -> Result<Standing, StagingError> {
+        let live = self.live().await?;
+        Ok(standing(&running.proposal, running.version, &live))
+    }
+
+    /// Whether somebody writes several transactions just now.
+    pub async fn is_writing(&self) -> Result<bool, StagingError> {
+        let mark = self.store.read(MARK).await;
+        Ok(mark.map_err(|error| refusal(&error))?.is_some())
+    }
+
+    /// Makes what is tried everybody's, the way `rota apply` does, or goes on with that. Nothing is written twice, whoever else does the
+    /// same.
+    pub async fn promote(&self, id: &str, reason: &str) -> Result<Promotion, StagingError> {
+        for _ in 0..TRIES {
+            let Some(running) = self.running_still(id).await? else {
+                return Ok(Promotion::Over);
+            };
+            let live = self.live().await?;
+            let is_done = match standing(&running.proposal, running.version, &live) {
+                Standing::Whole => true,
+                Standing::Overtaken => return Ok(Promotion::Lost(overtaken(&running))),
+                Standing::Untouched if !is_as_begun(&running, &live) => {
+                    let why = "what lies below canary/ is not what was begun";
+                    return Ok(Promotion::Lost(why.to_owned()));
+                }
+                Standing::Untouched | Standing::Begun => {
+                    let written = self.write_missing(&running, &live, reason).await?;
+                    written == Applied::Done
+                }
+            };
+            if is_done {
+                sleep(LEAD).await;
+                return Ok(Promotion::Done);
+            }
+        }
+        Err(refused("others write the same documents all the time"))
+    }
+
+    /// A conflict: somebody else does the same, or has ended it, or has changed documents.
+    async fn write_missing(
         &self,
         running: &Running,
-        by: &str,
-        why: &str,
-    ) -> Result<Promotion, StagingError> {
-        let canary = &running.proposal.canary;
-        let live = self.live().await?;
-        let state = state_of(&live);
-        let now = hash(&state);
-        if now == canary.after {
-            return Ok(Promotion::Done);
-        }
-        if now != canary.before {
-            return Ok(Promotion::Lost(CHANGED.to_owned()));
-        }
-        if hash(&tried(state, &running.proposal)) != canary.after {
-            let why = "what lies below canary/ is not what was begun";
-            return Ok(Promotion::Lost(why.to_owned()));
-        }
+        live: &Live,
+        reason: &str,
+    ) -> Result<Applied, StagingError> {
+        let mut canary = (*running.proposal.canary).clone();
+        let reason = canary.promoted.get_or_insert_with(|| reason.to_owned());
+        let why = format!("canary on {} promoted, {reason}", canary.nodes.join(", "));
         let note = match canary.note.is_empty() {
-            true => why.to_owned(),
+            true => why,
             false => format!("{}; {why}", canary.note),
         };
         let pending = Pending {
-            by: by.to_owned(),
+            by: canary.by.clone(),
             note,
             state: canary.after.clone(),
         };
-        let writes = parted(writes(&running.proposal, &live));
-        match apply::write(&self.store, &self.ledger, writes, &pending).await? {
-            Applied::Done => {
-                sleep(LEAD).await;
-                Ok(Promotion::Done)
-            }
-            Applied::Conflict { done: 0 } => Ok(Promotion::Lost(CHANGED.to_owned())),
-            Applied::Conflict { done } => Ok(Promotion::Lost(format!(
-                "{CHANGED}; {done} transactions were written before and stay"
-            ))),
-        }
+        let head = Change::Put {
+            key: format!("{TRIED}{HEAD}"),
+            value: json(&canary).into(),
+            version: running.version,
+        };
+        let writes = parted(missing(&running.proposal, live));
+        apply::write_with(&self.store, &self.ledger, writes, &pending, Some(head)).await
     }
 
-    /// Whether the documents are neither what they were nor what they would be.
-    pub async fn is_overtaken(&self, canary: &Canary) -> Result<bool, StagingError> {
-        let state = hash(&state_of(&self.live().await?));
-        Ok(state != canary.before && state != canary.after)
-    }
-
-    /// Takes the head away and says what came of it. None: somebody else has ended it.
+    /// Takes the head away and says what came of it. None: somebody else has ended it. What is everybody's already is promoted, whatever
+    /// was asked for.
+    ///
+    /// # Errors
+    /// Half of what is to be rolled back is everybody's.
     pub async fn end(
         &self,
         running: Running,
         outcome: Outcome,
         reason: String,
     ) -> Result<Option<Ended>, StagingError> {
+        let mut canary = (*running.proposal.canary).clone();
+        let promoted = canary.promoted.take();
+        let (outcome, reason) = match (outcome, self.standing(&running).await?) {
+            (Outcome::Promoted, _) => (outcome, promoted.unwrap_or(reason)),
+            (Outcome::RolledBack, Standing::Whole) => {
+                let reason = promoted.unwrap_or_else(|| WHOLE.to_owned());
+                (Outcome::Promoted, reason)
+            }
+            (Outcome::RolledBack, Standing::Begun) => return Err(refused(HALF)),
+            (Outcome::RolledBack, Standing::Untouched | Standing::Overtaken) => (outcome, reason),
+        };
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let ended = Ended {
-            canary: (*running.proposal.canary).clone(),
+            canary,
             outcome,
             reason,
             at: since.map_or(0, |since| since.as_secs()),
@@ -303,7 +349,26 @@ impl Register {
     }
 }
 
-const CHANGED: &str = "documents were changed by others meanwhile";
+/// Why one is over, where nobody judged it.
+pub const CHANGED: &str = "documents were changed by others meanwhile";
+pub const WHOLE: &str = "its documents are everybody's";
+const HALF: &str =
+    "a part of it is written for everybody already: rota canary promote writes the rest";
+
+fn overtaken(running: &Running) -> String {
+    match running.proposal.canary.promoted {
+        Some(_) => {
+            format!("{CHANGED}, in the middle of its promotion: what was written of it stays")
+        }
+        None => CHANGED.to_owned(),
+    }
+}
+
+/// Whether what lies there of it makes of the documents what it was to make of them.
+fn is_as_begun(running: &Running, live: &Live) -> bool {
+    let proposal = &running.proposal;
+    hash(&tried(state_of(live), proposal)) == proposal.canary.after
+}
 
 /// All documents with what is tried.
 fn tried(mut state: State, proposal: &Proposal) -> State {
@@ -314,16 +379,6 @@ fn tried(mut state: State, proposal: &Proposal) -> State {
         }
     }
     state
-}
-
-/// What it takes to make them everybody's.
-fn writes(proposal: &Proposal, live: &Live) -> Vec<Write> {
-    let write = |(path, bytes): (&str, Option<&Arc<[u8]>>)| Write {
-        path: path.to_owned(),
-        text: bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
-        index: live.get(path).map_or(0, |known| known.modify_index),
-    };
-    proposal.changes().map(write).collect()
 }
 
 fn deleted(below: &str, document: &Document) -> Change {

@@ -63,6 +63,7 @@ impl Trials {
             unroutes: plan.routes.iter().any(|route| route.to.is_none()),
             before,
             after,
+            promoted: None,
         };
         self.register.begin(&canary, tried).await?;
         Ok(canary)
@@ -94,18 +95,32 @@ impl Trials {
             false => format!(": {}", word.note),
         };
         let reason = format!("by hand of {}{note}", word.by);
-        let canary = running.proposal.canary.clone();
-        if outcome == Outcome::Promoted {
-            let why = format!("canary on {} promoted {reason}", canary.nodes.join(", "));
-            let promotion = self.register.promote(&running, &canary.by, &why).await?;
-            if let Promotion::Lost(why) = promotion {
-                return Err(StagingError::Refused(why));
+        let id = running.proposal.canary.id.clone();
+        if outcome == Outcome::Promoted
+            && let Promotion::Lost(why) = self.register.promote(&id, &reason).await?
+        {
+            return Err(StagingError::Refused(why));
+        }
+        let ended = self.end(&id, outcome, reason).await?;
+        match ended.outcome == outcome {
+            true => Ok(told(&ended)),
+            false => {
+                let told = told(&ended);
+                Err(StagingError::Refused(format!("it is over: {told}")))
             }
         }
-        match self.register.end(running, outcome, reason).await? {
-            Some(ended) => Ok(told(&ended)),
-            None => Err(StagingError::Refused("it has just ended".to_owned())),
+    }
+
+    /// By whomever.
+    async fn end(&self, id: &str, outcome: Outcome, why: String) -> Result<Ended, StagingError> {
+        if let Some(running) = self.register.running_still(id).await?
+            && let Some(ended) = self.register.end(running, outcome, why).await?
+        {
+            return Ok(ended);
         }
+        let mut ended = self.register.ended().await?.into_iter();
+        let ended = ended.find(|ended| ended.canary.id == id);
+        ended.ok_or_else(|| StagingError::Refused("it has just ended".to_owned()))
     }
 
     /// Those that came to nothing, beside revisions.

@@ -36,6 +36,17 @@ pub async fn write(
     batches: Vec<Vec<Write>>,
     pending: &Pending,
 ) -> Result<Outcome, StagingError> {
+    write_with(store, ledger, batches, pending, None).await
+}
+
+/// The same; `besides` is a part of the first one.
+pub async fn write_with(
+    store: &Store,
+    ledger: &Ledger,
+    batches: Vec<Vec<Write>>,
+    pending: &Pending,
+    besides: Option<Change>,
+) -> Result<Outcome, StagingError> {
     if store
         .read(MARK)
         .await
@@ -44,10 +55,12 @@ pub async fn write(
     {
         return Err(under_way());
     }
+    let mut first = vec![announcement(pending)];
+    first.extend(besides);
     if batches.len() > 1 {
-        return under_mark(store, ledger, batches, pending).await;
+        return under_mark(store, ledger, batches, first).await;
     }
-    for batch in announced(batches, pending) {
+    for batch in begun_with(first, batches) {
         let written = store.write_all(batch).await;
         if written.map_err(|error| lost(&error, 0, 1))? == Written::Conflict {
             return Ok(Outcome::Conflict { done: 0 });
@@ -60,14 +73,14 @@ async fn under_mark(
     store: &Store,
     ledger: &Ledger,
     batches: Vec<Vec<Write>>,
-    pending: &Pending,
+    first: Vec<Change>,
 ) -> Result<Outcome, StagingError> {
     let lease = store.lock(MARK).await.map_err(|error| refusal(&error))?;
     let lease = lease.ok_or_else(under_way)?;
     sleep(LEAD).await;
     let outcome = match are_as_read(ledger, &batches).await {
         Ok(true) => {
-            let written = one_after_the_other(store, &lease, announced(batches, pending)).await;
+            let written = one_after_the_other(store, &lease, begun_with(first, batches)).await;
             sleep(LEAD).await;
             written
         }
@@ -86,11 +99,11 @@ async fn are_as_read(ledger: &Ledger, batches: &[Vec<Write>]) -> Result<bool, Le
     Ok(writes.all(|write| version(&write.path) == write.index))
 }
 
-/// As the store takes them; the first one says whose they are.
-fn announced(batches: Vec<Vec<Write>>, pending: &Pending) -> Vec<Vec<Change>> {
+/// As the store takes them; `first` is a part of the first one.
+fn begun_with(first: Vec<Change>, batches: Vec<Vec<Write>>) -> Vec<Vec<Change>> {
     let mut batches: Vec<Vec<Change>> = batches.into_iter().map(changes).collect();
-    if let Some(first) = batches.first_mut() {
-        first.push(announcement(pending));
+    if let Some(batch) = batches.first_mut() {
+        batch.extend(first);
     }
     batches
 }

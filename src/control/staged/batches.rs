@@ -3,10 +3,10 @@
 use super::live::Live;
 use crate::routing::staged::{DocumentChange, Kind, Staged};
 
-/// Changes that go as one transaction, with a place left for what is said of them.
-pub const SINGLE: usize = 63;
-/// Changes of one transaction among several, with places left for the mark's check and for what is said of them.
-pub const BATCH: usize = 62;
+/// Changes that go as one transaction, with places left for what is said of them and for a canary's head.
+pub const SINGLE: usize = 62;
+/// Changes of one transaction among several, with places left for the mark's check besides.
+pub const BATCH: usize = 61;
 /// Bytes of values in one transaction: Consul takes 512 KiB of JSON, in which they are a third longer.
 pub const BATCH_BYTES: usize = 300 * 1024;
 

@@ -43,6 +43,7 @@ mod trouble;
 
 pub use arriving::{DANGLING_AT_MOST, MARKED_AT_MOST};
 pub use rehearsal::Rehearsal;
+pub use trial::FOLLOWED_AT_MOST;
 
 /// What never changes while the process runs.
 #[derive(Clone, Debug)]

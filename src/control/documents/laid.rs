@@ -58,6 +58,13 @@ impl<T: Clone> Tree<T> {
         }
     }
 
+    /// Whether KV has what is laid over it.
+    fn has_what_is_laid(&self) -> bool {
+        let text = |entry: Option<&Arc<Entry<T>>>| entry.map(|entry| entry.document.value.clone());
+        let mut laid = self.laid.iter();
+        laid.all(|(name, laid)| text(self.entry(name)) == text(laid.entry()))
+    }
+
     fn lay_read(
         &mut self,
         changes: impl Iterator<Item = (String, Option<Document>)>,
@@ -75,6 +82,13 @@ impl<T: Clone> Tree<T> {
 }
 
 impl Documents {
+    pub fn have_what_is_laid(&self) -> bool {
+        self.services.has_what_is_laid()
+            && self.routes.has_what_is_laid()
+            && self.domains.has_what_is_laid()
+            && self.tuning.has_what_is_laid()
+    }
+
     /// A canary's changes are in force from now on, and no others; None: there is none here.
     pub fn lay_over(&mut self, proposal: Option<&Proposal>) {
         let of = |kind: Kind| proposal.into_iter().flat_map(move |one| one.of_kind(kind));

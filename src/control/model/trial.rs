@@ -1,15 +1,19 @@
 //! A canary as this load balancer hears of it: in force here if it is named, known in either case.
 //!
-//! Its end is heard of as its beginning was. Where it is not, Consul being away, what is tried here goes by itself.
+//! Its end is heard of as its beginning was. Where it is not, Consul being away, what is tried here goes by itself. One that was promoted
+//! stays until its documents are here by their own watches: else what was before would be back for a moment.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::Model;
 use crate::control::canary::Proposal;
 use crate::control::consul::Document;
 use crate::control::mistake::{IGNORED, Mistake};
 use crate::routing::canary::Canary;
+
+/// The longest that one that was promoted waits for its documents: others may have changed them since.
+pub const FOLLOWED_AT_MOST: Duration = Duration::from_secs(10);
 
 const TAKEN_OFF: &str =
     "it should have ended by now and nothing was heard of its end: taken off here";
@@ -32,6 +36,8 @@ enum Standing {
     Here { until: SystemTime },
     /// Its end is overdue.
     TakenOff,
+    /// It is over and everybody's: in force until its documents are here, at most until then.
+    Promoted { until: SystemTime },
 }
 
 impl Model {
@@ -59,14 +65,22 @@ impl Model {
         }
         let is_tried = |proposal: &&Proposal| proposal.canary.is_on(&self.file.node.name);
         let here = proposal.as_ref().filter(is_tried);
-        self.trial.standing = match here {
-            Some(here) => before.standing_of(&here.canary, now),
-            None => Standing::Elsewhere,
+        self.trial.standing = match (here, &proposal) {
+            (Some(here), _) => before.standing_of(&here.canary, now),
+            (None, None) => before.standing_after(now),
+            (None, Some(_)) => Standing::Elsewhere,
         };
-        if let Standing::Here { until } = self.trial.standing {
-            self.timers.insert((until, None));
+        match self.trial.standing {
+            Standing::Promoted { until } => {
+                self.timers.insert((until, None));
+                self.revision += 1;
+            }
+            Standing::Here { until } => {
+                self.timers.insert((until, None));
+                self.lay_over(here, now);
+            }
+            Standing::Elsewhere | Standing::TakenOff => self.lay_over(None, now),
         }
-        self.lay_over(here.filter(|_| self.is_trying()), now);
     }
 
     fn lay_over(&mut self, proposal: Option<&Proposal>, now: SystemTime) {
@@ -76,14 +90,19 @@ impl Model {
         self.settle_drains(now);
     }
 
-    /// Takes off what is tried here longer than it may be.
+    /// Takes off what is in force here longer than it may be, or needs to be.
     pub(super) fn look_at_trial(&mut self, now: SystemTime) {
-        if let Standing::Here { until } = self.trial.standing
-            && now >= until
-        {
-            self.trial.standing = Standing::TakenOff;
-            self.lay_over(None, now);
-        }
+        self.trial.standing = match self.trial.standing {
+            Standing::Here { until } if now >= until => Standing::TakenOff,
+            Standing::Promoted { until } if now >= until || self.documents.have_what_is_laid() => {
+                Standing::Elsewhere
+            }
+            Standing::Here { .. }
+            | Standing::Promoted { .. }
+            | Standing::Elsewhere
+            | Standing::TakenOff => return,
+        };
+        self.lay_over(None, now);
     }
 
     pub(super) fn trial_mistake(&self) -> Option<Mistake> {
@@ -100,9 +119,26 @@ impl Trial {
         let is_known = self.canary.as_ref().is_some_and(|one| one.id == canary.id);
         match self.standing {
             known @ (Standing::Here { .. } | Standing::TakenOff) if is_known => known,
-            Standing::Elsewhere | Standing::Here { .. } | Standing::TakenOff => Standing::Here {
+            Standing::Elsewhere
+            | Standing::Here { .. }
+            | Standing::TakenOff
+            | Standing::Promoted { .. } => Standing::Here {
                 until: now + canary.overdue_after(),
             },
+        }
+    }
+
+    /// How it stands once there is none (any more).
+    fn standing_after(&self, now: SystemTime) -> Standing {
+        let is_promoted = |canary: &Arc<Canary>| canary.promoted.is_some();
+        match self.standing {
+            Standing::Here { .. } if self.canary.as_ref().is_some_and(is_promoted) => {
+                Standing::Promoted {
+                    until: now + FOLLOWED_AT_MOST,
+                }
+            }
+            known @ Standing::Promoted { .. } => known,
+            Standing::Here { .. } | Standing::Elsewhere | Standing::TakenOff => Standing::Elsewhere,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! A change that is tried here: in force beside what KV has, and gone without a trace.
 
 use super::*;
+use crate::control::model::FOLLOWED_AT_MOST;
 use crate::routing::canary::{Canary, OVERDUE};
 
 const SHOP: (&str, &str, u64) = ("shop", "servers = [\"10.0.0.1:80\"]", 1);
+const OTHER: &str = "servers = [\"10.0.0.2:80\"]";
 const ROUTE: (&str, &str, u64) = ("shop", "host = \"shop.test\"\nservice = \"shop\"", 2);
 const OLD: (&str, &str, u64) = ("old", "host = \"old.test\"\nservice = \"shop\"", 3);
 
@@ -168,4 +170,39 @@ fn a_canary_whose_end_nobody_says_is_taken_off_by_itself_and_named() {
         "another one is another"
     );
     assert!(world.mistakes().is_empty());
+}
+
+#[test]
+fn what_was_promoted_stays_until_its_documents_are_here() {
+    let promoted = |world: &mut World| {
+        let mut head: Canary = serde_json::from_str(&head(&["lb-1"])).unwrap();
+        head.promoted = Some("no worse".into());
+        let head = serde_json::to_string(&head).unwrap();
+        let changes = [("gone/routes/old", ""), ("config/services/shop", OTHER)];
+        let changes = changes.map(|(name, text)| (name, text, 50));
+        let all = [&changes[..], &[("head", head.as_str(), 60)]].concat();
+        world.documents(Subtree::Canary, &all);
+        world.documents(Subtree::Canary, &[]);
+        assert!(world.build().canary.is_none(), "it is over");
+    };
+    let mut world = world();
+    promoted(&mut world);
+    assert_eq!(served(&mut world, "old.test"), None);
+    world.documents(Subtree::Routes, &[ROUTE]);
+    assert_eq!(served(&mut world, "shop.test"), one("10.0.0.2:80"));
+    world.documents(Subtree::Services, &[("shop", OTHER, 1)]);
+    assert_eq!(served(&mut world, "shop.test"), one("10.0.0.2:80"));
+    world.documents(Subtree::Services, &[SHOP]);
+    assert_eq!(
+        served(&mut world, "shop.test"),
+        one("10.0.0.1:80"),
+        "nothing lies over it any more"
+    );
+    promoted(&mut world);
+    world.wait(FOLLOWED_AT_MOST);
+    assert_eq!(
+        served(&mut world, "shop.test"),
+        one("10.0.0.1:80"),
+        "others have changed it since"
+    );
 }

@@ -418,3 +418,25 @@ fn a_canary_outlives_neither_its_time_nor_consul() {
         history.contains("canary rolled back: nobody could judge it in time")
     });
 }
+
+#[test]
+fn a_head_that_nobody_can_read_is_named_and_taken_away_by_an_abort() {
+    let fleet = Fleet::start();
+    fleet.agent.put("rota/trust/canary/head", b"nonsense");
+    let change = fleet.serving(&fleet.other);
+    let refused = fleet.apply(0, &change, &[]);
+    let told = said(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("canary/head cannot be read") && told.contains("rota canary abort"),
+        "{told}"
+    );
+    let plan = fleet.rotas[1].command(&["plan", change.path().to_str().unwrap()]);
+    assert!(said(&plan).contains("rota canary abort"), "{}", said(&plan));
+    let aborted = fleet.rotas[2].command(&["canary", "abort"]);
+    let told = said(&aborted);
+    assert_eq!(aborted.status.code(), Some(0), "{told}");
+    assert!(told.contains("could not be read and is deleted"), "{told}");
+    let applied = fleet.apply(0, &change, &[]);
+    assert_eq!(applied.status.code(), Some(0), "{}", said(&applied));
+}

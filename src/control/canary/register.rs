@@ -94,6 +94,24 @@ impl Register {
             .map_err(|error| unreadable(&error.to_string()))
     }
 
+    /// Deletes a head that nobody here can read, written by hand or by another version; gives why. None: there is no such one.
+    pub async fn drop_unreadable(&self) -> Result<Option<String>, StagingError> {
+        let key = format!("{TRIED}{HEAD}");
+        let head = self.store.read(&key).await;
+        let Some(entry) = head.map_err(|error| refusal(&error))? else {
+            return Ok(None);
+        };
+        let Err(error) = serde_json::from_slice::<Canary>(&entry.value) else {
+            return Ok(None);
+        };
+        let version = entry.version;
+        let deleted = self.store.write(Change::Delete { key, version }).await;
+        match deleted.map_err(|error| refusal(&error))? {
+            Written::Done => Ok(Some(error.to_string())),
+            Written::Conflict => Err(refused("canary/head was just changed by others")),
+        }
+    }
+
     /// The same with what it tries.
     pub async fn running(&self) -> Result<Option<Running>, StagingError> {
         let below = self.list(TRIED).await?;
@@ -397,7 +415,9 @@ fn refused(why: &str) -> StagingError {
 }
 
 fn unreadable(why: &str) -> StagingError {
-    StagingError::Refused(format!("canary/head cannot be read: {why}"))
+    StagingError::Refused(format!(
+        "canary/head cannot be read ({why}), and nothing is changed beside it: rota canary abort deletes it"
+    ))
 }
 
 fn unlisted(error: LedgerError) -> StagingError {

@@ -25,7 +25,10 @@ impl Trials {
 
     /// Why nothing else can be changed now; None: nothing is tried.
     pub async fn objection(&self) -> Result<Option<String>, StagingError> {
-        let canary = self.register.canary().await?;
+        let canary = match self.register.canary().await {
+            Err(StagingError::Refused(why)) => return Ok(Some(why)),
+            canary => canary?,
+        };
         Ok(canary.map(|canary| {
             format!(
                 "a canary of {} is under way on {} until {}: nothing else is changed until it ends \
@@ -87,6 +90,18 @@ impl Trials {
 
     /// Gives what was done, in words.
     pub async fn end_by_hand(&self, outcome: Outcome, word: &Word) -> Result<String, StagingError> {
+        if outcome == Outcome::RolledBack
+            && let Some(why) = self.register.drop_unreadable().await?
+        {
+            tracing::warn!(
+                by = word.by,
+                why,
+                "canary/head could not be read and is deleted"
+            );
+            return Ok(format!(
+                "canary/head could not be read and is deleted: {why}"
+            ));
+        }
         let Some(running) = self.register.running().await? else {
             return Err(StagingError::Unknown("no canary is under way".to_owned()));
         };

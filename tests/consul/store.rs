@@ -189,6 +189,16 @@ async fn keeps_its_word(store: &Store) {
     assert_eq!(entry(store, CERTIFICATE).await.value.as_slice(), b"secret");
     assert_eq!(entry(store, INDEX).await.value.as_slice(), b"{1}");
 
+    // A key that is not to be there is a condition of all.
+    let beside = |key| vec![put(PLAIN, b"x", 0), Change::none_at(key)];
+    let written = store.write_all(beside(INDEX)).await;
+    assert_eq!(written, Ok(Written::Conflict));
+    assert!(store.read(PLAIN).await.unwrap().is_none());
+    let written = store.write_all(beside("acme/attempts/b.test")).await;
+    assert_eq!(written, Ok(Written::Done));
+    let version = entry(store, PLAIN).await.version;
+    assert_eq!(store.write(delete(PLAIN, version)).await, Ok(Written::Done));
+
     assert_eq!(
         store.write(put(CERTIFICATE, b"x", 0)).await,
         Ok(Written::Conflict)

@@ -15,7 +15,7 @@ use super::counts::Report;
 use super::proposal::{HEAD, Proposal};
 use super::standing::{Standing, missing, standing};
 use crate::control::consul::Document;
-use crate::control::staged::apply::{self, MARK, Outcome as Applied, refusal};
+use crate::control::staged::apply::{self, CANARY, MARK, Outcome as Applied, refusal};
 use crate::control::staged::batches::{Write, parted};
 use crate::control::staged::ledger::{Ledger, LedgerError};
 use crate::control::staged::live::Live;
@@ -85,7 +85,7 @@ impl Register {
 
     /// The canary that is under way, without what it tries.
     pub async fn canary(&self) -> Result<Option<Canary>, StagingError> {
-        let head = self.store.read(&format!("{TRIED}{HEAD}")).await;
+        let head = self.store.read(CANARY).await;
         let Some(entry) = head.map_err(|error| refusal(&error))? else {
             return Ok(None);
         };
@@ -96,16 +96,18 @@ impl Register {
 
     /// Deletes a head that nobody here can read, written by hand or by another version; gives why. None: there is no such one.
     pub async fn drop_unreadable(&self) -> Result<Option<String>, StagingError> {
-        let key = format!("{TRIED}{HEAD}");
-        let head = self.store.read(&key).await;
+        let head = self.store.read(CANARY).await;
         let Some(entry) = head.map_err(|error| refusal(&error))? else {
             return Ok(None);
         };
         let Err(error) = serde_json::from_slice::<Canary>(&entry.value) else {
             return Ok(None);
         };
-        let version = entry.version;
-        let deleted = self.store.write(Change::Delete { key, version }).await;
+        let delete = Change::Delete {
+            key: CANARY.to_owned(),
+            version: entry.version,
+        };
+        let deleted = self.store.write(delete).await;
         match deleted.map_err(|error| refusal(&error))? {
             Written::Done => Ok(Some(error.to_string())),
             Written::Conflict => Err(refused("canary/head was just changed by others")),
@@ -172,11 +174,20 @@ impl Register {
             self.transact(lease, changes).await?;
         }
         let head = Change::Put {
-            key: format!("{TRIED}{HEAD}"),
+            key: CANARY.to_owned(),
             value: json(canary).into(),
             version: 0,
         };
-        self.transact(lease, vec![head]).await
+        let begun = self
+            .store
+            .transact(lease, vec![Change::none_at(MARK), head])
+            .await;
+        match begun.map_err(|error| refusal(&error))? {
+            Written::Done => Ok(()),
+            Written::Conflict => Err(refused(
+                "somebody else writes documents, or a canary, just now",
+            )),
+        }
     }
 
     /// The canary of this name, if it still is under way.
@@ -245,12 +256,12 @@ impl Register {
             state: canary.after.clone(),
         };
         let head = Change::Put {
-            key: format!("{TRIED}{HEAD}"),
+            key: CANARY.to_owned(),
             value: json(&canary).into(),
             version: running.version,
         };
         let writes = parted(missing(&running.proposal, live));
-        apply::write_with(&self.store, &self.ledger, writes, &pending, Some(head)).await
+        apply::write_with(&self.store, &self.ledger, writes, &pending, head).await
     }
 
     /// Takes the head away and says what came of it. None: somebody else has ended it. What is everybody's already is promoted, whatever
@@ -284,7 +295,7 @@ impl Register {
         };
         let mut changes = vec![
             Change::Delete {
-                key: format!("{TRIED}{HEAD}"),
+                key: CANARY.to_owned(),
                 version: running.version,
             },
             Change::Put {

@@ -16,6 +16,8 @@ use crate::routing::staged::StagingError;
 /// There while a change of several transactions is written, and a lock: one such change at a time. It goes with the session of the
 /// process that writes.
 pub const MARK: &str = "apply";
+/// There while a change is tried on some load balancers: no other one is written meanwhile.
+pub const CANARY: &str = "canary/head";
 /// How long every load balancer has to hear of the mark before the first document is written, and of the last one before it is gone.
 const LEAD: Duration = Duration::from_millis(250);
 
@@ -29,23 +31,24 @@ pub enum Outcome {
     },
 }
 
-/// Writes transactions in their order; each is taken as a whole or not at all.
+/// Writes transactions in their order; each is taken as a whole or not at all. The first one says whose they are, and is a conflict
+/// beside a canary.
 pub async fn write(
     store: &Store,
     ledger: &Ledger,
     batches: Vec<Vec<Write>>,
     pending: &Pending,
 ) -> Result<Outcome, StagingError> {
-    write_with(store, ledger, batches, pending, None).await
+    write_with(store, ledger, batches, pending, Change::none_at(CANARY)).await
 }
 
-/// The same; `besides` is a part of the first one.
+/// The same of a canary's own documents: `besides`, of its head, is a part of the first one.
 pub async fn write_with(
     store: &Store,
     ledger: &Ledger,
     batches: Vec<Vec<Write>>,
     pending: &Pending,
-    besides: Option<Change>,
+    besides: Change,
 ) -> Result<Outcome, StagingError> {
     if store
         .read(MARK)
@@ -55,8 +58,7 @@ pub async fn write_with(
     {
         return Err(under_way());
     }
-    let mut first = vec![announcement(pending)];
-    first.extend(besides);
+    let first = vec![announcement(pending), besides];
     if batches.len() > 1 {
         return under_mark(store, ledger, batches, first).await;
     }
@@ -171,5 +173,53 @@ fn lost(error: &StoreError, done: usize, of: usize) -> StagingError {
         StoreError::Broken { .. } | StoreError::Refused(_) => {
             StagingError::Refused(format!("{error}: {done} of {of} transactions were written"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::consul::Client;
+    use crate::control::tests::file;
+
+    fn pending() -> Pending {
+        Pending {
+            by: "ops".into(),
+            note: String::new(),
+            state: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_that_was_read_before_a_canary_began_is_not_written_beside_it() {
+        let folder = std::env::temp_dir().join(format!("rota-apply-{}", std::process::id()));
+        let store = Store::in_directory(&folder, None).unwrap();
+        let consul = file("[consul]\nprefix = \"rota/p\"\n")
+            .consul
+            .clone()
+            .unwrap();
+        let ledger = Ledger::new(Client::new(&consul).unwrap(), "rota/p");
+        let shop = |index| {
+            vec![vec![Write {
+                path: "services/shop".into(),
+                text: Some("{}".into()),
+                index,
+            }]]
+        };
+        let canary = |version| Change::Put {
+            key: CANARY.to_owned(),
+            value: b"{}".to_vec().into(),
+            version,
+        };
+        assert_eq!(store.write(canary(0)).await, Ok(Written::Done));
+        let written = write(&store, &ledger, shop(0), &pending()).await.unwrap();
+        assert_eq!(written, Outcome::Conflict { done: 0 });
+        let there = store.read("config/services/shop").await;
+        assert!(there.unwrap().is_none());
+        let head = store.read(CANARY).await.unwrap().unwrap().version;
+        let own = write_with(&store, &ledger, shop(0), &pending(), canary(head)).await;
+        assert_eq!(own.unwrap(), Outcome::Done, "the canary's own are");
+        drop(store);
+        let _ = std::fs::remove_dir_all(folder);
     }
 }

@@ -306,6 +306,8 @@ impl Desk {
                 canary: None,
             }),
             Outcome::Conflict { done } => {
+                // Or one was begun since.
+                self.refuse_beside_canary().await?;
                 let read = plan.basis;
                 let now = self.consider(staged, Strictness::Changes, task).await?;
                 let since = moved(&read, &now.plan.basis);

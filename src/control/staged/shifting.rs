@@ -25,8 +25,8 @@ impl Desk {
     }
 
     async fn written(&self, shift: &Shift) -> Result<String, OrderError> {
-        self.refuse_beside_canary().await.map_err(refusal)?;
         for _ in 0..TRIES {
+            self.refuse_beside_canary().await.map_err(refusal)?;
             let read = self.ledger.live().await;
             let live = read.map_err(|error| OrderError::NoConsul(error.to_string()))?;
             let rewritten = shift.rewrite(&live)?;

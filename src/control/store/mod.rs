@@ -419,6 +419,14 @@ fn without_key_file(place: String, version: u64) -> StoreError {
 }
 
 impl Change {
+    /// Changes nothing, and is a conflict where there is such a key: a condition of what is written with it.
+    pub fn none_at(key: &str) -> Change {
+        Change::Delete {
+            key: key.to_owned(),
+            version: 0,
+        }
+    }
+
     pub fn key(&self) -> &str {
         match self {
             Change::Put { key, .. } | Change::Delete { key, .. } => key,

@@ -6,7 +6,7 @@
 //! finds them failing (where the answer is empty: the probe alone), an operator accepts it, or (as long as the answer is not
 //! empty) the deadline passes. Who was asked to leave is no loss.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;
 
 use crate::config::Guard as Policy;
@@ -269,10 +269,6 @@ impl<K: Ord + Clone, V: Clone> Guard<K, V> {
             .map(|(key, loss)| (key, &loss.server))
     }
 
-    pub fn doubted_keys(&self) -> BTreeSet<K> {
-        self.doubted().map(|(key, _)| key.clone()).collect()
-    }
-
     fn reason_to_doubt(&self, terms: Terms<'_>) -> Option<Cause> {
         let losses = self.losses.len();
         if losses == 0 {
@@ -308,6 +304,7 @@ fn is_past(from: SystemTime, span: std::time::Duration, now: SystemTime) -> bool
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     type Small = Guard<u8, ()>;

@@ -130,6 +130,10 @@ fn what_is_tried_is_served_by_those_that_are_named_alone_and_nothing_else_change
         assert_eq!(refused.status.code(), Some(1), "{told}");
         assert!(told.contains("is under way on lb-1 until"), "{told}");
         assert!(told.contains("rota canary abort"), "{told}");
+        let shifted = rota.command(&["shift", "shop", "green=100"]);
+        let told = said(&shifted);
+        assert_eq!(shifted.status.code(), Some(1), "{told}");
+        assert!(told.contains("is under way on lb-1"), "{told}");
     }
     let plan = said(&fleet.rotas[1].command(&["plan", other.path().to_str().unwrap()]));
     assert!(

@@ -85,7 +85,7 @@ impl Attendant {
         let unrouted = Unrouted::of(canary);
         let before = past.map_or_else(Window::default, |past| begun.since(&past, unrouted));
         let each = (canary.lasting() / LOOKS).clamp(LOOK_EACH[0], LOOK_EACH[1]);
-        let mut bench = Bench::new(each, canary.overdue_after());
+        let mut bench = Bench::new(each);
         let is_second = self.is_second(canary, process, each).await;
         let mut has_announced = false;
         let mut beat = 0;
@@ -154,8 +154,6 @@ struct Bench {
     /// The last words of each load balancer, and in how many looks they were nothing new.
     seen: BTreeMap<String, (u64, u32)>,
     patience: u32,
-    /// From then on nobody promotes it any more: those that try it take it off by themselves.
-    overdue: tokio::time::Instant,
     /// Whether documents were looked at since they were last heard of.
     is_checked: bool,
     /// What was last told as wrong.
@@ -163,12 +161,10 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(each: Duration, overdue_after: Duration) -> Bench {
-        let now = tokio::time::Instant::now();
+    fn new(each: Duration) -> Bench {
         Bench {
             lease: None,
-            again: now,
-            overdue: now + overdue_after,
+            again: tokio::time::Instant::now(),
             seen: BTreeMap::new(),
             patience: (SILENCE.as_millis() / each.as_millis()) as u32 + MORE_LOOKS,
             is_checked: false,
@@ -208,7 +204,8 @@ impl Bench {
                 }
             }
         }
-        if tokio::time::Instant::now() >= self.overdue {
+        // Those that try it take it off by themselves now.
+        if known_for >= canary.overdue_after() {
             return end(register, canary, Outcome::RolledBack, OVERDUE.to_owned()).await;
         }
         let reports = self.present(register.reports(&canary.id).await?);
@@ -313,7 +310,7 @@ mod tests {
 
     #[test]
     fn who_says_nothing_new_is_no_more_heard_of_and_comes_back_with_the_next_word() {
-        let mut bench = Bench::new(LOOK_EACH[1], Duration::ZERO);
+        let mut bench = Bench::new(LOOK_EACH[1]);
         let mut hear = |one, two| {
             let report = |beat| Report {
                 beat,
@@ -337,7 +334,7 @@ mod tests {
 
     #[test]
     fn what_one_has_counted_that_drained_counts_on_without_it() {
-        let mut bench = Bench::new(LOOK_EACH[1], Duration::ZERO);
+        let mut bench = Bench::new(LOOK_EACH[1]);
         let leaving = Report {
             is_leaving: true,
             ..Report::default()

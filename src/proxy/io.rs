@@ -16,6 +16,8 @@ use crate::dial::Stream;
 
 /// How much is dropped by one system call.
 const UNREAD_PIECE: usize = 16 * 1024;
+/// How much is dropped before others have their turn.
+const UNREAD_AT_ONCE: usize = 256 * 1024;
 /// When the peer's kernel is asked for the first time how much it has of what was written, while a write waits.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// What it has to have more when patience is over, if the socket itself took nothing.
@@ -186,10 +188,16 @@ impl Io {
             // Here, so that no connection's task holds it while it waits.
             let mut bytes = [0; UNREAD_PIECE];
             let stream = self.0.borrow();
+            let rest = left.saturating_sub(UNREAD_AT_ONCE);
             while left > 0 {
-                match stream.tcp().try_read(&mut bytes) {
+                if left <= rest {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                let most = UNREAD_PIECE.min(left - rest);
+                match stream.tcp().try_read(&mut bytes[..most]) {
                     Ok(0) => break,
-                    Ok(count) => left = left.saturating_sub(count),
+                    Ok(count) => left -= count,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         if ready!(stream.tcp().poll_read_ready(cx)).is_err() {
                             break;
@@ -228,6 +236,52 @@ impl Io {
         match tcp.poll_peek(cx, &mut space) {
             Poll::Ready(Err(_)) => Poll::Ready(()),
             Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Writes until nothing more is taken.
+    fn fill(mut peer: &TcpStream) -> usize {
+        let mut count = 0;
+        while let Ok(written) = peer.write(&[b'x'; UNREAD_PIECE]) {
+            count += written;
+        }
+        count
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_unread_leaves_others_their_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        for stream in [&peer, &ours] {
+            stream.set_nonblocking(true).unwrap();
+        }
+        let mut rest = ours.try_clone().unwrap();
+        let sent = fill(&peer);
+        assert!(sent > 2 * UNREAD_AT_ONCE, "{sent}");
+        let ours = tokio::net::TcpStream::from_std(ours).unwrap();
+        ours.readable().await.unwrap();
+        let io = Io::new(Stream::Plain(ours));
+        let mut dropping = pin!(io.drop_unread(usize::MAX));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(dropping.as_mut().poll(&mut cx).is_pending());
+        // All that is left can be read.
+        rest.set_nonblocking(false).unwrap();
+        rest.set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let (mut left, mut bytes) = (sent - UNREAD_AT_ONCE, [0; UNREAD_PIECE]);
+        while left > 0 {
+            let most = left.min(UNREAD_PIECE);
+            left -= rest.read(&mut bytes[..most]).unwrap();
         }
     }
 }

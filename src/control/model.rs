@@ -16,11 +16,10 @@ use super::accepts::Accepts;
 use super::acme::{KvNames, Loaded};
 use super::bounds::Bounds;
 use super::candidate::Resolution;
-use super::consul::{Blame, Document, Instance, Observation, Subtree};
+use super::consul::{Blame, Instance, Observation};
 use super::documents::Documents;
 use super::drains::Drains;
 use super::event::{Effect, Event};
-use super::fleet::status::Fingerprint;
 use super::guard::Alarm;
 use super::member::Change;
 use super::mistake::Mistake;
@@ -215,13 +214,8 @@ impl Model {
     pub fn routes_revision(&self) -> u64 {
         self.routes_revision
     }
-    /// The highest ModifyIndex among the documents that were heard of; 0: there are none.
-    pub fn documents_index(&self) -> u64 {
-        self.documents.index()
-    }
-    /// What stands for all that the documents say.
-    pub fn documents_content(&self) -> Fingerprint {
-        self.documents.content()
+    pub fn documents(&self) -> &Documents {
+        &self.documents
     }
     /// Watches that fail, by name.
     pub fn failing(&self) -> impl Iterator<Item = &String> {
@@ -236,14 +230,6 @@ impl Model {
     }
     pub fn drains(&self) -> &Drains {
         &self.drains
-    }
-    /// Answers that lead to what there is of each kind of document, in their order.
-    pub fn documents_retold(&self) -> Vec<(Subtree, Vec<Document>)> {
-        self.documents.retold()
-    }
-    /// The pod's id, as it is believed.
-    pub fn pod_id(&self) -> Option<&Document> {
-        self.documents.pod_id()
     }
     pub fn prefix(&self) -> Option<&str> {
         self.terms.consul_prefix.as_deref()

@@ -454,8 +454,8 @@ impl Task {
             let now = Knowledge {
                 table,
                 trying,
-                index: self.model.documents_index(),
-                documents: self.model.documents_content(),
+                index: self.model.documents().index(),
+                documents: self.model.documents().content(),
                 failing: self.model.failing().cloned().collect(),
                 published: known.published,
             };

@@ -178,7 +178,7 @@ pub enum Staging {
 }
 
 /// One change of the documents.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RevisionRow {
     /// None: it was tried, and rolled back.
     pub revision: Option<u64>,

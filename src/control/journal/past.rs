@@ -187,7 +187,7 @@ impl Past {
             | Key::Troubles => true,
         });
         if let Some(records) = self.things.get_mut(&Key::Documents(Subtree::Pod)) {
-            forget_before(records, model.pod_id());
+            forget_before(records, model.documents().pod_id());
         }
         let firsts = self.firsts(model);
         let told = self.things.iter().flat_map(|(key, records)| {
@@ -204,7 +204,7 @@ impl Past {
         let mut told: Vec<Arc<Record>> = told.chain(self.words.told()).collect();
         told.sort_by_key(|record| record.at);
         let first = told.first().map_or(now, |record| record.at);
-        let retold = model.documents_retold().into_iter();
+        let retold = model.documents().retold().into_iter();
         let is_heard = |(subtree, _): &(Subtree, Vec<Document>)| {
             is_retold(*subtree) && self.things.contains_key(&Key::Documents(*subtree))
         };

@@ -164,12 +164,8 @@ impl Desk {
             RevisionRow {
                 revision: Some(n),
                 at: before.next().map_or(0, |head| head.at),
-                by: String::new(),
                 note: "nobody can read it".to_owned(),
-                added: 0,
-                changed: 0,
-                removed: 0,
-                rolled_back: None,
+                ..RevisionRow::default()
             }
         });
         let mut rows: Vec<RevisionRow> = damaged.collect();

@@ -91,8 +91,8 @@ fn what_each_finds_out_by_itself_and_checks_that_flap_change_no_hash() {
 #[test]
 fn the_newest_document_is_the_one_of_the_highest_index() {
     let world = world();
-    assert_eq!(world.model.documents_index(), 3);
-    assert_eq!(World::with_consul("").model.documents_index(), 0);
+    assert_eq!(world.model.documents().index(), 3);
+    assert_eq!(World::with_consul("").model.documents().index(), 0);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn documents_that_say_the_same_are_the_same_whenever_they_were_written() {
     let content = |routes: &[(&str, &str, u64)]| {
         let mut world = World::with_consul("");
         world.documents(Subtree::Routes, routes);
-        world.model.documents_content()
+        world.model.documents().content()
     };
     let [a, b] = ROUTES;
     let both = content(&[a, b]);
@@ -113,9 +113,13 @@ fn documents_that_say_the_same_are_the_same_whenever_they_were_written() {
         assert_ne!(both, content(other), "{other:?}");
     }
     let mut world = world();
-    let services = world.model.documents_content();
+    let services = world.model.documents().content();
     assert_ne!(both, services);
     world.documents(Subtree::Routes, &[b]);
     world.documents(Subtree::Routes, &ROUTES);
-    assert_eq!(services, world.model.documents_content(), "what was undone");
+    assert_eq!(
+        services,
+        world.model.documents().content(),
+        "what was undone"
+    );
 }

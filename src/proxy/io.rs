@@ -89,7 +89,9 @@ impl Io {
         }
     }
 
-    /// Writes all slices as [`Io::write_all`] does; each write has `patience` to make progress. False: it made none, or failed.
+    /// Writes all slices as [`Io::write_all`] does; each write has `patience` to make progress. False: it made none, or failed, and
+    /// the close that follows is a reset: in an orderly one the kernel would go on sending what it holds, for minutes and counted by
+    /// nobody, and an end behind it, so that a part of an answer looks whole.
     pub async fn write_patiently(
         &self,
         slices: &[&[u8]],
@@ -102,14 +104,20 @@ impl Io {
             let write = poll_fn(|cx| self.poll_write(cx, slices, done));
             match self.patiently(timer, patience, write).await {
                 Some(Ok(written)) => done += written,
-                Some(Err(_)) | None => return false,
+                Some(Err(_)) | None => return self.give_up(),
             }
         }
         if !self.is_tls() {
             return true;
         }
         let flush = poll_fn(|cx| self.poll_flush(cx));
-        matches!(self.patiently(timer, patience, flush).await, Some(Ok(())))
+        matches!(self.patiently(timer, patience, flush).await, Some(Ok(()))) || self.give_up()
+    }
+
+    #[cold]
+    fn give_up(&self) -> bool {
+        self.reset_on_close();
+        false
     }
 
     /// What a write gives. None: for `patience` the socket took nothing, and the peer's kernel not much of what the socket holds.

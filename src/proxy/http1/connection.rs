@@ -303,6 +303,8 @@ impl Connection<'_> {
         }
         match (end.reason, end.then) {
             (Reason::ClientAborted | Reason::UpstreamTruncated, _) => Next::Drop,
+            // Begun and not finished: in an orderly end it would look whole where its end is the connection's.
+            (reason, _) if answered.get() && reason != Reason::Answered => Next::Drop,
             (_, Then::KeepAlive) if is_read => Next::Request,
             _ => Next::Linger,
         }

@@ -29,6 +29,17 @@ pub struct AnswerSink<'c> {
     body: BodyOut,
     sent: u64,
     answered: &'c Cell<bool>,
+    /// All of the answer went out.
+    is_whole: bool,
+}
+
+/// Whatever ends an answer early, a drain that waits no longer and a panic included: its connection's end must not look like its own.
+impl Drop for AnswerSink<'_> {
+    fn drop(&mut self) {
+        if self.answered.get() && !self.is_whole {
+            self.io.reset_on_close();
+        }
+    }
 }
 
 impl<'c> AnswerSink<'c> {
@@ -51,6 +62,7 @@ impl<'c> AnswerSink<'c> {
             body: BodyOut::None,
             sent: 0,
             answered,
+            is_whole: false,
         }
     }
 
@@ -86,6 +98,8 @@ impl Sink for AnswerSink<'_> {
         self.answered.set(true);
         self.body = body;
         if head.status == 101 {
+            // What follows is no part of it.
+            self.is_whole = true;
             answer::write_interim(self.out, head);
         } else {
             answer::write_answer(self.out, head, self.version, body, then);
@@ -138,7 +152,9 @@ impl Sink for AnswerSink<'_> {
                 self.out.extend_from_slice(&trailer_section(trailers));
             }
         }
-        self.flush().await
+        self.flush().await?;
+        self.is_whole = true;
+        Ok(())
     }
 
     async fn refuse(

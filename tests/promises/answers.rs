@@ -148,6 +148,8 @@ const BAD_HEADS: &[Bad] = &[
         "an interim answer with a body",
         &[
             "HTTP/1.1 103 Early Hints\r\nContent-Length: 2\r\n\r\nabHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 103 Early Hints\r\nContent-Length: 38\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\nTransfer-Encoding: chunked\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         ],
     ),
 ];
@@ -284,13 +286,7 @@ const WHOLE: &[(&str, &str, u16, &str)] = &[
     ("GET", "HTTP/1.1 204 No Content\r\n\r\n", 204, ""),
     (
         "POST",
-        "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n",
-        204,
-        "",
-    ),
-    (
-        "GET",
-        "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
         204,
         "",
     ),
@@ -309,6 +305,22 @@ const WHOLE: &[(&str, &str, u16, &str)] = &[
     (
         "GET",
         "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+        204,
+        "",
+    ),
+];
+
+/// Answers that declare a body which their status does not have (RFC 9110 section 8.6, RFC 9112 section 6.1).
+const UNDUE: &[(&str, &str, u16, &str)] = &[
+    (
+        "POST",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 45\r\n\r\n",
+        204,
+        "",
+    ),
+    (
+        "GET",
+        "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
         204,
         "",
     ),
@@ -341,7 +353,7 @@ fn an_answer_ends_where_it_says_and_its_connection_is_used_again() {
 #[test]
 fn what_a_server_sends_beyond_its_answer_is_never_an_answer() {
     let world = Scripted::start();
-    for (method, answer, status, body) in WHOLE {
+    for (method, answer, status, body) in WHOLE.iter().chain(UNDUE) {
         for more in [POISON, "ab", "2\r\nab\r\n0\r\n\r\n", "\r\n"] {
             let bytes = format!("{answer}{more}");
             world.says(&bytes);
@@ -350,6 +362,18 @@ fn what_a_server_sends_beyond_its_answer_is_never_an_answer() {
             assert_eq!((got.status, &*got.text()), (*status, *body), "{bytes:?}");
             world.assert_server_is_left(&mut client, &bytes);
         }
+    }
+}
+
+#[test]
+fn a_body_that_an_answer_cannot_have_is_never_the_next_answer() {
+    let world = Scripted::start();
+    for (method, answer, status, _) in UNDUE {
+        world.says(answer);
+        let mut client = Client::connect(world.rota.http());
+        assert_eq!(ask(&mut client, method).status, *status, "{answer:?}");
+        // The body may come only once the next request is on that connection.
+        world.assert_server_is_left(&mut client, answer);
     }
 }
 

@@ -364,8 +364,15 @@ impl AnswerHead<'_> {
         }
     }
 
-    /// Whether the server keeps its connection open.
+    /// Whether it declares a body that its status does not have (RFC 9110 section 8.6, RFC 9112 section 6.1): who says so may send it,
+    /// as well, and it would be taken for the next answer.
+    pub fn has_undue_body(&self) -> bool {
+        let declares = !matches!(self.framing, None | Some(Framing::Length(0)));
+        declares && (self.is_interim() || self.status == 204)
+    }
+
+    /// Whether the server keeps its connection open, and leaves it as it should be.
     pub fn keeps_alive(&self) -> bool {
-        self.version == Version::Http11 && !self.connection.close
+        self.version == Version::Http11 && !self.connection.close && !self.has_undue_body()
     }
 }

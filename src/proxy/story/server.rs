@@ -373,6 +373,9 @@ impl Story<'_> {
         let Ok(answer) = head::answer(&buf.filled()[..length], &mut space) else {
             return HeadVerdict::Bad;
         };
+        if answer.is_interim() && answer.has_undue_body() {
+            return HeadVerdict::Bad;
+        }
         if answer.status == 101 {
             if !(self.plan.upgrade && answer.upgrade) {
                 return HeadVerdict::Bad;

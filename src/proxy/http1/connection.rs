@@ -226,7 +226,7 @@ impl Connection<'_> {
                 }
                 Err(refusal) => {
                     scratch.facts.clear();
-                    Err((refusal, false, false, Version::Http11))
+                    Err((refusal, self.asks_for_head(), false, Version::Http11))
                 }
             }
         };
@@ -253,6 +253,11 @@ impl Connection<'_> {
         };
         self.worker.scratches.give(scratch);
         next
+    }
+
+    /// Whether what stands in the buffer, which is no request, would be a HEAD: its answer has no body (RFC 9110 section 9.3.2).
+    fn asks_for_head(&self) -> bool {
+        self.buf.filled().starts_with(b"HEAD ")
     }
 
     async fn carry(&mut self, plan: &Plan, scratch: &mut Scratch, began: Instant) -> Next {
@@ -370,7 +375,12 @@ impl Connection<'_> {
         let mut scratch = self.worker.scratches.take();
         scratch.facts.clear();
         scratch.answer.clear();
-        answer::write_refusal(&mut scratch.answer, refusal, false, Then::Close);
+        answer::write_refusal(
+            &mut scratch.answer,
+            refusal,
+            self.asks_for_head(),
+            Then::Close,
+        );
         let began = Instant::now();
         let next = self
             .answer_here(

@@ -217,7 +217,7 @@ fn check_scheme(head: &RequestHead<'_>, peer: &Peer) -> Result<(), Refusal> {
 }
 
 /// 421 (RFC 9110 section 15.5.20) when the client named one host in its handshake and asks for another that the
-/// certificate does not cover.
+/// certificate does not cover. Who names none (HTTP/1.0 alone) asks for any: routed by `*`, as without TLS.
 fn check_direction(peer: &Peer, host: &str) -> Result<(), Refusal> {
     let Some(TlsFacts {
         sni: Some(sni),
@@ -227,8 +227,9 @@ fn check_direction(peer: &Peer, host: &str) -> Result<(), Refusal> {
     else {
         return Ok(());
     };
-    let is_covered =
-        sni.eq_ignore_ascii_case(host) || certificate.as_ref().is_some_and(|one| one.covers(host));
+    let is_covered = host.is_empty()
+        || sni.eq_ignore_ascii_case(host)
+        || certificate.as_ref().is_some_and(|one| one.covers(host));
     if is_covered {
         Ok(())
     } else {

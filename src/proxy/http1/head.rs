@@ -182,7 +182,11 @@ pub fn request<'a>(
     }
     let mut seen = Seen::default();
     for field in fields {
-        seen.request_field(known(field.name), field)?;
+        match seen.request_field(known(field.name), field) {
+            // RFC 9110 section 10.1.1: HTTP/1.0 knows no expectations.
+            Err(Refusal::Expectation) if version == Version::Http10 => {}
+            taken => taken?,
+        }
     }
     let framing = seen.request_framing(version)?;
     if method == "CONNECT" || method == "TRACE" {

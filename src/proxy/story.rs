@@ -31,6 +31,11 @@ mod trail;
 /// Servers that one request may try, whatever its policy says.
 const MAX_TRIED: usize = 16;
 
+/// How long a client that waits for a 100 waits for its server's; then rota says it, and sends the body unasked: RFC 9110 section
+/// 10.1.1 allows both for servers that never say it.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// How a request ended.
 pub struct End<'p> {
     pub at: Instant,
@@ -82,6 +87,8 @@ struct Flow {
     answered: Cell<bool>,
     /// The server said 100.
     continued: Cell<bool>,
+    /// When rota says it to the client instead.
+    continue_due: Cell<Option<Instant>>,
     status: Cell<u16>,
     /// Both sides stream without an end in sight (gRPC): neither is too slow for saying nothing.
     is_stream: Cell<bool>,
@@ -95,6 +102,7 @@ impl Flow {
             uploaded: Cell::new(false),
             answered: Cell::new(false),
             continued: Cell::new(false),
+            continue_due: Cell::new(None),
             status: Cell::new(0),
             is_stream: Cell::new(false),
         }
@@ -113,12 +121,27 @@ impl Flow {
         piece
     }
 
-    /// When the server may be late: it has `response` from the last progress on, its client's time aside.
+    /// When something is to be done while no answer comes. The server may be late: it has `response` from the last progress on, its
+    /// client's time aside.
     fn answer_due(&self, response: Duration) -> Instant {
-        match self.awaits_client.get() {
+        let due = match self.awaits_client.get() {
             true => Instant::now() + response,
             false => self.progress.get() + response,
+        };
+        self.continue_due.get().map_or(due, |say| say.min(due))
+    }
+
+    /// Says 100 to a client that has waited for it, once.
+    async fn continue_if_due<K: Sink>(&self, sink: &mut K) -> Result<(), ClientGone> {
+        if self
+            .continue_due
+            .get()
+            .is_none_or(|due| due > Instant::now())
+        {
+            return Ok(());
         }
+        self.continue_due.set(None);
+        sink.interim(CONTINUE).await
     }
 
     fn is_answer_late(&self, response: Duration) -> bool {
@@ -318,6 +341,10 @@ impl<'p> Story<'p> {
         source: &mut S,
         sink: &mut K,
     ) -> Exchanged {
+        if self.plan.expects_continue && source.whole().is_none() {
+            flow.continue_due
+                .set(Some(Instant::now() + CONTINUE_PATIENCE));
+        }
         match (line, source.whole()) {
             (Line::Http1(connection), Some(body)) => {
                 flow.uploaded.set(true);

@@ -152,6 +152,24 @@ fn a_100_of_the_server_is_the_client_s_only_one_and_its_connection_is_kept() {
 }
 
 #[test]
+fn a_client_that_waits_for_a_100_hears_it_though_its_server_never_says_it() {
+    let (authority, origin) = (Authority::new(), echo_target());
+    let rota = secure(&authority, &origin, "");
+    let tls = authority.client_with("shop.test", &["http/1.1"], rustls::DEFAULT_VERSIONS);
+    let mut plain = Client::connect(rota.http());
+    let mut encrypted = Client::connect_tls(rota.https(), &tls).unwrap();
+    for client in [&mut plain, &mut encrypted] {
+        client.send("POST /a HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+        let go_on = "HTTP/1.1 100 Continue\r\n\r\n";
+        assert_eq!(client.read_exactly(go_on.len()), go_on.as_bytes());
+        client.send("hello");
+        let answer = client.try_any_answer().unwrap();
+        assert_eq!((answer.status, &*answer.text()), (200, "/a"));
+        assert_eq!(origin.requests().last().unwrap().body, b"hello");
+    }
+}
+
+#[test]
 fn a_server_s_own_refusal_of_an_expectation_is_relayed_without_a_100() {
     let origin = Origin::start(|exchange| {
         exchange.answer(417, &[], b"no")?;

@@ -4,12 +4,11 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use httparse::Header;
 use tokio::time::Instant;
 
-use super::{Exchanged, Flow, Sendable, Story, trailer_section};
+use super::{CONTINUE_PATIENCE, Exchanged, Flow, Sendable, Story, trailer_section};
 use crate::proxy::answer::{BodyOut, Then};
 use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, at_once, watch};
 use crate::proxy::fields::is_trailer;
@@ -27,10 +26,6 @@ const GATHERED_PIECE: usize = 4 * 1024;
 
 /// 1xx heads that a server may send before its answer.
 pub(super) const MAX_INTERIMS: usize = 16;
-
-/// How long a body waits for its server to say 100, where the client asked for that; then it is sent unasked, as
-/// RFC 9110 section 10.1.1 allows for servers that never say it.
-const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The relayed part of an answer, decided with its head.
 pub(super) struct Relay {
@@ -352,7 +347,10 @@ impl Story<'_> {
                 }
                 Ok(Ok(Err(_))) => return Err(AwaitFault::Server(Fault::BadAnswer)),
                 Ok(Err(ClientGone)) => return Err(AwaitFault::ClientGone),
-                Err(_) if !flow.is_answer_late(response) => {}
+                Err(_) if !flow.is_answer_late(response) => flow
+                    .continue_if_due(sink)
+                    .await
+                    .map_err(|ClientGone| AwaitFault::ClientGone)?,
                 Err(_) => return Err(AwaitFault::Server(Fault::Timeout)),
             }
         }
@@ -385,8 +383,10 @@ impl Story<'_> {
             return HeadVerdict::Switch;
         }
         if answer.is_interim() {
-            flow.continued
-                .set(flow.continued.get() || answer.status == 100);
+            if answer.status == 100 {
+                flow.continued.set(true);
+                flow.continue_due.set(None);
+            }
             return HeadVerdict::Interim(length);
         }
         if let Some((fault, next)) = self.after_status(member, answer.status, sendable) {

@@ -233,8 +233,10 @@ impl Story<'_> {
         for _ in 0..=MAX_INTERIMS {
             match self.await_answer(&mut answer, flow, sink).await {
                 Ok(Heard::Interim(interim)) => {
-                    if interim.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        break;
+                    match interim.status() {
+                        StatusCode::SWITCHING_PROTOCOLS => break,
+                        StatusCode::CONTINUE => flow.continue_due.set(None),
+                        _ => {}
                     }
                     if sink.interim(&written(&interim)).await.is_err() {
                         return Exchanged::ClientGone;
@@ -276,7 +278,10 @@ impl Story<'_> {
                 Ok(Ok(Ok(heard))) => return Ok(heard),
                 Ok(Ok(Err(error))) => return Err(AwaitFault::Server(fault_of(&error))),
                 Ok(Err(ClientGone)) => return Err(AwaitFault::ClientGone),
-                Err(_) if !flow.is_answer_late(response) => {}
+                Err(_) if !flow.is_answer_late(response) => flow
+                    .continue_if_due(sink)
+                    .await
+                    .map_err(|ClientGone| AwaitFault::ClientGone)?,
                 Err(_) => return Err(AwaitFault::Server(Fault::Timeout)),
             }
         }

@@ -132,7 +132,7 @@ impl Flow {
     }
 
     /// Says 100 to a client that has waited for it, once.
-    async fn continue_if_due<K: Sink>(&self, sink: &mut K) -> Result<(), ClientGone> {
+    async fn continue_if_due<K: Sink>(&self, sink: &mut K) -> Result<(), AwaitFault> {
         if self
             .continue_due
             .get()
@@ -141,7 +141,16 @@ impl Flow {
             return Ok(());
         }
         self.continue_due.set(None);
-        sink.interim(CONTINUE).await
+        let said = sink.interim(CONTINUE).await;
+        said.map_err(|ClientGone| AwaitFault::ClientGone)
+    }
+
+    /// What it means that an answer stops in its middle: a server that waits for what its client owes is not to blame.
+    fn silence(&self) -> Exchanged {
+        match self.awaits_client.get() {
+            true => Exchanged::Source(SourceFault::TooSlow),
+            false => Exchanged::Truncated,
+        }
     }
 
     fn is_answer_late(&self, response: Duration) -> bool {
@@ -174,6 +183,12 @@ impl Line {
             Line::Http2(lease) => lease.past,
         }
     }
+}
+
+/// Why no answer came.
+enum AwaitFault {
+    Server(Fault),
+    ClientGone,
 }
 
 /// How an exchange with one server ended.

@@ -72,14 +72,16 @@ impl<'c> BodySource<'c> {
             self.buf.grow_for_body();
         }
         let asked = Instant::now();
-        let read = self
-            .timer
-            .within(asked + self.pace.window(), self.io.read_into(self.buf))
-            .await;
-        let count = match read {
-            Ok(Ok(count)) if count > 0 => count,
-            Ok(Ok(_) | Err(_)) => return Err(SourceFault::Gone),
-            Err(_) => return Err(SourceFault::TooSlow),
+        let mut until = asked + self.pace.window();
+        let count = loop {
+            let read = self.timer.within(until, self.io.read_into(self.buf));
+            match read.await {
+                Ok(Ok(count)) if count > 0 => break count,
+                Ok(Ok(_) | Err(_)) => return Err(SourceFault::Gone),
+                // What a client owes does not cut its answer: that ends when its server says no more.
+                Err(_) if self.answered.get() => until += self.pace.window(),
+                Err(_) => return Err(SourceFault::TooSlow),
+            }
         };
         if self.pace.allows(asked.elapsed(), count as u64) || self.answered.get() {
             Ok(())

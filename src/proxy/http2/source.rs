@@ -93,8 +93,16 @@ impl StreamSource {
             return Ok(Some(bytes));
         }
         let asked = Instant::now();
-        let read = poll_fn(|cx| self.body.poll_data(cx));
-        match self.timer.within(asked + self.pace.window(), read).await {
+        let mut until = asked + self.pace.window();
+        let read = loop {
+            let read = poll_fn(|cx| self.body.poll_data(cx));
+            match self.timer.within(until, read).await {
+                // What a client owes does not cut its answer: that ends when its server says no more.
+                Err(_) if self.answered.get() => until += self.pace.window(),
+                read => break read,
+            }
+        };
+        match read {
             Ok(Some(Ok(bytes))) => {
                 self.release(bytes.len());
                 let is_fast = self.pace.allows(asked.elapsed(), bytes.len() as u64);

@@ -8,7 +8,7 @@ use std::task::Poll;
 use httparse::Header;
 use tokio::time::Instant;
 
-use super::{CONTINUE_PATIENCE, Exchanged, Flow, Sendable, Story, trailer_section};
+use super::{AwaitFault, CONTINUE_PATIENCE, Exchanged, Flow, Sendable, Story, trailer_section};
 use crate::proxy::answer::{BodyOut, Then};
 use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, at_once, watch};
 use crate::proxy::fields::is_trailer;
@@ -54,11 +54,6 @@ enum HeadVerdict {
     Switch,
     Retry(Fault, usize),
     Bad,
-}
-
-enum AwaitFault {
-    Server(Fault),
-    ClientGone,
 }
 
 impl Story<'_> {
@@ -347,10 +342,7 @@ impl Story<'_> {
                 }
                 Ok(Ok(Err(_))) => return Err(AwaitFault::Server(Fault::BadAnswer)),
                 Ok(Err(ClientGone)) => return Err(AwaitFault::ClientGone),
-                Err(_) if !flow.is_answer_late(response) => flow
-                    .continue_if_due(sink)
-                    .await
-                    .map_err(|ClientGone| AwaitFault::ClientGone)?,
+                Err(_) if !flow.is_answer_late(response) => flow.continue_if_due(sink).await?,
                 Err(_) => return Err(AwaitFault::Server(Fault::Timeout)),
             }
         }
@@ -489,7 +481,8 @@ impl Story<'_> {
                         Ok(Ok(Ok(0))) if decoder.ends_with_connection() => {
                             break relay.end(&[], sink).await;
                         }
-                        Ok(Ok(Ok(0) | Err(_))) | Err(_) => break Exchanged::Truncated,
+                        Ok(Ok(Ok(0) | Err(_))) => break Exchanged::Truncated,
+                        Err(_) => break flow.silence(),
                         Ok(Ok(Ok(_))) => flow.progress.set(Instant::now()),
                         Ok(Err(ClientGone)) => break Exchanged::ClientGone,
                     }

@@ -15,7 +15,7 @@ use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::server::{MAX_INTERIMS, Relay};
-use super::{Exchanged, Flow, Sendable, Story};
+use super::{AwaitFault, Exchanged, Flow, Sendable, Story};
 use crate::proxy::dialling;
 use crate::proxy::exchange::{ClientGone, Piece, Sink, Source, SourceFault, watch};
 use crate::proxy::fields::{check_http2_field, is_trailer};
@@ -30,11 +30,6 @@ use crate::routing::{Member, Protocol};
 enum Heard {
     Interim(Response<()>),
     Answer(Response<RecvStream>),
-}
-
-enum AwaitFault {
-    Server(Fault),
-    ClientGone,
 }
 
 /// A piece of a request's body, in memory that h2 may keep.
@@ -278,10 +273,7 @@ impl Story<'_> {
                 Ok(Ok(Ok(heard))) => return Ok(heard),
                 Ok(Ok(Err(error))) => return Err(AwaitFault::Server(fault_of(&error))),
                 Ok(Err(ClientGone)) => return Err(AwaitFault::ClientGone),
-                Err(_) if !flow.is_answer_late(response) => flow
-                    .continue_if_due(sink)
-                    .await
-                    .map_err(|ClientGone| AwaitFault::ClientGone)?,
+                Err(_) if !flow.is_answer_late(response) => flow.continue_if_due(sink).await?,
                 Err(_) => return Err(AwaitFault::Server(Fault::Timeout)),
             }
         }
@@ -336,7 +328,7 @@ impl Story<'_> {
                     match self.timer.within(deadline, watch(sink, next)).await {
                         Ok(Ok(next)) => next,
                         Ok(Err(ClientGone)) => return Exchanged::ClientGone,
-                        Err(_) => return Exchanged::Truncated,
+                        Err(_) => return flow.silence(),
                     }
                 }
             };

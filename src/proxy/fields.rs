@@ -195,10 +195,25 @@ pub fn push_decimal(out: &mut Vec<u8>, number: u64) {
     }
 }
 
-/// Whether a trailer field may be passed on: nothing that frames, routes, authenticates or says who the client is
+/// Whether a trailer field may be passed on: nothing that frames, routes, modifies, controls, authenticates or says who the client is
 /// (RFC 9110 section 6.5.1).
 pub fn is_trailer(name: &str) -> bool {
-    const NEVER: [&str; 8] = [
+    const NEVER: [&str; 23] = [
+        "age",
+        "authentication-info",
+        "date",
+        "expires",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "if-unmodified-since",
+        "location",
+        "pragma",
+        "range",
+        "retry-after",
+        "vary",
+        "www-authenticate",
         "authorization",
         "cookie",
         "set-cookie",

@@ -45,6 +45,7 @@ pub fn is_passed_on(name: &str, head: &AnswerHead<'_>) -> bool {
         | Known::ClientCertificate
         | Known::XRequestId
         | Known::Traceparent
+        | Known::Tracestate
         | Known::ContentType
         | Known::Other => !(head.connection.nominates() && is_nominated(name, head.fields)),
     }

@@ -23,6 +23,7 @@ pub enum Known {
     ClientCertificate,
     XRequestId,
     Traceparent,
+    Tracestate,
     ContentType,
     Other,
 }
@@ -42,6 +43,7 @@ pub fn known(name: &str) -> Known {
         (9, b'c') if is("client-ip") => Known::Identity,
         (10, b'c') if is("connection") => Known::Connection,
         (10, b'k') if is("keep-alive") => Known::HopByHop,
+        (10, b't') if is("tracestate") => Known::Tracestate,
         (11, b't') if is("traceparent") => Known::Traceparent,
         (11, b'c') if is("client-cert") => Known::ClientCertificate,
         (11, b'x') if is("x-client-ip") || is("x-remote-ip") => Known::Identity,

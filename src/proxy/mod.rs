@@ -27,6 +27,7 @@ pub mod stalls;
 pub mod story;
 pub mod timer;
 pub mod tls_facts;
+pub mod trace;
 pub mod tunnel;
 pub mod under_way;
 pub mod worker;

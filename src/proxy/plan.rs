@@ -11,6 +11,7 @@ use super::http1::body::Framing;
 use super::http1::head::{RequestHead, Version};
 use super::refusal::Refusal;
 use super::tls_facts::TlsFacts;
+use super::trace::{Trace, hex};
 use crate::certs::CertStore;
 use crate::certs::challenge::{HttpProof, is_challenge};
 use crate::routing::host::HostBuffer;
@@ -281,7 +282,7 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
         out.extend_from_slice(part.as_bytes());
     }
     let mut kept = KeptIdentity::default();
-    let mut traceparent = None;
+    let mut trace = Trace::default();
     for field in head.fields {
         match known(field.name) {
             Known::Other | Known::ContentType => {
@@ -299,9 +300,8 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
             Known::Identity if peer.is_trusted && !has_underscore(field.name) => {
                 push_field(out, field.name, field.value)
             }
-            Known::Traceparent if is_traceparent(field.value) && traceparent.is_none() => {
-                traceparent = Some(field.value)
-            }
+            Known::Traceparent => trace.add_parent(field.value),
+            Known::Tracestate => trace.add_state(),
             Known::Host
             | Known::Connection
             | Known::ContentLength
@@ -315,12 +315,11 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
             | Known::Identity
             // From nobody, a trusted proxy included: a server could not tell whose word it is.
             | Known::ClientCertificate
-            | Known::XRequestId
-            | Known::Traceparent => {}
+            | Known::XRequestId => {}
         }
     }
     write_identity(out, &kept, head, peer, facts);
-    write_traceparent(out, traceparent);
+    trace.write(out, head.fields);
     match head.framing {
         // A method that is defined to have a body says that it has none (RFC 9110 section 8.6).
         Framing::None if matches!(head.method, "POST" | "PUT" | "PATCH") => {
@@ -398,28 +397,6 @@ fn write_identity(
     push_field(out, "X-Request-Id", facts.request_id.as_bytes());
 }
 
-/// Each byte as two lower-case hex digits.
-const HEX: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut table = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
-        byte += 1;
-    }
-    table
-};
-
-/// A number of 16 bytes as 32 lower-case hex digits.
-fn hex(value: u128) -> [u8; 32] {
-    let mut text = [0; 32];
-    let (pairs, _) = text.as_chunks_mut::<2>();
-    for (pair, byte) in pairs.iter_mut().zip(value.to_be_bytes()) {
-        *pair = HEX[usize::from(byte)];
-    }
-    text
-}
-
 /// A request id is kept if it is of 1 to 128 visible characters that no log has to escape.
 fn request_id(value: &[u8]) -> Option<&str> {
     let allowed = |b: u8| {
@@ -433,61 +410,9 @@ fn request_id(value: &[u8]) -> Option<&str> {
     }
 }
 
-/// W3C Trace Context, section 3.2: `version-traceid-parentid-flags` in lower-case hex, neither id all zeros.
-fn is_traceparent(value: &[u8]) -> bool {
-    let lower_hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let not_zero = |part: &[u8]| part.iter().any(|&b| b != b'0');
-    if value.len() < 55 || [2, 35, 52].iter().any(|&at| value[at] != b'-') {
-        return false;
-    }
-    let (version, trace, parent, flags) =
-        (&value[..2], &value[3..35], &value[36..52], &value[53..55]);
-    let has_right_length = value.len() == 55 || (version != b"00" && value[55] == b'-');
-    has_right_length
-        && version != b"ff"
-        && [version, trace, parent, flags].into_iter().all(lower_hex)
-        && not_zero(trace)
-        && not_zero(parent)
-}
-
-/// A trace is kept, or begun with the sampled flag: whether to record it stays the servers' decision.
-fn write_traceparent(out: &mut Vec<u8>, kept: Option<&[u8]>) {
-    if let Some(value) = kept {
-        return push_field(out, "traceparent", value);
-    }
-    out.extend_from_slice(b"traceparent: 00-");
-    out.extend_from_slice(&hex(fastrand::u128(1..)));
-    out.push(b'-');
-    out.extend_from_slice(&hex(u128::from(fastrand::u64(1..)))[16..]);
-    out.extend_from_slice(b"-01\r\n");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_traceparent_is_held_against_its_grammar() {
-        assert!(is_traceparent(
-            b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-        ));
-        assert!(is_traceparent(
-            b"01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more"
-        ));
-        for bad in [
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
-            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
-            "",
-        ] {
-            assert!(!is_traceparent(bad.as_bytes()), "{bad}");
-        }
-        let mut out = Vec::new();
-        write_traceparent(&mut out, None);
-        assert!(is_traceparent(&out[13..out.len() - 2]));
-    }
 
     #[test]
     fn a_request_id_that_a_log_would_have_to_escape_is_not_kept() {

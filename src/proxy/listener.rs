@@ -197,10 +197,13 @@ async fn serve(
     let _ = stream.set_nodelay(true);
     // Held to the end.
     let mut behind = None;
+    // A front that names no client passes on what that client says: it speaks for nobody, whoever is trusted.
+    let mut is_named = true;
     if policy.proxy_protocol {
         // In a box: its buffer would otherwise be part of the connection's task for life.
         match Box::pin(client_behind(&policy, address, &mut stream, deadline)).await {
-            Some(client) => address = client,
+            Some(Some(client)) => address = client,
+            Some(None) => is_named = false,
             None => return worker.vitals.workers[worker.id.0].proxy_refused.add(1),
         }
         behind = seat(worker, &policy, address);
@@ -209,7 +212,7 @@ async fn serve(
         }
     }
     let mut peer = Peer {
-        is_trusted: policy.trusts(address),
+        is_trusted: is_named && policy.trusts(address),
         listener: policy,
         address,
         address_text: address.to_string(),
@@ -257,10 +260,11 @@ async fn shake_hands(
     stream: TcpStream,
     peer: &Peer,
 ) -> Option<Client> {
+    let stands_for_many = peer.listener.trusts(peer.address);
     let entrance = Entrance {
         config,
-        // Proxies that are trusted stand for many clients.
-        client: (!peer.is_trusted).then(|| routing::Client::at(peer.address)),
+        // Proxies that are trusted stand for many clients, whether they name them or not.
+        client: (!stands_for_many).then(|| routing::Client::at(peer.address)),
         store: &worker.certificates,
         listener: &door.policy.name,
         wants: &worker.wants,
@@ -272,8 +276,7 @@ async fn shake_hands(
             in_all: limits.handshakes,
             per_client: limits.handshakes_per_client,
         };
-        // A proxy that is trusted stands for many clients.
-        let client = (!peer.is_trusted).then_some(peer.address);
+        let client = (!stands_for_many).then_some(peer.address);
         worker.handshakes.begin(client, most)
     };
     let end = match certs::accept(stream, &entrance, begin).await {
@@ -298,18 +301,18 @@ fn tell(door: &Door, error: &AcceptError, client: IpAddr) {
     }
 }
 
-/// The client that a trusted load balancer in front names; None: it is not trusted, or names nobody in time.
+/// The client that a trusted load balancer in front names, if it knows one; None: it is not trusted, or says nothing in time.
 async fn client_behind(
     policy: &ListenerPolicy,
     front: IpAddr,
     stream: &mut TcpStream,
     deadline: Instant,
-) -> Option<IpAddr> {
+) -> Option<Option<IpAddr>> {
     if !policy.trusts(front) {
         return None;
     }
     let read = tokio::time::timeout_at(deadline, proxy_protocol::read(stream)).await;
-    Some(read.ok()?.ok()?.unwrap_or(front))
+    read.ok()?.ok()
 }
 
 fn end_of(error: &AcceptError) -> Handshake {

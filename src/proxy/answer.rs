@@ -42,6 +42,8 @@ pub fn is_passed_on(name: &str, head: &AnswerHead<'_>) -> bool {
         | Known::XForwardedHost
         | Known::XForwardedProto
         | Known::Identity
+        | Known::Forwarded
+        | Known::Order
         | Known::ClientCertificate
         | Known::XRequestId
         | Known::Traceparent

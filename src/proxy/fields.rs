@@ -16,9 +16,14 @@ pub enum Known {
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
-    /// Says who the client is or what it asked for, in ways that servers believe: Forwarded, X-Real-IP, X-Forwarded-Port, and what other
+    /// Says who the client is or what it asked for, in ways that servers believe: X-Real-IP, X-Forwarded-Port, and what other
     /// edges call the client's address: CF-Connecting-IP, True-Client-IP, Fastly-Client-IP, ….
     Identity,
+    /// RFC 7239.
+    Forwarded,
+    /// What servers take for an edge's order: another target (X-Original-URL, X-Rewrite-URL), a proxy for requests of their own (Proxy).
+    /// Nobody's to give: the route was chosen without it.
+    Order,
     /// Whom a client's certificate names, in our words or in RFC 9440's: ours alone to say.
     ClientCertificate,
     XRequestId,
@@ -35,10 +40,11 @@ pub fn known(name: &str) -> Known {
     match (bytes.len(), bytes.first().map_or(0, |first| first | 0x20)) {
         (2, b't') if is("te") => Known::HopByHop,
         (4, b'h') if is("host") => Known::Host,
-        (5, b'p') if is("proxy") => Known::Identity,
+        (5, b'p') if is("proxy") => Known::Order,
         (6, b'e') if is("expect") => Known::Expect,
         (7, b'u') if is("upgrade") => Known::Upgrade,
-        (9, b'f') if is("forwarded") => Known::Identity,
+        (6, b'x') if is("x-host") => Known::Identity,
+        (9, b'f') if is("forwarded") => Known::Forwarded,
         (9, b'x') if is("x-real-ip") => Known::Identity,
         (9, b'c') if is("client-ip") => Known::Identity,
         (10, b'c') if is("connection") => Known::Connection,
@@ -47,15 +53,22 @@ pub fn known(name: &str) -> Known {
         (11, b't') if is("traceparent") => Known::Traceparent,
         (11, b'c') if is("client-cert") => Known::ClientCertificate,
         (11, b'x') if is("x-client-ip") || is("x-remote-ip") => Known::Identity,
+        (11, b'x') if is("x-forwarded") => Known::Identity,
         (12, b'c') if is("content-type") => Known::ContentType,
         (12, b'x') if is("x-request-id") => Known::XRequestId,
-        (13, b'x') if is("x-rewrite-url") => Known::Identity,
+        (12, b'x') if is("x-url-scheme") => Known::Identity,
+        (13, b'f') if is("forwarded-for") => Known::Identity,
+        (13, b'x') if is("x-rewrite-url") => Known::Order,
         (13, b'x') if is("x-remote-addr") => Known::Identity,
         (14, b'c') if is("content-length") => Known::ContentLength,
         (14, b'h') if is("http2-settings") => Known::HopByHop,
-        (14, b'x') if is("x-original-url") => Known::Identity,
+        (14, b'x') if is("x-original-url") => Known::Order,
+        (14, b'x') if is("x-original-for") => Known::Identity,
         (14, b't') if is("true-client-ip") => Known::Identity,
+        (15, b'f') if is("front-end-https") => Known::Identity,
+        (15, b'p') if is("proxy-client-ip") => Known::Identity,
         (15, b'x') if is("x-forwarded-for") => Known::XForwardedFor,
+        (15, b'x') if is("x-original-host") => Known::Identity,
         (16, b'c') if is("cf-connecting-ip") => Known::Identity,
         (16, b'f') if is("fastly-client-ip") => Known::Identity,
         (16, b'x') if is("x-originating-ip") || is("x-azure-clientip") => Known::Identity,
@@ -67,6 +80,7 @@ pub fn known(name: &str) -> Known {
         (17, b'x') if is("x-forwarded-proto") => Known::XForwardedProto,
         (18, b'c') if is("cf-connecting-ipv6") => Known::Identity,
         (18, b'p') if is("proxy-authenticate") => Known::HopByHop,
+        (18, b'w') if is("wl-proxy-client-ip") => Known::Identity,
         (19, b'x') if is("x-cluster-client-ip") || is("x-appengine-user-ip") => Known::Identity,
         (19, b'p') if is("proxy-authorization") => Known::HopByHop,
         (24, b'x') if is("x-envoy-external-address") => Known::Identity,

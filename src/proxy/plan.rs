@@ -300,6 +300,10 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
             Known::Identity if peer.is_trusted && !has_underscore(field.name) => {
                 push_field(out, field.name, field.value)
             }
+            Known::Forwarded if peer.is_trusted => {
+                kept.is_forwarded = true;
+                push_field(out, field.name, field.value);
+            }
             Known::Traceparent => trace.add_parent(field.value),
             Known::Tracestate => trace.add_state(),
             Known::Host
@@ -313,6 +317,8 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
             | Known::XForwardedHost
             | Known::XForwardedProto
             | Known::Identity
+            | Known::Forwarded
+            | Known::Order
             // From nobody, a trusted proxy included: a server could not tell whose word it is.
             | Known::ClientCertificate
             | Known::XRequestId => {}
@@ -349,6 +355,7 @@ struct KeptIdentity<'a> {
     host: Option<&'a [u8]>,
     proto: Option<&'a [u8]>,
     request_id: Option<&'a str>,
+    is_forwarded: bool,
 }
 
 impl<'a> KeptIdentity<'a> {
@@ -372,6 +379,9 @@ fn write_identity(
     out.extend_from_slice(peer.address_text.as_bytes());
     let scheme = if peer.tls.is_some() { "https" } else { "http" };
     out.extend_from_slice(b"\r\n");
+    if kept.is_forwarded {
+        write_forwarded(out, peer, scheme);
+    }
     push_field(
         out,
         "X-Forwarded-Proto",
@@ -395,6 +405,16 @@ fn write_identity(
         }
     }
     push_field(out, "X-Request-Id", facts.request_id.as_bytes());
+}
+
+/// Our own hop behind those that `Forwarded` names (RFC 7239 section 4).
+fn write_forwarded(out: &mut Vec<u8>, peer: &Peer, scheme: &str) {
+    let node = match peer.address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let hop = format!("for={node};proto={scheme}");
+    push_field(out, "Forwarded", hop.as_bytes());
 }
 
 /// A request id is kept if it is of 1 to 128 visible characters that no log has to escape.

@@ -94,10 +94,18 @@ pub fn known(name: &str) -> Known {
     }
 }
 
-/// Whether a name holds `_`, which a server may take for `-`: it could stand for any of the names above.
-pub fn has_underscore(name: &str) -> bool {
+/// Whether a server may take a name for another one. `_` stands for `-` to many, and could stand for it in any name; all that is neither
+/// letter nor digit is the same character to those that follow CGI (RFC 3875 section 4.1.18), which matters for the names above.
+pub fn is_disguised(name: &str) -> bool {
     // Without an early exit: names are short.
-    name.bytes().fold(false, |seen, byte| seen | (byte == b'_'))
+    let is_odd = |byte: u8| !byte.is_ascii_alphanumeric() && byte != b'-';
+    name.bytes().fold(false, |seen, byte| seen | is_odd(byte)) && is_odd_one_known(name)
+}
+
+#[cold]
+fn is_odd_one_known(name: &str) -> bool {
+    let fold = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    name.contains('_') || known(&name.chars().map(fold).collect::<String>()) != Known::Other
 }
 
 /// Refuses what `http` takes for a field of HTTP/2 though it is none (RFC 9113 section 8.2.1): a quotation mark is of all that it lets
@@ -240,7 +248,7 @@ pub fn is_trailer(name: &str) -> bool {
         "max-forwards",
     ];
     matches!(known(name), Known::Other)
-        && !has_underscore(name)
+        && !is_disguised(name)
         && !is_quoted(name)
         && !NEVER.iter().any(|never| name.eq_ignore_ascii_case(never))
 }
@@ -255,7 +263,9 @@ mod tests {
         assert_eq!(known("X-Forwarded-Prefix"), Known::Identity);
         assert_eq!(known("X-Forwarded-"), Known::Identity);
         assert_eq!(known("http2-Settings"), Known::HopByHop);
-        assert!(known("X_Forwarded_For") == Known::Other && has_underscore("X_Forwarded_For"));
+        assert!(known("X_Forwarded_For") == Known::Other && is_disguised("X_Forwarded_For"));
+        assert!(is_disguised("X.Real~IP") && is_disguised("content.Length") && is_disguised("a_b"));
+        assert!(!is_disguised("X.App.Version") && !is_disguised("X-Real-IP"));
         assert_eq!(known("Accept"), Known::Other);
         for name in [
             "X-Client-Certificate",

@@ -4,9 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fields::{
-    Known, elements, has_underscore, is_nominated, known, push_decimal, push_field,
-};
+use super::fields::{Known, elements, is_disguised, is_nominated, known, push_decimal, push_field};
 use super::http1::body::Framing;
 use super::http1::head::{RequestHead, Version};
 use super::refusal::Refusal;
@@ -286,7 +284,7 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
     for field in head.fields {
         match known(field.name) {
             Known::Other | Known::ContentType => {
-                let is_dropped = has_underscore(field.name)
+                let is_dropped = is_disguised(field.name)
                     || (head.connection.nominates() && is_nominated(field.name, head.fields));
                 if !is_dropped {
                     push_field(out, field.name, field.value);
@@ -296,8 +294,8 @@ fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, peer: &Peer, facts: 
             Known::XForwardedHost if peer.is_trusted => kept.host = Some(field.value),
             Known::XForwardedProto if peer.is_trusted => kept.proto = Some(field.value),
             Known::XRequestId if peer.is_trusted => kept.request_id = request_id(field.value),
-            // A proxy that says it itself need not know the same name with `_`: that one may be its client's.
-            Known::Identity if peer.is_trusted && !has_underscore(field.name) => {
+            // A proxy that says it itself need not know the same name with `_` or `.`: that one may be its client's.
+            Known::Identity if peer.is_trusted && !is_disguised(field.name) => {
                 push_field(out, field.name, field.value)
             }
             Known::Forwarded if peer.is_trusted => {

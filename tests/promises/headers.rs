@@ -54,8 +54,16 @@ fn a_trusted_proxys_forwarding_fields_are_kept_and_appended_to() {
 }
 
 /// What other edges call the client's address. A server behind several of them may believe any.
-const EDGES: [&str; 16] = [
-    "Forwarded",
+const EDGES: [&str; 24] = [
+    "X-Forwarded",
+    "Forwarded-For",
+    "X-Original-For",
+    "X-Original-Host",
+    "X-Host",
+    "Proxy-Client-IP",
+    "WL-Proxy-Client-IP",
+    "Front-End-Https",
+    "X-Url-Scheme",
     "X-Real-IP",
     "CF-Connecting-IP",
     "CF-Connecting-IPv6",
@@ -85,6 +93,29 @@ fn a_client_cannot_say_who_it_is_in_any_edges_words_unless_it_is_trusted() {
     for name in EDGES {
         assert_eq!(strange.field(name), None, "{name}");
         assert_eq!(trusted.field(name), Some("6.6.6.6"), "{name}");
+    }
+}
+
+#[test]
+fn what_a_trusted_proxy_says_in_forwarded_is_kept_and_appended_to() {
+    let origin = Origin::fixed("ok");
+    let claim = "Forwarded: for=6.6.6.6;proto=https\r\n";
+    let strange = forwarded(&Rota::start(&edge(&[origin.address()])), &origin, claim);
+    assert_eq!(strange.field("forwarded"), None);
+    let rota = trusting(&origin);
+    let trusted = forwarded(&rota, &origin, claim);
+    let said = trusted.fields("forwarded").join(", ");
+    assert_eq!(said, "for=6.6.6.6;proto=https, for=127.0.0.1;proto=http");
+    assert_eq!(forwarded(&rota, &origin, "").field("forwarded"), None);
+}
+
+#[test]
+fn an_order_that_servers_take_from_an_edge_is_nobodys_to_give_not_even_a_trusted_proxys() {
+    let origin = Origin::fixed("ok");
+    let claims = "Proxy: http://evil.test\r\nX-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\n";
+    let request = forwarded(&trusting(&origin), &origin, claims);
+    for name in ["proxy", "x-original-url", "x-rewrite-url"] {
+        assert_eq!(request.field(name), None, "{name}");
     }
 }
 
@@ -122,6 +153,32 @@ fn a_valid_traceparent_is_kept_and_any_other_begun_anew() {
         assert!(!fields.contains(begun), "{begun}");
         let lengths: Vec<_> = begun.split('-').map(str::len).collect();
         assert_eq!(lengths, [2, 32, 16, 2], "{begun}");
+    }
+}
+
+#[test]
+fn a_trace_that_is_begun_anew_has_no_state_of_another_and_two_of_them_are_none() {
+    let origin = Origin::fixed("ok");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let other = "00-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-00f067aa0ba902b7-01";
+    let state = "tracestate: a=1\r\ntracestate: b=2\r\n";
+    let kept = forwarded(&rota, &origin, &format!("{state}traceparent: {valid}\r\n"));
+    assert_eq!(kept.fields("traceparent"), [valid]);
+    assert_eq!(kept.fields("tracestate"), ["a=1", "b=2"]);
+    for parents in [
+        String::new(),
+        "traceparent: nonsense\r\n".to_owned(),
+        format!("traceparent: {valid}\r\ntraceparent: {valid}\r\n"),
+        format!("traceparent: {valid}\r\ntraceparent: {other}\r\ntraceparent: {other}\r\n"),
+        format!("traceparent: nonsense\r\ntraceparent: {other}\r\n"),
+    ] {
+        let begun = forwarded(&rota, &origin, &format!("{parents}{state}"));
+        let [parent] = begun.fields("traceparent")[..] else {
+            panic!("one traceparent for {parents:?}")
+        };
+        assert!(!parents.contains(parent), "{parents:?}");
+        assert_eq!(begun.field("tracestate"), None, "{parents:?}");
     }
 }
 
@@ -197,7 +254,12 @@ fn repeated_fields_stay_apart_and_in_order() {
 }
 
 /// What servers and frameworks take for something that only an edge may say, or for a field with another name.
-const ALIASES: [&str; 9] = [
+const ALIASES: [&str; 14] = [
+    "X.Forwarded.For",
+    "X~Real~IP",
+    "Content.Length",
+    "Transfer!Encoding",
+    "X.Forwarded-Anything",
     "Proxy",
     "X-Original-URL",
     "X-Rewrite-URL",
@@ -283,4 +345,33 @@ fn answers_of_rota_s_own_say_when_they_were_given() {
     for date in http1.into_iter().chain([http2]) {
         assert!(texts.contains(&date.expect("a date")), "{texts:?}");
     }
+}
+
+#[test]
+fn a_name_that_no_server_takes_for_an_edges_goes_on_whatever_its_characters() {
+    let origin = Origin::fixed("ok");
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let request = forwarded(&rota, &origin, "X.App.Version: 1\r\nMy~Name!: 2\r\n");
+    assert_eq!(request.field("x.app.version"), Some("1"));
+    assert_eq!(request.field("my~name!"), Some("2"));
+    let disguised = "X-Forwarded-Client-Cert: proxy's\r\nX-Forwarded-Client.Cert: client's\r\n";
+    let request = forwarded(&trusting(&origin), &origin, disguised);
+    assert_eq!(request.field("x-forwarded-client-cert"), Some("proxy's"));
+    assert_eq!(request.field("x-forwarded-client.cert"), None);
+}
+
+#[test]
+fn what_controls_or_modifies_a_message_is_no_trailer_either_way() {
+    const NO_TRAILERS: &str = "If-Match: *\r\nIf-None-Match: *\r\nIf-Modified-Since: x\r\nIf-Unmodified-Since: x\r\nIf-Range: x\r\nRange: bytes=0-0\r\nWWW-Authenticate: Basic\r\nAuthentication-Info: x\r\nLocation: /\r\nExpires: 0\r\nDate: x\r\nAge: 1\r\nVary: *\r\nPragma: x\r\nRetry-After: 1\r\nX.Real.IP: 6\r\nCookie: a\r\nHost: b\r\n";
+    let origin = Origin::start(|exchange| {
+        exchange.read_body()?;
+        exchange.send(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{NO_TRAILERS}X-Sum: 1\r\n\r\n"))
+    });
+    let rota = Rota::start(&edge(&[origin.address()]));
+    let answer = rota.ask(&format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{NO_TRAILERS}X-Sum: 2\r\n\r\n"
+    ));
+    assert_eq!(answer.trailers, [("X-Sum".to_owned(), "1".to_owned())]);
+    let sent = origin.only_request().trailers;
+    assert_eq!(sent, [("X-Sum".to_owned(), "2".to_owned())]);
 }

@@ -40,11 +40,20 @@ const IDENTITY: &[&str] = &[
     "true-client-ip",
     "cf-connecting-ip",
     "fastly-client-ip",
-    "x-original-url",
-    "x-rewrite-url",
     "x-cluster-client-ip",
-    "proxy",
+    "x-forwarded",
+    "forwarded-for",
+    "x-original-for",
+    "x-original-host",
+    "x-host",
+    "wl-proxy-client-ip",
+    "proxy-client-ip",
+    "front-end-https",
+    "x-url-scheme",
 ];
+
+/// Orders that servers take from an edge, from whomever they come.
+const ORDERS: &[&str] = &["proxy", "x-original-url", "x-rewrite-url"];
 
 /// Those that rota writes itself.
 const OURS: &[&str] = &[
@@ -227,6 +236,13 @@ fn check(head: &RequestHead<'_>, peer: &Peer, facts: &Facts, out: &[u8]) {
         "{}",
         trace.escape_ascii()
     );
+    let parents = head.fields.iter();
+    let mut parents = parents.filter(|field| field.name.eq_ignore_ascii_case("traceparent"));
+    let is_kept = parents
+        .next()
+        .is_some_and(|first| first.value.trim_ascii() == trace)
+        && parents.next().is_none();
+    assert!(is_kept || lines.all("tracestate").is_empty());
 }
 
 fn check_framing(head: &RequestHead<'_>, lines: &Lines<'_>) {
@@ -259,16 +275,28 @@ fn check_passed_on(head: &RequestHead<'_>, peer: &Peer, lines: &Lines<'_>) {
         .flat_map(|field| field.value.split(|&b| b == b','))
         .map(|option| option.trim_ascii().to_ascii_lowercase())
         .collect();
+    let is_identity = |name: &str| IDENTITY.contains(&name) || name.starts_with("x-forwarded-");
+    let is_of_a_certificate = |name: &str| {
+        ["client-cert", "client-cert-chain"].contains(&name)
+            || name.starts_with("x-client-certificate")
+    };
+    // As a server that follows CGI reads it.
+    let is_disguised = |name: &str| {
+        let fold = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let folded: String = name.chars().map(fold).collect();
+        let meant = &*folded;
+        let is_ours = [OURS, OF_THE_HOP, ORDERS, &["content-type", "tracestate"]].concat();
+        let is_told = is_ours.contains(&meant) || is_identity(meant) || is_of_a_certificate(meant);
+        name.contains('_') || (meant != name && is_told)
+    };
     let is_kept = |name: &str| {
-        let is_identity = IDENTITY.contains(&name) || name.starts_with("x-forwarded-");
-        let is_of_a_certificate = ["client-cert", "client-cert-chain"].contains(&name)
-            || name.starts_with("x-client-certificate");
         let is_sacred = ["authorization", "cookie", "set-cookie", "cache-control"].contains(&name);
         let is_taken_away = nominated.iter().any(|option| option == name.as_bytes()) && !is_sacred;
         !OF_THE_HOP.contains(&name)
-            && !name.contains('_')
-            && !is_of_a_certificate
-            && if is_identity {
+            && !ORDERS.contains(&name)
+            && !is_disguised(name)
+            && !is_of_a_certificate(name)
+            && if is_identity(name) {
                 peer.is_trusted
             } else {
                 !is_taken_away
@@ -282,13 +310,16 @@ fn check_passed_on(head: &RequestHead<'_>, peer: &Peer, lines: &Lines<'_>) {
             let came = |field: &httparse::Header<'_>| {
                 field.name.eq_ignore_ascii_case(&name) && field.value.trim_ascii() == *value
             };
-            assert!(head.fields.iter().any(came), "{name}");
+            let hop = format!("for={};proto=http", peer.address_text);
+            let is_our_hop = name == "forwarded" && *value == hop.as_bytes();
+            assert!(is_our_hop || head.fields.iter().any(came), "{name}");
         }
     }
     for field in head.fields {
         let name = field.name.to_ascii_lowercase();
         let is_plain = is_theirs(&&*name)
             && is_kept(&name)
+            && name != "tracestate"
             && !name.contains("-ip")
             && !name.starts_with("x-");
         if is_plain {

@@ -254,13 +254,7 @@ async fn serve_stream(
         }
     };
     worker.scratches.give(scratch);
-    match reason {
-        // What would end an HTTP/1 connection at once is borne here, but not for ever.
-        Reason::ClientAborted | Reason::BadRequest | Reason::HeadTooLarge => {
-            working.conduct().abandoned(Instant::now())
-        }
-        _ => working.conduct().answered(),
-    }
+    working.conduct().ended(reason);
 }
 
 /// Whether a stream is over before anything was done for it.

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::STREAMS;
+use crate::telemetry::Reason;
 
 /// Streams that may end because the client reset them, made us reset them (CVE-2023-44487, CVE-2025-8671) or sent no request, beyond
-/// those that an answered stream or time makes up for. Past it the connection ends with ENHANCE_YOUR_CALM.
+/// those that a server's answer or time makes up for. Past it the connection ends with ENHANCE_YOUR_CALM.
 pub const ABANDONED: usize = 200;
 /// One abandoned stream is forgiven so often.
 const FORGIVEN_EVERY: Duration = Duration::from_millis(100);
@@ -40,18 +41,44 @@ impl Conduct {
         self.abandoned.get() > ABANDONED || self.working.get() > WORKING
     }
 
-    pub fn answered(&self) {
-        self.abandoned.set(self.abandoned.get().saturating_sub(1));
+    /// A stream ended so. Answers that cost no server anything make up for nothing.
+    pub fn ended(&self, reason: Reason) {
+        match reason {
+            Reason::Answered => self.abandoned.set(self.abandoned.get().saturating_sub(1)),
+            // What would end an HTTP/1 connection at once is borne here, but not for ever.
+            Reason::ClientAborted | Reason::BadRequest | Reason::HeadTooLarge => {
+                self.abandoned(1, Instant::now())
+            }
+            Reason::Redirected
+            | Reason::Proven
+            | Reason::NoRoute
+            | Reason::NoUpstream
+            | Reason::TargetTooLong
+            | Reason::BodyTooLarge
+            | Reason::ClientTimeout
+            | Reason::MethodNotAllowed
+            | Reason::NotImplemented
+            | Reason::Misdirected
+            | Reason::ConnectFailed
+            | Reason::UpstreamBroken
+            | Reason::UpstreamTimeout
+            | Reason::UpstreamTruncated
+            | Reason::Stopped
+            | Reason::Exhausted
+            | Reason::Overloaded
+            | Reason::Internal => {}
+        }
     }
 
-    pub fn abandoned(&self, now: Instant) {
+    /// So many streams were given up, or were none.
+    pub fn abandoned(&self, count: usize, now: Instant) {
         let spans = (now - self.forgiven.get()).as_millis() / FORGIVEN_EVERY.as_millis();
         let forgiven = usize::try_from(spans).unwrap_or(usize::MAX);
         if forgiven > 0 {
             self.forgiven.set(now);
         }
         self.abandoned
-            .set(self.abandoned.get().saturating_sub(forgiven) + 1);
+            .set(self.abandoned.get().saturating_sub(forgiven) + count);
     }
 }
 
@@ -85,15 +112,26 @@ mod tests {
         let start = Instant::now();
         let conduct = Conduct::new(start);
         for _ in 0..ABANDONED {
-            conduct.abandoned(start);
+            conduct.ended(Reason::ClientAborted);
         }
         assert!(!conduct.is_abusive());
-        conduct.abandoned(start);
+        conduct.abandoned(1, start);
         assert!(conduct.is_abusive());
-        conduct.answered();
+        conduct.ended(Reason::Answered);
         assert!(!conduct.is_abusive());
-        conduct.abandoned(start + 10 * FORGIVEN_EVERY);
+        conduct.abandoned(10, start + 10 * FORGIVEN_EVERY);
         assert!(!conduct.is_abusive());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_cost_nothing_make_up_for_no_abandoned_stream() {
+        let conduct = Conduct::new(Instant::now());
+        for _ in 0..=ABANDONED {
+            conduct.ended(Reason::ClientAborted);
+            conduct.ended(Reason::MethodNotAllowed);
+            conduct.ended(Reason::NoRoute);
+        }
+        assert!(conduct.is_abusive());
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,8 @@ use h2::server::{Builder, Connection, SendResponse};
 use http::Request;
 use tokio::time::Instant;
 
-use self::conduct::{ABANDONED, Conduct, Working};
+use self::conduct::{Conduct, Working};
+use self::heads::Heads;
 use self::meter::{Budget, Metered};
 use self::outflow::Outflow;
 use self::sink::StreamSink;
@@ -35,7 +36,8 @@ use crate::telemetry::Reason;
 
 mod conduct;
 pub mod head;
-mod meter;
+pub mod heads;
+pub mod meter;
 mod outflow;
 mod sink;
 mod source;
@@ -51,14 +53,17 @@ const SEND_BUFFER: usize = 32 * 1024;
 
 /// Heads of streams that the client reset before they were accepted, kept by h2 until then: as many as a page may cancel in one go.
 const UNACCEPTED_RESETS: usize = 100;
+/// Errors that make h2 reset a stream, in a connection's life: what it holds at most for a client that reads none of them. What they
+/// cost is counted here, and forgiven (`conduct`, `meter`).
+const STREAM_ERRORS: usize = 10_000;
 /// How long a client that was told why its connection ends may take to read it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Serves a connection until it ends. `deadline`: for the client's preface.
+/// Serves a connection until it ends. `deadline`: for the client's first head.
 pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Instant) {
     let peer = Rc::new(peer);
     let timer = Timer::default();
-    let budget = Budget::new(Instant::now());
+    let budget = Budget::new(Instant::now(), deadline);
     let io = Rc::new(Io::new(stream));
     let outflow = Outflow::new(&worker);
     let metered = Metered::new(io.clone(), budget.clone(), outflow.clone());
@@ -74,21 +79,23 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
             is_leaving = true;
             connection.graceful_shutdown();
         }
-        let (keep_alive, body) = {
+        let (keep_alive, body, head) = {
             let timeouts = &worker.table.load().timeouts;
-            (timeouts.keep_alive, timeouts.body)
+            (timeouts.keep_alive, timeouts.body, timeouts.head)
         };
         let idle_until = match is_leaving {
             false => idle_since + keep_alive,
             // It has nothing more to ask: what h2 may still hold for it is not held for long.
             true => idle_since + body.min(keep_alive),
         };
-        let look = outflow.next_look(body);
-        let deadline = look.map_or(idle_until, |look| look.min(idle_until));
-        let next = next(&mut connection, &worker, (&budget, &outflow), is_leaving);
+        let looks = [outflow.next_look(body), budget.heads().due(head)];
+        let deadline = looks.into_iter().flatten().fold(idle_until, Instant::min);
+        let state = (&*budget, &*conduct, &*outflow);
+        let next = next(&mut connection, &worker, state, is_leaving);
         match timer.within(deadline, next).await {
             Ok(Event::Stream(request, respond)) => {
                 idle_since = Instant::now();
+                budget.heads().accepted();
                 let task = serve_stream(
                     worker.clone(),
                     peer.clone(),
@@ -101,12 +108,16 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
                     break Event::Breach(h2::Reason::ENHANCE_YOUR_CALM);
                 }
             }
-            Ok(Event::Drain | Event::Blocked) => {}
+            Ok(Event::Drain | Event::Look) => {}
             Ok(end @ (Event::Breach(_) | Event::Calmed | Event::End)) => break end,
             Err(_) if outflow.is_stuck(Instant::now(), body, || io.acknowledged()) => {
                 worker.vitals.workers[worker.id.0].stuck.add(1);
                 // Nor would it take a farewell; and what the kernel holds for it goes, too.
                 return io.reset_on_close();
+            }
+            Err(_) if budget.heads().is_late(Instant::now(), head) => {
+                note_late(&worker, &peer, budget.heads());
+                break Event::Breach(h2::Reason::NO_ERROR);
             }
             Err(_) if Instant::now() < idle_until => {}
             Err(_) if !conduct.is_idle() => idle_since = Instant::now(),
@@ -144,15 +155,15 @@ fn builder(limits: &Limits) -> Builder {
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(UNACCEPTED_RESETS)
-        .max_local_error_reset_streams(Some(ABANDONED));
+        .max_local_error_reset_streams(Some(STREAM_ERRORS));
     builder
 }
 
 enum Event {
     Stream(Box<Request<RecvStream>>, SendResponse<Bytes>),
     Drain,
-    /// The client's socket takes nothing now.
-    Blocked,
+    /// There is a deadline more: the client's socket takes nothing now, or of a head there is a part.
+    Look,
     /// The client has to be told that its connection ends, and why.
     Breach(h2::Reason),
     /// h2 told it so already.
@@ -164,13 +175,17 @@ enum Event {
 async fn next(
     connection: &mut Connection<Metered, Bytes>,
     worker: &Worker,
-    (budget, outflow): (&Budget, &Outflow),
+    (budget, conduct, outflow): (&Budget, &Conduct, &Outflow),
     is_leaving: bool,
 ) -> Event {
     let was_blocked = outflow.is_blocked();
+    let was_part = budget.heads().is_part();
     poll_fn(|cx| {
         let accepted = connection.poll_accept(cx);
         outflow.settle();
+        if accepted.is_pending() {
+            note_refused(worker, budget.heads(), conduct);
+        }
         if let Some(reason) = budget.verdict() {
             return Poll::Ready(Event::Breach(reason));
         }
@@ -183,11 +198,34 @@ async fn next(
             Poll::Pending if !is_leaving && worker.phase.get() >= Phase::Draining => {
                 Poll::Ready(Event::Drain)
             }
-            Poll::Pending if !was_blocked && outflow.is_blocked() => Poll::Ready(Event::Blocked),
+            Poll::Pending if conduct.is_abusive() => {
+                Poll::Ready(Event::Breach(h2::Reason::ENHANCE_YOUR_CALM))
+            }
+            Poll::Pending if !was_blocked && outflow.is_blocked() => Poll::Ready(Event::Look),
+            Poll::Pending if !was_part && budget.heads().is_part() => Poll::Ready(Event::Look),
             Poll::Pending => Poll::Pending,
         }
     })
     .await
+}
+
+/// A request that began and can't be answered, since its head never ended.
+fn note_late(worker: &Worker, peer: &Peer, heads: &Heads) {
+    if let Some(began) = heads.part_since() {
+        worker.accepted();
+        let facts = Facts::default();
+        record(worker, peer, &facts, 0, Reason::ClientTimeout, began);
+    }
+}
+
+/// Heads that h2 answered or reset by itself are no request of anybody's: nothing else tells of them.
+fn note_refused(worker: &Worker, heads: &Heads, conduct: &Conduct) {
+    let count = heads.refused();
+    if count > 0 {
+        let vitals = &worker.vitals.workers[worker.id.0];
+        vitals.heads_refused.add(count as u64);
+        conduct.abandoned(count, Instant::now());
+    }
 }
 
 fn is_calming(error: &h2::Error) -> bool {

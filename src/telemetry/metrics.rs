@@ -318,6 +318,10 @@ fn worker_samples(page: &mut Page, vitals: &Vitals) {
             workers.iter().map(|w| w.stalled_cut.value()).sum(),
         ),
         (
+            families::HEADS_REFUSED,
+            workers.iter().map(|w| w.heads_refused.value()).sum(),
+        ),
+        (
             families::STUCK,
             workers.iter().map(|w| w.stuck.value()).sum(),
         ),

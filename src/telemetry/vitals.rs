@@ -161,6 +161,8 @@ pub struct WorkerVitals {
     pub noted: Noted,
     /// HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the last frame that came.
     calmed: [Counter; FrameKind::ALL.len()],
+    /// Heads over HTTP/2 that were refused before they were a request.
+    pub heads_refused: Counter,
     pub panics: Counter,
     /// Accept paused: `limits.connections` reached, or as many as there are descriptors for.
     pub accept_paused: Counter,

@@ -1,4 +1,5 @@
 //! Floods over HTTP/2: frames that cost the edge something and give nobody anything, and windows that are never opened.
+//! Long because it is a table: each flood with its bytes.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Mutex;
@@ -56,6 +57,8 @@ fn odd(number: u32) -> u32 {
     2 * number + 1
 }
 
+/// 62: the newest entry of the dynamic table.
+const NEWEST: u8 = 0xbe;
 const LARGEST: [u8; 4] = [0x7f, 0xff, 0xff, 0xff];
 
 /// Floods of frames that h2 would answer or pass over for ever, and those that it ends by itself.
@@ -121,6 +124,19 @@ const FLOODS: &[Flood] = &[
         round: |n| frame(HEADERS, END_STREAM | END_HEADERS, odd(n), &bomb()),
     },
     Flood {
+        name: "header lists beyond their limit",
+        opening: || frame(HEADERS, END_STREAM | END_HEADERS, 1, &repeated(0)),
+        round: |n| frame(HEADERS, END_STREAM | END_HEADERS, odd(n + 1), &again(20)),
+    },
+    Flood {
+        name: "heads that are none",
+        opening: nothing,
+        round: |n| {
+            let head = request("GET", "https", &[(":path", "/again")]);
+            frame(HEADERS, END_STREAM | END_HEADERS, odd(n), &head)
+        },
+    },
+    Flood {
         name: "rapid reset",
         opening: nothing,
         round: |n| {
@@ -146,16 +162,27 @@ const FLOODS: &[Flood] = &[
     },
 ];
 
-/// A field of 4,000 bytes, taken from the table again and again.
+/// Far beyond the limit, which h2 ends at once.
 fn bomb() -> Vec<u8> {
+    repeated(12_000)
+}
+
+/// A field of 4,000 bytes, put into the table and taken from it again and again.
+pub fn repeated(times: usize) -> Vec<u8> {
     let mut block = request("GET", "https", &[]);
     block.extend_from_slice(&[0x40, 3]);
     block.extend_from_slice(b"x-a");
     // 4000 = 127 + 3873: RFC 7541 section 5.1.
     block.extend_from_slice(&[0x7f, 0xa1, 0x1e]);
     block.extend(std::iter::repeat_n(b'a', 4000));
-    // 62: the newest entry of the dynamic table.
-    block.extend(std::iter::repeat_n(0xbe, 12_000));
+    block.extend(std::iter::repeat_n(NEWEST, times));
+    block
+}
+
+/// What [`repeated`] put into the table, so many times.
+fn again(times: usize) -> Vec<u8> {
+    let mut block = request("GET", "https", &[]);
+    block.extend(std::iter::repeat_n(NEWEST, times));
     block
 }
 

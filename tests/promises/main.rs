@@ -38,6 +38,7 @@ mod retry;
 mod routing;
 mod secrets;
 mod slow;
+mod stream_heads;
 mod stream_rules;
 mod stuck;
 mod threats;

@@ -1,11 +1,11 @@
 //! What a client's HTTP/2 frames cost, counted below h2, which has no hook for most of them. Hot path.
 //!
 //! The heads of frames are looked at as bytes pass; nothing is copied or kept. h2 itself ends a connection for empty and tiny DATA,
-//! unfinished header blocks (CVE-2024-27316), header lists far too large, resets of streams that nobody accepted yet, and errors that
-//! make it reset streams (CVE-2025-8671). What it answers or passes over for ever are PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM of
-//! streams long gone and kinds it doesn't know (CVE-2019-9511 to -9518). Here they cost tokens, which answers earn: whoever downloads
-//! opens windows, and gRPC clients ping for as long as they are sent something. Frames that can't be of their kind end here, too: h2 takes
-//! any for the first one, and has no word of its own for a wrong size.
+//! unfinished header blocks (CVE-2024-27316), header lists far too large, and resets of streams that nobody accepted yet. What it answers
+//! or passes over for ever are PING, SETTINGS, PRIORITY, WINDOW_UPDATE, trailers, RST_STREAM of streams long gone and kinds it doesn't know
+//! (CVE-2019-9511 to -9518); DATA for those it answers with RST_STREAM. Here they cost tokens, which answers earn: whoever downloads
+//! opens windows, and gRPC clients ping for as long as they are sent something. Heads are counted and have their time (`heads`). Frames
+//! that can't be of their kind end here, too: h2 takes any for the first one, and has no word of its own for a wrong size.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -17,6 +17,7 @@ use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::heads::Heads;
 use super::outflow::Outflow;
 use crate::proxy::io::Io;
 use crate::telemetry::vitals::FrameKind;
@@ -26,6 +27,7 @@ const PREFACE: usize = 24;
 const HEAD: usize = 9;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
 const GOAWAY: u8 = 7;
 
 /// Tokens that a connection begins with, and that time gives back. Past the last one it ends with ENHANCE_YOUR_CALM. Browsers need
@@ -50,17 +52,24 @@ pub struct Budget {
     last: Cell<FrameKind>,
     is_begun: Cell<bool>,
     verdict: Cell<Option<Reason>>,
+    heads: Heads,
 }
 
 impl Budget {
-    pub fn new(now: Instant) -> Rc<Budget> {
+    /// `first_due`: when the first head has to be whole.
+    pub fn new(now: Instant, first_due: Instant) -> Rc<Budget> {
         Rc::new(Budget {
             tokens: Cell::new(TOKENS),
             refilled: Cell::new(now),
             last: Cell::new(FrameKind::Settings),
             is_begun: Cell::new(false),
             verdict: Cell::new(None),
+            heads: Heads::new(first_due),
         })
+    }
+
+    pub fn heads(&self) -> &Heads {
+        &self.heads
     }
 
     /// Why the connection has to end: the client sent more than it is allowed to, or what is no frame.
@@ -86,11 +95,21 @@ impl Budget {
         if !frame.has_its_size() {
             return self.verdict.set(Some(Reason::FRAME_SIZE_ERROR));
         }
+        if matches!(kind, FrameKind::Headers | FrameKind::Continuation) {
+            self.heads.continues(frame.ends_its_block());
+        }
         let cost = match kind {
             // DATA is h2's to count; new streams are held against what becomes of them (`conduct`).
-            FrameKind::Data | FrameKind::Headers => return,
+            FrameKind::Data => return,
+            FrameKind::Headers if self.heads.began(frame.stream) => {
+                if self.heads.are_too_many() {
+                    self.verdict.set(Some(Reason::ENHANCE_YOUR_CALM));
+                }
+                return;
+            }
             FrameKind::Settings if !frame.is_ack() => SETTINGS_COST,
-            FrameKind::Settings
+            FrameKind::Headers
+            | FrameKind::Settings
             | FrameKind::Priority
             | FrameKind::RstStream
             | FrameKind::Ping
@@ -98,6 +117,10 @@ impl Budget {
             | FrameKind::Continuation
             | FrameKind::Other => 1,
         };
+        self.spend(cost);
+    }
+
+    fn spend(&self, cost: u32) {
         if self.tokens.get() < cost {
             self.refill(Instant::now());
         }
@@ -118,13 +141,20 @@ impl Budget {
     }
 
     fn sent(&self, frame: Frame) {
-        if matches!(
-            FrameKind::of(frame.kind),
-            FrameKind::Data | FrameKind::Headers
-        ) {
-            let earned = EARNED_BY_FRAME + frame.length / BYTES_A_TOKEN;
-            self.tokens
-                .set((self.tokens.get() + earned).min(MOST_TOKENS));
+        match FrameKind::of(frame.kind) {
+            FrameKind::Data | FrameKind::Headers => {
+                let earned = EARNED_BY_FRAME + frame.length / BYTES_A_TOKEN;
+                self.tokens
+                    .set((self.tokens.get() + earned).min(MOST_TOKENS));
+            }
+            // Whatever its client did for it, DATA for a stream long gone among it.
+            FrameKind::RstStream => self.spend(1),
+            FrameKind::Settings
+            | FrameKind::Priority
+            | FrameKind::Ping
+            | FrameKind::WindowUpdate
+            | FrameKind::Continuation
+            | FrameKind::Other => {}
         }
     }
 }
@@ -135,9 +165,14 @@ struct Frame {
     length: u32,
     kind: u8,
     flags: u8,
+    stream: u32,
 }
 
 impl Frame {
+    fn ends_its_block(self) -> bool {
+        self.flags & END_HEADERS != 0
+    }
+
     fn is_ack(self) -> bool {
         self.flags & ACK != 0
     }
@@ -191,12 +226,14 @@ impl Walk {
             if self.have < HEAD {
                 return;
             }
-            let [a, b, c, kind, flags, ..] = self.head;
+            let [a, b, c, kind, flags, stream @ ..] = self.head;
             let length = u32::from_be_bytes([0, a, b, c]);
             show(Frame {
                 length,
                 kind,
                 flags,
+                // Its first bit is reserved.
+                stream: u32::from_be_bytes(stream) << 1 >> 1,
             });
             self.have = 0;
             self.skip = length as usize;
@@ -205,12 +242,36 @@ impl Walk {
     }
 }
 
+/// A client's bytes as they come, held against the budget of its connection.
+pub struct Received {
+    budget: Rc<Budget>,
+    walk: Walk,
+}
+
+impl Received {
+    pub fn new(budget: Rc<Budget>) -> Received {
+        Received {
+            budget,
+            walk: Walk::behind(PREFACE),
+        }
+    }
+
+    pub fn came(&mut self, bytes: &[u8]) {
+        let Received { budget, walk } = self;
+        walk.over(bytes, |frame| budget.received(frame));
+        let is_of_head = matches!(budget.last(), FrameKind::Headers | FrameKind::Continuation);
+        budget
+            .heads
+            .came(walk.have > 0 || (walk.skip > 0 && is_of_head));
+    }
+}
+
 /// A client's stream, metered both ways. Its owner ends it once h2 is done with it.
 pub struct Metered {
     io: Rc<Io>,
     budget: Rc<Budget>,
     outflow: Rc<Outflow>,
-    received: Walk,
+    received: Received,
     sent: Walk,
 }
 
@@ -218,9 +279,9 @@ impl Metered {
     pub fn new(io: Rc<Io>, budget: Rc<Budget>, outflow: Rc<Outflow>) -> Metered {
         Metered {
             io,
+            received: Received::new(budget.clone()),
             budget,
             outflow,
-            received: Walk::behind(PREFACE),
             sent: Walk::behind(0),
         }
     }
@@ -253,7 +314,7 @@ impl AsyncRead for Metered {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut *io.stream()).poll_read(cx, buf))?;
-        received.over(&buf.filled()[before..], |frame| budget.received(frame));
+        received.came(&buf.filled()[before..]);
         if budget.verdict().is_some() {
             buf.set_filled(before);
             return Poll::Pending;
@@ -323,12 +384,13 @@ mod tests {
             length,
             kind,
             flags,
+            stream: 0,
         }
     }
 
     /// Of a connection whose client said its settings.
     fn begun() -> Rc<Budget> {
-        let budget = Budget::new(Instant::now());
+        let budget = Budget::new(Instant::now(), Instant::now());
         budget.received(frame(0, SETTINGS, 0));
         budget.tokens.set(TOKENS);
         budget

@@ -93,6 +93,8 @@ families! {
         "TLS handshakes with clients; version is empty where none was agreed on.";
     HTTP2_CALMED = Counter "rota_http2_calmed_total" ["frame"]
         "HTTP/2 connections ended with ENHANCE_YOUR_CALM, by the kind of frame that came last.";
+    HEADS_REFUSED = Counter "rota_http2_heads_refused_total" []
+        "Heads over HTTP/2 that were refused before they were a request, and are in no log: beyond limits.head_bytes (431), malformed or more than may be open (reset).";
     STALLED = Gauge "rota_http2_stalled_answers" []
         "Answers that wait for HTTP/2 clients to take more of them.";
     STALLED_CUT = Counter "rota_http2_stalled_cut_total" []

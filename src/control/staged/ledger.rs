@@ -34,7 +34,7 @@ pub struct Book {
     parts: BTreeMap<(u64, usize), Document>,
     /// All keys of each revision with their versions, also of one that was never finished.
     keys: BTreeMap<u64, Vec<(String, u64)>>,
-    /// What was last written; found out from the heads where nobody can read it.
+    /// What was last written; found out from the heads where it is gone, or nobody can read it.
     pub last: Option<Last>,
     /// Of its key; 0: there is none.
     pub last_version: u64,
@@ -121,7 +121,8 @@ impl Book {
             }
         }
         book.heads.sort_by_key(|head| head.n);
-        if book.last.is_none() && book.last_version > 0 {
+        // Each head was written with it in one transaction: without it they are not those of a revision that was never finished.
+        if book.last.is_none() {
             book.last = book.found_last();
         }
         book
@@ -340,6 +341,12 @@ mod tests {
         let book = spoilt(&["last"]);
         assert_eq!(book.last, spoilt(&[]).last);
         assert_eq!(book.last_version, 7);
+        let without = listed().into_iter().filter(|key| &*key.name != "last");
+        assert_eq!(
+            Book::of(without.collect()).last,
+            book.last,
+            "deleted by hand"
+        );
         let last = spoilt(&["last", "4/head"]).last.unwrap();
         assert_eq!((last.n, &*last.state, last.checkpoint), (4, "", 1));
         assert_eq!(Book::of(vec![key("last", "{")]).last, None);

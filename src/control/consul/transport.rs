@@ -26,6 +26,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A silent connection is probed after so long, and again each [`KEEPALIVE_INTERVAL`]: a host that vanished is noticed.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// What is read at once of an answer; its head has to fit. Each watch has a connection, which keeps what it has grown to: by itself hyper
+/// goes on to 400 KiB.
+const READ_BUFFER: usize = 64 * 1024;
 /// Idle connections kept; further ones are closed after use.
 const IDLE_CONNECTIONS: usize = 32;
 /// An idle connection older than this is not used again.
@@ -214,7 +217,9 @@ impl Transport {
         let stream = tokio::time::timeout_at(deadline, self.dial(deadline))
             .await
             .map_err(|_| ConsulError::Unreachable("connecting took too long".into()))??;
-        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+        let (sender, driver) = http1::Builder::new()
+            .max_buf_size(READ_BUFFER)
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| ConsulError::Unreachable(with_causes(&error)))?;
         let driver = tokio::spawn(driver).abort_handle();

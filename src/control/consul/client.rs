@@ -191,15 +191,16 @@ impl Client {
             segment,
         };
         let questions = [asked("service", &*service.service), asked("node", node)];
-        self.may(self.datacenter_of(service), &questions).await
+        let rights = self.rights(self.datacenter_of(service), &questions).await?;
+        Ok(rights.into_iter().all(|is_allowed| is_allowed))
     }
 
-    /// Whether the token may do all of this; an error where nobody can say.
-    pub(super) async fn may(
+    /// Whether the token may do each of this, in its order; an error where nobody can say.
+    pub(super) async fn rights(
         &self,
         datacenter: Option<String>,
         questions: &[AccessQuestion<'_>],
-    ) -> Result<bool, ConsulError> {
+    ) -> Result<Vec<bool>, ConsulError> {
         let endpoint = AclAuthorize {
             dc: datacenter,
             body: serde_json::to_vec(questions).expect("strings are always JSON"),

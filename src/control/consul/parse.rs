@@ -289,10 +289,10 @@ struct AccessAnswer {
     allow: bool,
 }
 
-/// Reads an answer of `/v1/internal/acl/authorize`: whether all that was asked about is allowed.
-pub fn are_allowed(body: &[u8]) -> Result<bool, ConsulError> {
+/// Reads an answer of `/v1/internal/acl/authorize`: whether what was asked about is allowed, in its order.
+pub fn are_allowed(body: &[u8]) -> Result<Vec<bool>, ConsulError> {
     let answers: Vec<AccessAnswer> = whole(body)?;
-    Ok(answers.iter().all(|answer| answer.allow))
+    Ok(answers.into_iter().map(|answer| answer.allow).collect())
 }
 
 /// Reads a whole answer. serde's message may quote it, so it is cut.

@@ -2,7 +2,8 @@
 
 use super::client::{Client, When};
 use super::error::ConsulError;
-use super::follow::{Watched, follow};
+use super::follow::{ASK_AGAIN, Watched, follow};
+use super::hidden::Silence;
 use super::observation::Document;
 use super::subject::{Subject, Topic};
 use super::watcher::Task;
@@ -35,34 +36,28 @@ struct Following<F> {
     prefix: String,
     /// None: nobody wants to know what fails.
     subject: Option<Subject>,
-    /// The names of the last answer.
-    known: Vec<String>,
+    /// The last answer.
+    known: Vec<Document>,
     tell: F,
-}
-
-impl<F> Following<F> {
-    /// Known names that an answer lacks; both are in their order.
-    fn lacking(&self, answer: &[Document]) -> Vec<String> {
-        let is_in = |name: &String| answer.binary_search_by(|one| one.name.cmp(name)).is_ok();
-        let lacking = self.known.iter().filter(|name| !is_in(name));
-        lacking.cloned().collect()
-    }
 }
 
 impl<F: FnMut(Vec<Document>) + Send> Watched for Following<F> {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let mut reply = self.client.below(&self.prefix, when).await?;
-        let lacking = self.lacking(&reply.content);
-        self.client
-            .find_hidden_keys(&self.prefix, lacking, &mut reply)
+        let known = (&*self.known, self.subject.as_ref());
+        let silence = self
+            .client
+            .restore_hidden_keys(&self.prefix, known, when, &mut reply)
             .await?;
+        if silence == Silence::IsOutdated {
+            return Ok(ASK_AGAIN);
+        }
         // A server without a leader may have read only a part of its state yet: its answer says nothing.
         let index = reply.sound_index()?;
-        let names = reply.content.iter().map(|document| document.name.clone());
-        self.known = names.collect();
+        self.known.clone_from(&reply.content);
         (self.tell)(reply.content);
         if let Some(subject) = &self.subject {
-            subject.answered().await;
+            subject.answered_without(reply.hidden.as_ref()).await;
         }
         Ok(index)
     }

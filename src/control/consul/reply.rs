@@ -22,6 +22,8 @@ pub(super) struct Reply<T> {
     pub is_filtered: bool,
     /// Why only who knows nothing yet takes its content: a success that says too little.
     pub flaw: Option<ConsulError>,
+    /// Why something of its content is what was known before: the token may not read it any more.
+    pub hidden: Option<ConsulError>,
 }
 
 impl<T> Reply<T> {
@@ -65,6 +67,7 @@ impl RawReply {
             index,
             is_filtered,
             flaw,
+            hidden: None,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::client::Client;
+use super::client::{Client, When};
 use super::error::ConsulError;
 use super::follow::Pause;
 use super::observation::Finding;
@@ -49,7 +49,11 @@ async fn read(
     subject: &Subject,
     since: u64,
 ) -> Result<(Reply<Instances>, Finding), ConsulError> {
-    let reply = client.instances_consistently(service).await?;
+    let mut reply = client.instances_consistently(service).await?;
+    // It is asked anew: nothing of it is outdated.
+    let _ = client
+        .restore_hidden_instances(service, subject, When::Now, &mut reply)
+        .await?;
     let node = subject.some_node().unwrap_or_default();
     let finding = match &reply.flaw {
         Some(ConsulError::Denied(_)) => Finding::Hidden,

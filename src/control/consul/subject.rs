@@ -1,6 +1,7 @@
 //! One thing that is watched: what was last said of it, and what of an answer is news.
+//!
+//! Long because what is known and what was said of it change under one lock.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -189,25 +190,22 @@ impl Subject {
         record.last_node.clone()
     }
 
-    /// The nodes of known instances that an answer lacks.
-    pub(super) fn nodes_lacking(&self, answer: &[Instance]) -> BTreeSet<String> {
+    /// The instances of the last answer that was taken.
+    pub(super) fn known_instances(&self) -> Vec<Instance> {
         let record = self.record.lock().expect("no panic while held");
-        let known = record.instances.as_deref().unwrap_or_default();
-        let is_in = |one: &&Instance| {
-            let mut answer = answer.iter();
-            answer.any(|other| (&other.node, &other.id) == (&one.node, &one.id))
-        };
-        let lacking = known.iter().filter(|one| !is_in(one));
-        lacking.map(|one| one.node.clone()).collect()
+        record.instances.clone().unwrap_or_default()
     }
 
-    /// The names of known documents that an answer lacks; both are in their order.
-    pub(super) fn names_lacking(&self, answer: &[Document]) -> Vec<String> {
+    /// Whether it was said that the token may not read all of it.
+    pub(super) fn is_denied(&self) -> bool {
         let record = self.record.lock().expect("no panic while held");
-        let known = record.documents.as_deref().unwrap_or_default();
-        let is_in = |name: &String| answer.binary_search_by(|one| one.name.cmp(name)).is_ok();
-        let names = known.iter().map(|document| &document.name);
-        names.filter(|name| !is_in(name)).cloned().collect()
+        record.failing == Some(Blame::Token)
+    }
+
+    /// The documents of the last answer that was taken, in their order.
+    pub(super) fn known_documents(&self) -> Arc<[Document]> {
+        let record = self.record.lock().expect("no panic while held");
+        record.documents.clone().unwrap_or_default()
     }
 
     /// Whether an instance was last seen on this node.
@@ -226,7 +224,7 @@ impl Subject {
         let index = reply.index;
         let Instances { instances, skipped } = reply.content;
         let mut is_older = false;
-        let news = self.report(|record| {
+        let news = self.report(reply.hidden.as_ref(), |record| {
             is_older = record.is_overtaken(index, &instances, Instant::now());
             if is_older {
                 return None;
@@ -277,8 +275,13 @@ impl Subject {
     }
 
     /// An answer about a subtree.
-    pub(super) async fn learned_documents(&self, subtree: Subtree, read: Vec<Document>) -> News {
-        self.report(|record| {
+    pub(super) async fn learned_documents(
+        &self,
+        subtree: Subtree,
+        reply: Reply<Vec<Document>>,
+    ) -> News {
+        let read = reply.content;
+        self.report(reply.hidden.as_ref(), |record| {
             let known = record.documents.as_deref();
             if known.is_some_and(|known| have_same_content(known, &read)) {
                 return None;
@@ -292,7 +295,12 @@ impl Subject {
 
     /// An answer whose content is used elsewhere.
     pub(super) async fn answered(&self) {
-        self.report(|_| None).await;
+        self.answered_without(None).await;
+    }
+
+    /// The same; what is hidden of it is told as a failure.
+    pub(super) async fn answered_without(&self, hidden: Option<&ConsulError>) {
+        self.report(hidden, |_| None).await;
     }
 
     /// No answer. Said once, until there is one again or it is another's fault.
@@ -304,16 +312,22 @@ impl Subject {
         if record.is_over {
             return;
         }
+        if let Some(failing) = self.begins_to_fail(&mut record, error) {
+            permit.send(failing);
+        }
+    }
+
+    fn begins_to_fail(&self, record: &mut Record, error: &ConsulError) -> Option<Observation> {
         match record.failing.replace(error.blame()) {
-            Some(before) if before == error.blame() => return,
+            Some(before) if before == error.blame() => return None,
             Some(_) => {}
             None => drop(self.outlet.vitals.discovery_failing.fetch_add(1, Relaxed)),
         }
-        permit.send(Observation::Failing {
+        Some(Observation::Failing {
             watch: self.topic.to_string(),
             error: error.to_string(),
             blame: error.blame(),
-        });
+        })
     }
 
     /// Nobody asks about it any more: it says nothing further, and that it failed is nobody's trouble from now on.
@@ -329,7 +343,11 @@ impl Subject {
     }
 
     /// The room is taken before the record changes: a task that is aborted while it waits has then said and noted nothing.
-    async fn report(&self, note: impl FnOnce(&mut Record) -> Option<Observation>) -> News {
+    async fn report(
+        &self,
+        hidden: Option<&ConsulError>,
+        note: impl FnOnce(&mut Record) -> Option<Observation>,
+    ) -> News {
         let Ok(mut permits) = self.outlet.observations.reserve_many(2).await else {
             return News::None;
         };
@@ -341,7 +359,11 @@ impl Subject {
         if record.is_over {
             return News::None;
         }
-        if record.failing.take().is_some() {
+        if let Some(hidden) = hidden {
+            if let Some(failing) = self.begins_to_fail(&mut record, hidden) {
+                send(failing);
+            }
+        } else if record.failing.take().is_some() {
             self.outlet.vitals.discovery_failing.fetch_sub(1, Relaxed);
             send(Observation::Recovered {
                 watch: self.topic.to_string(),
@@ -415,6 +437,7 @@ mod tests {
             index,
             is_filtered: false,
             flaw: None,
+            hidden: None,
         }
     }
 

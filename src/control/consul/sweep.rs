@@ -209,8 +209,9 @@ async fn read_service(
     subject: &Subject,
 ) -> Result<News, ConsulError> {
     let mut reply = client.instances(service, When::Now).await?;
-    client
-        .find_hidden_instances(service, subject, &mut reply)
+    // It is asked anew: nothing of it is outdated.
+    let _ = client
+        .restore_hidden_instances(service, subject, When::Now, &mut reply)
         .await?;
     if !subject.believes(&reply) {
         return reply.sound_index().map(|_| News::None);

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use super::client::{Client, When};
 use super::error::ConsulError;
 use super::follow::{ASK_AGAIN, Watched};
+use super::hidden::Silence;
 use super::observation::{Observation, Subtree};
 use super::subject::{News, Subject};
 use crate::config::ConsulService;
@@ -30,9 +31,13 @@ pub(super) struct ServiceWatch {
 impl Watched for ServiceWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let mut reply = self.client.instances(&self.service, when).await?;
-        self.client
-            .find_hidden_instances(&self.service, &self.subject, &mut reply)
+        let silence = self
+            .client
+            .restore_hidden_instances(&self.service, &self.subject, when, &mut reply)
             .await?;
+        if silence == Silence::IsOutdated {
+            return Ok(ASK_AGAIN);
+        }
         let index = reply.sound_index();
         let mut news = News::None;
         if self.subject.believes(&reply) {
@@ -61,14 +66,16 @@ pub(super) struct SubtreeWatch {
 impl Watched for SubtreeWatch {
     async fn look(&mut self, when: When) -> Result<u64, ConsulError> {
         let mut reply = self.client.documents(self.subtree, when).await?;
-        self.client
-            .find_hidden_documents(self.subtree, &self.subject, &mut reply)
+        let silence = self
+            .client
+            .restore_hidden_documents(self.subtree, &self.subject, when, &mut reply)
             .await?;
+        if silence == Silence::IsOutdated {
+            return Ok(ASK_AGAIN);
+        }
         let index = reply.sound_index();
         if self.subject.believes(&reply) {
-            self.subject
-                .learned_documents(self.subtree, reply.content)
-                .await;
+            self.subject.learned_documents(self.subtree, reply).await;
         }
         let index = index?;
         self.subject.outlet().contact();

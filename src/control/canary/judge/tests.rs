@@ -107,6 +107,19 @@ fn a_service_that_fails_is_rolled_back_at_once_and_named() {
 }
 
 #[test]
+fn what_is_overdue_for_one_of_them_is_promoted_by_nobody_who_began_to_judge_later() {
+    let mut pod =
+        Pod::new()
+            .shop("lb-1", usual(5000), usual(5000))
+            .shop("lb-2", usual(5000), usual(5000));
+    let heard = |seconds: u64| Duration::from_secs(seconds).as_millis() as u64;
+    pod.reports.get_mut("lb-1").unwrap().heard_ms = heard(329);
+    assert!(matches!(pod.at(0), Verdict::Promote(_)));
+    pod.reports.get_mut("lb-1").unwrap().heard_ms = heard(330);
+    pod.is_rolled_back(0, &["nobody could judge it in time"]);
+}
+
+#[test]
 fn what_is_no_worse_is_promoted_at_its_end_and_not_before() {
     let pod =
         Pod::new()

@@ -101,7 +101,8 @@ fn cut(text: &str) -> &str {
 /// Requests of one kind, in the order in which they ended.
 #[derive(Debug, Default)]
 struct Ring {
-    requests: VecDeque<NotedRequest>,
+    /// Each in memory of its own, which it gives back: a place that the other ring has the request for is a pointer's.
+    requests: VecDeque<Box<NotedRequest>>,
     has_dropped: bool,
 }
 
@@ -142,7 +143,7 @@ impl Rings {
             let room = limit.saturating_sub(requests.len()) + 1;
             requests.reserve_exact(requests.len().max(4).min(room));
         }
-        requests.push_back(request);
+        requests.push_back(Box::new(request));
     }
 
     /// Gives how many had to go.
@@ -177,8 +178,8 @@ impl Noted {
         self.held.store(rings.len(), Relaxed);
     }
 
-    /// To be called by the worker alone: no more than that are held from now on, nor is there memory for more. While somebody looks nothing
-    /// happens: it is to be called again.
+    /// To be called by the worker alone: no more than that are held from now on, and those beyond it give their memory back. While
+    /// somebody looks nothing happens: it is to be called again.
     pub fn keep(&self, limit: usize) {
         if self.held() <= limit {
             return;
@@ -200,7 +201,9 @@ impl Noted {
     pub fn named(&self, id: &str) -> Vec<NotedRequest> {
         let rings = self.rings.lock().expect("no panic while held");
         let all = [&rings.failed, &rings.aborted];
-        let all = all.into_iter().flat_map(|ring| ring.requests.iter().rev());
+        let all = all
+            .into_iter()
+            .flat_map(|ring| ring.requests.iter().rev().map(Box::as_ref));
         let mut alike: Vec<&NotedRequest> = all.filter(|request| &*request.id == id).collect();
         alike.sort_by_key(|request| std::cmp::Reverse(request.at));
         alike.into_iter().take(MAX_ALIKE).cloned().collect()
@@ -270,6 +273,21 @@ mod tests {
         (0..200).for_each(|at| noted.note(request("r", at), 64));
         assert_eq!(noted.held(), 64);
         assert_eq!(noted.rings.lock().unwrap().failed.requests.capacity(), 65);
+    }
+
+    fn bytes_of_places<T>(places: &VecDeque<T>) -> usize {
+        places.capacity() * size_of::<T>()
+    }
+
+    #[test]
+    fn failures_after_a_flood_of_clients_that_went_away_take_the_memory_of_one_limit() {
+        let noted = Noted::default();
+        (0..200).for_each(|at| noted.note(aborted("gone", at), 64));
+        (200..400).for_each(|at| noted.note(request("failed", at), 64));
+        let rings = noted.rings.lock().unwrap();
+        let places = [&rings.failed, &rings.aborted].map(|ring| bytes_of_places(&ring.requests));
+        let places: usize = places.iter().sum();
+        assert!(places <= 65 * size_of::<NotedRequest>(), "{places} bytes");
     }
 
     #[test]

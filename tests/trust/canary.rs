@@ -21,8 +21,12 @@ struct Fleet {
     _alone: std::sync::MutexGuard<'static, ()>,
 }
 
-fn one(agent: &Agent, number: usize) -> Rota {
-    Place::new().start_unready(&format!(
+fn one(agent: &Agent, token: Option<&str>, number: usize) -> Rota {
+    let place = match token {
+        Some(token) => Place::new().with_variable("CONSUL_HTTP_TOKEN", token),
+        None => Place::new(),
+    };
+    place.start_unready(&format!(
         "[node]\nname = \"lb-{number}\"\n[admin]\naddress = \"unix:{{dir}}/admin.sock\"\n[consul]\naddress = \"{}\"\nprefix = \"rota/trust\"\nallow_upstreams = [\"127.0.0.0/8\"]\n{PLAIN}",
         agent.http_address()
     ))
@@ -31,8 +35,12 @@ fn one(agent: &Agent, number: usize) -> Rota {
 impl Fleet {
     fn start() -> Fleet {
         let alone = alone();
-        let agent = Agent::start();
-        let rotas: Vec<Rota> = (0..3).map(|number| one(&agent, number)).collect();
+        Fleet::with(Agent::start(), None, alone)
+    }
+
+    /// `token` is the load balancers'.
+    fn with(agent: Agent, token: Option<&str>, alone: std::sync::MutexGuard<'static, ()>) -> Fleet {
+        let rotas: Vec<Rota> = (0..3).map(|number| one(&agent, token, number)).collect();
         rotas.iter().for_each(Rota::wait_until_ready);
         let fleet = Fleet {
             agent,
@@ -375,7 +383,7 @@ fn one_that_is_killed_while_it_tries_a_change_ends_it_by_coming_back() {
         has("nodes/lb-2", "\"trying\":")
     });
     drop(fleet.rotas.remove(2));
-    let again = one(&fleet.agent, 2);
+    let again = one(&fleet.agent, None, 2);
     within_two_minutes("it is rolled back and says why", || {
         said(&fleet.rotas[0].command(&["history"]))
             .contains("canary rolled back: restarted meanwhile, or crashed: lb-2")

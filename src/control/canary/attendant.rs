@@ -10,8 +10,8 @@ use tokio::time::sleep;
 
 use super::counts::{Report, Ring, SAMPLE_EACH, Totals, Unrouted, Window};
 use super::judge::{Verdict, judge};
-use super::register::{CHANGED, Promotion, Register, Running, WHOLE};
-use super::standing::Standing;
+use super::register::{Promotion, Register, Running};
+use super::standing::{CHANGED, Standing, WHOLE};
 use super::trials::told;
 use crate::control::staged::Heard;
 use crate::control::store::Lease;
@@ -31,7 +31,6 @@ const LOCK_EACH: Duration = Duration::from_secs(2);
 /// not time: while Consul is away nobody is heard.
 const SILENCE: Duration = Duration::from_secs(10);
 const MORE_LOOKS: u32 = 3;
-const OVERDUE: &str = "nobody could judge it in time, consul was away";
 
 /// What the task is made of.
 pub struct Attendant {
@@ -203,10 +202,6 @@ impl Bench {
                     return promote(register, canary, WHOLE.to_owned()).await;
                 }
             }
-        }
-        // Those that try it take it off by themselves now.
-        if known_for >= canary.overdue_after() {
-            return end(register, canary, Outcome::RolledBack, OVERDUE.to_owned()).await;
         }
         let reports = self.present(register.reports(&canary.id).await?);
         match judge(canary, &reports, known_for).verdict {

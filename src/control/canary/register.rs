@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::counts::Report;
 use super::proposal::{HEAD, Proposal};
-use super::standing::{Standing, missing, standing};
+use super::standing::{CHANGED, Standing, ended, given_up, missing, standing};
 use crate::control::consul::Document;
 use crate::control::staged::apply::{self, CANARY, MARK, Outcome as Applied, refusal};
 use crate::control::staged::batches::{Write, parted};
@@ -218,7 +218,7 @@ impl Register {
             let live = self.live().await?;
             let is_done = match standing(&running.proposal, running.version, &live) {
                 Standing::Whole => true,
-                Standing::Overtaken => return Ok(Promotion::Lost(overtaken(&running))),
+                Standing::Overtaken => return Ok(Promotion::Lost(CHANGED.to_owned())),
                 Standing::Untouched if !is_as_begun(&running, &live) => {
                     let why = "what lies below canary/ is not what was begun";
                     return Ok(Promotion::Lost(why.to_owned()));
@@ -275,16 +275,35 @@ impl Register {
         outcome: Outcome,
         reason: String,
     ) -> Result<Option<Ended>, StagingError> {
-        let mut canary = (*running.proposal.canary).clone();
-        let promoted = canary.promoted.take();
-        let (outcome, reason) = match (outcome, self.standing(&running).await?) {
-            (Outcome::Promoted, _) => (outcome, promoted.unwrap_or(reason)),
-            (Outcome::RolledBack, Standing::Whole) => {
-                let reason = promoted.unwrap_or_else(|| WHOLE.to_owned());
-                (Outcome::Promoted, reason)
-            }
-            (Outcome::RolledBack, Standing::Begun) => return Err(refused(HALF)),
-            (Outcome::RolledBack, Standing::Untouched | Standing::Overtaken) => (outcome, reason),
+        let promoted = running.proposal.canary.promoted.clone();
+        let standing = self.standing(&running).await?;
+        let (outcome, reason) = ended(outcome, standing, promoted, reason).map_err(refused)?;
+        self.close(running, outcome, reason).await
+    }
+
+    /// Ends one whose promotion is refused (`why`), half in force as it is; that it is gone on with this moment is a refusal, too.
+    pub async fn give_up(&self, id: &str, why: &str, reason: &str) -> Result<(), StagingError> {
+        // The mark after the head: whoever has begun to write since has changed the head, and this is a conflict.
+        let Some(running) = self.running_still(id).await? else {
+            return Ok(());
+        };
+        if self.is_writing().await? {
+            return Err(refused(why));
+        }
+        let reason = given_up(&running.proposal, &self.live().await?, why, reason);
+        let closed = self.close(running, Outcome::RolledBack, reason).await;
+        closed.map(drop)
+    }
+
+    async fn close(
+        &self,
+        running: Running,
+        outcome: Outcome,
+        reason: String,
+    ) -> Result<Option<Ended>, StagingError> {
+        let canary = Canary {
+            promoted: None,
+            ..(*running.proposal.canary).clone()
         };
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let ended = Ended {
@@ -375,21 +394,6 @@ impl Register {
             Written::Done => Ok(()),
             Written::Conflict => Err(refused("somebody else wrote below canary/ meanwhile")),
         }
-    }
-}
-
-/// Why one is over, where nobody judged it.
-pub const CHANGED: &str = "documents were changed by others meanwhile";
-pub const WHOLE: &str = "its documents are everybody's";
-const HALF: &str =
-    "a part of it is written for everybody already: rota canary promote writes the rest";
-
-fn overtaken(running: &Running) -> String {
-    match running.proposal.canary.promoted {
-        Some(_) => {
-            format!("{CHANGED}, in the middle of its promotion: what was written of it stays")
-        }
-        None => CHANGED.to_owned(),
     }
 }
 

@@ -4,6 +4,14 @@ use super::proposal::Proposal;
 use crate::control::staged::batches::Write;
 use crate::control::staged::live::Live;
 use crate::control::staged::revision::{hash, state_of};
+use crate::routing::canary::Outcome;
+
+/// Why one is over, where nobody judged it.
+pub const CHANGED: &str = "documents were changed by others meanwhile";
+pub const WHOLE: &str = "its documents are everybody's";
+const HALF: &str =
+    "a part of it is written for everybody already: rota canary promote writes the rest";
+const STAYS: &str = "in the middle of its promotion, and what was written of it stays";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -35,6 +43,37 @@ pub fn standing(proposal: &Proposal, index: u64, live: &Live) -> Standing {
         false if missing.iter().any(|write| write.index > index) => Standing::Overtaken,
         false => Standing::Begun,
     }
+}
+
+/// What it is, and why, if it is to end so; `promoted` is why it was becoming everybody's. What is everybody's already is promoted,
+/// whatever was asked for.
+///
+/// # Errors
+/// Half of what is to be rolled back is everybody's.
+pub fn ended(
+    asked: Outcome,
+    standing: Standing,
+    promoted: Option<String>,
+    reason: String,
+) -> Result<(Outcome, String), &'static str> {
+    match (asked, standing) {
+        (Outcome::Promoted, _) => Ok((asked, promoted.unwrap_or(reason))),
+        (Outcome::RolledBack, Standing::Whole) => {
+            let reason = promoted.unwrap_or_else(|| WHOLE.to_owned());
+            Ok((Outcome::Promoted, reason))
+        }
+        (Outcome::RolledBack, Standing::Begun) => Err(HALF),
+        (Outcome::RolledBack, Standing::Overtaken) if promoted.is_some() => {
+            Ok((asked, format!("half in force: {reason}, {STAYS}")))
+        }
+        (Outcome::RolledBack, Standing::Untouched | Standing::Overtaken) => Ok((asked, reason)),
+    }
+}
+
+/// Why one is over that nobody can finish: so many of its documents are not written, and why.
+pub fn given_up(proposal: &Proposal, live: &Live, why: &str, reason: &str) -> String {
+    let (missing, of) = (missing(proposal, live).len(), proposal.canary.documents);
+    format!("half in force: {missing} of {of} documents are not written ({why}); {reason}")
 }
 
 /// Those of its documents that are not there as it would have them.
@@ -113,6 +152,27 @@ mod tests {
         assert_eq!(of(&[BEFORE[0], AFTER[1], BEFORE[2]]), Standing::Overtaken);
         let more = [&BEFORE[..], &[("routes/more", "m", 7)]].concat();
         assert_eq!(of(&more), Standing::Overtaken);
+    }
+
+    #[test]
+    fn what_others_wrote_in_the_middle_of_a_promotion_is_told_as_half_in_force_whoever_ends_it() {
+        let as_told = |standing, promoted: Option<&str>, reason: &str| {
+            let promoted = promoted.map(str::to_owned);
+            ended(Outcome::RolledBack, standing, promoted, reason.into())
+        };
+        for reason in [CHANGED, "by hand of ops"] {
+            let (outcome, why) = as_told(Standing::Overtaken, Some("no worse"), reason).unwrap();
+            assert_eq!(outcome, Outcome::RolledBack);
+            assert!(
+                why.contains("half in force") && why.contains(reason),
+                "{why}"
+            );
+            let before = as_told(Standing::Overtaken, None, reason).unwrap();
+            assert_eq!(before, (Outcome::RolledBack, reason.to_owned()));
+        }
+        let whole = as_told(Standing::Whole, Some("no worse"), "by hand of ops");
+        assert_eq!(whole, Ok((Outcome::Promoted, "no worse".to_owned())));
+        assert!(as_told(Standing::Begun, Some("no worse"), "by hand").is_err());
     }
 
     #[test]

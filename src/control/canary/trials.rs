@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::judge::judge;
 use super::nodes::chosen;
 use super::register::{Promotion, Register};
+use super::standing::Standing;
 use crate::control::staged::batches::Write;
 use crate::routing::canary::{Canary, CanaryView, Ended, Outcome, Trial};
 use crate::routing::staged::{Change, Plan, RevisionRow, StagingError, Word};
@@ -115,6 +116,17 @@ impl Trials {
             && let Promotion::Lost(why) = self.register.promote(&id, &reason).await?
         {
             return Err(StagingError::Refused(why));
+        }
+        // What has begun to be everybody's is finished, unless that is refused.
+        if outcome == Outcome::RolledBack
+            && self.register.standing(&running).await? == Standing::Begun
+        {
+            match self.register.promote(&id, &reason).await {
+                Err(StagingError::Refused(why)) => {
+                    self.register.give_up(&id, &why, &reason).await?;
+                }
+                finished => drop(finished?),
+            }
         }
         let ended = self.end(&id, outcome, reason).await?;
         match ended.outcome == outcome {

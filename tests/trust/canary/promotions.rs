@@ -4,7 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::{Fleet, HOST, within_two_minutes};
+use super::{Fleet, HOST, alone, within_two_minutes};
+use crate::consul_agent::{ACL_DENY, Agent};
 use crate::support::rota::{Directory, said};
 use crate::support::{Origin, eventually};
 
@@ -104,6 +105,37 @@ fn a_promotion_that_nobody_finished_is_finished_by_who_judges() {
     );
     let history = fleet.history();
     assert!(!history.contains("rolled back"), "{history}");
+}
+
+/// All that a load balancer needs, but of routes this policy.
+fn rights(routes: &str) -> String {
+    let all = ["key", "session", "agent"]
+        .map(|kind| format!(r#"{kind}_prefix \"\" {{ policy = \"write\" }}"#));
+    let read =
+        ["service", "node"].map(|kind| format!(r#"{kind}_prefix \"\" {{ policy = \"read\" }}"#));
+    let routes = format!(r#"key_prefix \"rota/trust/config/routes/\" {{ policy = \"{routes}\" }}"#);
+    [&all[..], &read[..], &[routes]].concat().join(" ")
+}
+
+#[test]
+fn a_promotion_that_nobody_may_finish_is_ended_by_an_abort_as_what_it_is() {
+    let alone = alone();
+    let agent = Agent::start_with(ACL_DENY);
+    let token = agent.new_token(&rights("write"));
+    let fleet = Fleet::with(agent, Some(&token.secret), alone);
+    fleet.begin_more();
+    fleet.agent.change_rights(&token, &rights("read"));
+    fleet.write_as_promoted(std::iter::empty());
+    // Whoever judges tries each time.
+    within_two_minutes("it is ended", || {
+        let told = said(&fleet.rotas[2].command(&["canary", "abort"]));
+        told.contains("half in force: 100 of 101 documents are not written")
+    });
+    let history = fleet.history();
+    assert!(history.contains("half in force"), "{history}");
+    let next = fleet.apply(0, &fleet.serving(&fleet.good), &[]);
+    assert_eq!(next.status.code(), Some(0), "{}", said(&next));
+    fleet.eventually_says(0, "good");
 }
 
 #[test]

@@ -10,7 +10,7 @@ pub const LONGEST_CANARY: Duration = Duration::from_secs(86_400);
 /// And where nobody says how long.
 pub const USUAL_CANARY: Duration = Duration::from_secs(300);
 /// So long after its end it is over for whoever has heard nothing of its end: each takes it off by itself, and nobody promotes it any
-/// more.
+/// more. So does who could not have heard of its end for as long.
 pub const OVERDUE: Duration = Duration::from_secs(30);
 /// Load balancers that may be named.
 const MAX_NODES: usize = 64;

@@ -87,15 +87,21 @@ impl Attendant {
         let mut bench = Bench::new(each);
         let is_second = self.is_second(canary, process, each).await;
         let mut has_announced = false;
+        // The table may come after the word.
+        let (mut has_tried, mut is_taken_off) = (false, false);
         let mut beat = 0;
         while self.is_under_way(canary) {
             let totals = self.totals().await;
             ring.note(Instant::now(), &totals);
             beat += 1;
+            let is_trying = self.table.full().is_trying;
+            has_tried |= is_trying;
+            is_taken_off |= has_tried && !is_trying;
             let report = Report {
                 process: process.to_owned(),
                 is_second,
                 is_leaving: self.is_leaving(),
+                is_taken_off,
                 heard_ms: heard.elapsed().as_millis() as u64,
                 ..Report::of(canary, beat, &before, &totals.since(&begun, unrouted))
             };

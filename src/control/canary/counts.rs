@@ -234,6 +234,8 @@ pub struct Report {
     pub is_second: bool,
     /// It is on its way out, as somebody wanted: this may be its last word.
     pub is_leaving: bool,
+    /// It tried it, and took it off by itself: what it counts since is of what was before.
+    pub is_taken_off: bool,
     /// Since it heard of the canary, by a clock that never jumps.
     pub heard_ms: u64,
     /// Moves on with each: one that stands still is nobody's any more.

@@ -149,6 +149,11 @@ impl Bench<'_> {
             let again = few(&again);
             return Verdict::RollBack(format!("restarted meanwhile, or crashed: {again}"));
         }
+        let off = self.those(|node| self.reports.get(node).is_some_and(|one| one.is_taken_off));
+        if !off.is_empty() {
+            let off = few(&off);
+            return Verdict::RollBack(format!("consul was away, and it was taken off on {off}"));
+        }
         // What is wrong with a service says more than what is wrong with all requests.
         let both = || fields.iter().zip(findings);
         let mut worse =

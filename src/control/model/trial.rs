@@ -1,22 +1,21 @@
 //! A canary as this load balancer hears of it: in force here if it is named, known in either case.
 //!
-//! Its end is heard of as its beginning was. Where it is not, Consul being away, what is tried here goes by itself. One that was promoted
-//! stays until its documents are here by their own watches: else what was before would be back for a moment.
+//! Its end is heard of as its beginning was. Where it is not, Consul being away, what is tried here goes by itself, soon: nobody could
+//! end it if it were broken. One that was promoted stays until its documents are here by their own watches: else what was before would be back for a moment.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Model;
 use crate::control::canary::Proposal;
-use crate::control::consul::Document;
+use crate::control::consul::{Document, LEADER_WATCH, Subtree};
 use crate::control::mistake::{IGNORED, Mistake};
-use crate::routing::canary::Canary;
+use crate::routing::canary::{Canary, OVERDUE};
 
 /// The longest that one that was promoted waits for its documents: others may have changed them since.
 pub const FOLLOWED_AT_MOST: Duration = Duration::from_secs(10);
 
-const TAKEN_OFF: &str =
-    "it should have ended by now and nothing was heard of its end: taken off here";
+const TAKEN_OFF: &str = "its time is over and nothing was heard of its end, or consul was away for 30 s: taken off here";
 
 /// What is known of it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +24,8 @@ pub(super) struct Trial {
     /// Why what is there of it cannot be read.
     mistake: Option<String>,
     standing: Standing,
+    /// Since when nobody could say here that it is over.
+    unheard_since: Option<SystemTime>,
 }
 
 /// How what is tried stands here.
@@ -34,7 +35,7 @@ enum Standing {
     Elsewhere,
     /// In force, at most until then.
     Here { until: SystemTime },
-    /// Its end is overdue.
+    /// Its end is overdue, or was out of hearing for as long.
     TakenOff,
     /// It is over and everybody's: in force until its documents are here, at most until then.
     Promoted { until: SystemTime },
@@ -59,6 +60,7 @@ impl Model {
         };
         let before = std::mem::take(&mut self.trial);
         self.trial.mistake = mistake;
+        self.trial.unheard_since = before.unheard_since;
         self.trial.canary = proposal.as_ref().map(|one| one.canary.clone());
         if before == self.trial && proposal.is_none() {
             return;
@@ -92,8 +94,9 @@ impl Model {
 
     /// Takes off what is in force here longer than it may be, or needs to be.
     pub(super) fn look_at_trial(&mut self, now: SystemTime) {
+        let is_unheard = self.is_unheard(now);
         self.trial.standing = match self.trial.standing {
-            Standing::Here { until } if now >= until => Standing::TakenOff,
+            Standing::Here { until } if now >= until || is_unheard => Standing::TakenOff,
             Standing::Promoted { until } if now >= until || self.documents.have_what_is_laid() => {
                 Standing::Elsewhere
             }
@@ -103,6 +106,23 @@ impl Model {
             | Standing::TakenOff => return,
         };
         self.lay_over(None, now);
+    }
+
+    /// Whether nothing has come of canaries for [`OVERDUE`]: Consul cannot be reached, or has no leader to write an end with.
+    fn is_unheard(&mut self, now: SystemTime) -> bool {
+        let watches = [LEADER_WATCH, Subtree::Canary.key().trim_end_matches('/')];
+        if !watches
+            .iter()
+            .any(|watch| self.failing.contains_key(*watch))
+        {
+            self.trial.unheard_since = None;
+            return false;
+        }
+        let until = *self.trial.unheard_since.get_or_insert(now) + OVERDUE;
+        if now < until {
+            self.timers.insert((until, None));
+        }
+        now >= until
     }
 
     pub(super) fn trial_mistake(&self) -> Option<Mistake> {

@@ -1,6 +1,7 @@
 //! A change that is tried here: in force beside what KV has, and gone without a trace.
 
 use super::*;
+use crate::control::consul::{Blame, LEADER_WATCH};
 use crate::control::model::FOLLOWED_AT_MOST;
 use crate::routing::canary::{Canary, OVERDUE};
 
@@ -170,6 +171,43 @@ fn a_canary_whose_end_nobody_says_is_taken_off_by_itself_and_named() {
         "another one is another"
     );
     assert!(world.mistakes().is_empty());
+}
+
+#[test]
+fn a_canary_that_nobody_could_end_for_half_a_minute_is_taken_off_and_stays_off() {
+    let second = Duration::from_secs(1);
+    let fail = |world: &mut World, watch: &str| {
+        world.apply(Event::Consul(Observation::Failing {
+            watch: watch.into(),
+            error: "why".into(),
+            blame: Blame::Agent,
+        }));
+    };
+    let mend = |world: &mut World, watch: &str| {
+        let watch = watch.into();
+        world.apply(Event::Consul(Observation::Recovered { watch }));
+    };
+    for watch in ["canary", LEADER_WATCH] {
+        let mut world = world();
+        let head = trying("one", Duration::from_secs(86_400));
+        let tried = [("gone/routes/old", "", 50), ("head", head.as_str(), 60)];
+        world.documents(Subtree::Canary, &tried);
+        fail(&mut world, "service app");
+        world.wait(OVERDUE * 2);
+        fail(&mut world, watch);
+        world.wait(OVERDUE - second);
+        mend(&mut world, watch);
+        fail(&mut world, watch);
+        world.wait(OVERDUE - second);
+        assert_eq!(served(&mut world, "old.test"), None);
+        world.wait(second);
+        assert_eq!(served(&mut world, "old.test"), one("10.0.0.1:80"));
+        let told = &world.mistakes()["kv:rota/p/canary/head"];
+        assert!(told.contains("taken off here"), "{told}");
+        mend(&mut world, watch);
+        world.documents(Subtree::Canary, &tried);
+        assert_eq!(served(&mut world, "old.test"), one("10.0.0.1:80"));
+    }
 }
 
 #[test]

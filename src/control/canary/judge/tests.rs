@@ -120,6 +120,16 @@ fn what_is_overdue_for_one_of_them_is_promoted_by_nobody_who_began_to_judge_late
 }
 
 #[test]
+fn what_was_taken_off_meanwhile_is_no_evidence() {
+    let mut pod =
+        Pod::new()
+            .shop("lb-1", usual(5000), usual(5000))
+            .shop("lb-2", usual(5000), usual(5000));
+    pod.reports.get_mut("lb-1").unwrap().is_taken_off = true;
+    pod.is_rolled_back(300, &["taken off on lb-1"]);
+}
+
+#[test]
 fn what_is_no_worse_is_promoted_at_its_end_and_not_before() {
     let pod =
         Pod::new()

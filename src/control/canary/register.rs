@@ -173,6 +173,11 @@ impl Register {
             let changes = batch.into_iter().map(put).collect();
             self.transact(lease, changes).await?;
         }
+        if hash(&state_of(&self.live().await?)) != canary.before {
+            return Err(refused(
+                "documents were changed meanwhile: nothing is tried",
+            ));
+        }
         let head = Change::Put {
             key: CANARY.to_owned(),
             value: json(canary).into(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rota::config::ConsulToken;
-use rota::control::consul::{Client, Document, Observation, Subtree};
+use rota::control::consul::{Client, Consistency, Document, Observation, Subtree};
 use rota::control::store::{Seen, Store};
 use tokio::time::timeout;
 
@@ -230,4 +230,18 @@ fn a_question_between_takes_no_silence_for_an_answer() {
     let client = Client::new(&settings(&format!("http://{}", server.address))).unwrap();
     let answer = crate::wait(client.instances_now(&service("app")));
     assert!(answer.is_err(), "{answer:?}");
+}
+
+#[test]
+fn a_listing_that_is_cut_or_of_a_server_without_a_leader_is_none() {
+    for header in [FILTERED, "X-Consul-KnownLeader: false"] {
+        let server = Scripted::start(move |_, stream| {
+            let below = keys("config", &[("routes/a", "e30=")]);
+            reply(stream, 200, &format!("90\r\n{header}"), &below);
+        });
+        let client = Client::new(&settings(&format!("http://{}", server.address))).unwrap();
+        let listed = client.kv_list("rota/config/", Consistency::Consistent);
+        let listed = crate::wait(listed);
+        assert!(listed.is_err(), "{header}: {listed:?}");
+    }
 }

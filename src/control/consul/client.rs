@@ -98,16 +98,15 @@ impl Client {
         Ok(documents.content.into_iter().next())
     }
 
-    /// All keys that begin with `prefix`, named by what follows it.
+    /// All keys that begin with `prefix`, named by what follows it. An error: a listing that lacks some, as far as Consul says so.
     pub async fn kv_list(
         &self,
         prefix: &str,
         consistency: Consistency,
     ) -> Result<Vec<Document>, ConsulError> {
-        let documents = self
-            .documents_at(prefix, Depth::Below, consistency, When::Now)
-            .await?;
-        Ok(documents.content)
+        self.documents_at(prefix, Depth::Below, consistency, When::Now)
+            .await?
+            .whole()
     }
 
     /// Writes one key; with `cas` only if its modify index still is that (0: only if there is none). Says whether it did.

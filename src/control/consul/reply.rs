@@ -34,6 +34,18 @@ impl<T> Reply<T> {
             Some(flaw) => Err(flaw.clone()),
         }
     }
+
+    /// The content for who compares it with what was, and would take for gone what the token may not read.
+    pub(super) fn whole(self) -> Result<T, ConsulError> {
+        self.sound_index()?;
+        match self.is_filtered {
+            false => Ok(self.content),
+            true => {
+                let what = "the answer lacks what the token may not read";
+                Err(ConsulError::Denied(what.into()))
+            }
+        }
+    }
 }
 
 /// An answer whose content is not read yet.

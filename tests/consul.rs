@@ -283,6 +283,7 @@ fn a_dead_agent_is_said_once_by_each_watch_empties_nothing_and_is_found_again_wi
     agent.put("rota/pod", b"pod-1");
     agent.register_passing("app", "app-1", 8001);
     let mut watching = Watching::start(settings(&agent.http_address()));
+    watching.wait_for_subtrees();
     watching.want(&["app"]);
     watching.wait_for_instances("app", is_passing);
     eventually("contact", || watching.last_contact_ms() > 0);

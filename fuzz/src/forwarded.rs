@@ -50,6 +50,15 @@ const IDENTITY: &[&str] = &[
     "proxy-client-ip",
     "front-end-https",
     "x-url-scheme",
+    "x-remote-ip",
+    "x-remote-addr",
+    "x-originating-ip",
+    "x-azure-clientip",
+    "x-azure-socketip",
+    "cf-connecting-ipv6",
+    "x-appengine-user-ip",
+    "x-envoy-external-address",
+    "x-original-forwarded-for",
 ];
 
 /// Orders that servers take from an edge, from whomever they come.
@@ -317,12 +326,7 @@ fn check_passed_on(head: &RequestHead<'_>, peer: &Peer, lines: &Lines<'_>) {
     }
     for field in head.fields {
         let name = field.name.to_ascii_lowercase();
-        let is_plain = is_theirs(&&*name)
-            && is_kept(&name)
-            && name != "tracestate"
-            && !name.contains("-ip")
-            && !name.starts_with("x-");
-        if is_plain {
+        if is_theirs(&&*name) && is_kept(&name) && name != "tracestate" {
             assert!(
                 lines.all(&name).contains(&field.value.trim_ascii()),
                 "{name} is lost"

@@ -31,7 +31,7 @@ use super::under_way::UnderWay;
 use super::worker::{Watched, Worker};
 use crate::dial::Stream;
 use crate::drain::Phase;
-use crate::routing::Limits;
+use crate::routing::{Client, Limits};
 use crate::telemetry::Reason;
 
 mod conduct;
@@ -44,7 +44,7 @@ mod source;
 pub mod upstream;
 
 /// Streams that a client may have open at once.
-const STREAMS: u32 = 128;
+pub const STREAMS: u32 = 128;
 /// Body bytes that a client may send ahead, for one stream and for all of a connection.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -65,7 +65,9 @@ pub async fn serve(worker: Rc<Worker>, peer: Peer, stream: Stream, deadline: Ins
     let timer = Timer::default();
     let budget = Budget::new(Instant::now(), deadline);
     let io = Rc::new(Io::new(stream));
-    let outflow = Outflow::new(&worker);
+    // Proxies that are trusted stand for many clients.
+    let client = (!peer.is_trusted).then(|| Client::at(peer.address));
+    let outflow = Outflow::new(&worker, client);
     let metered = Metered::new(io.clone(), budget.clone(), outflow.clone());
     let handshake = builder(&worker.table.load().limits).handshake(metered);
     let Ok(Ok(mut connection)) = timer.within(deadline, handshake).await else {

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::attack::{
-    END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PREFACE, RST_STREAM, frame, request, secure,
+    DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PREFACE, RST_STREAM, frame, request,
+    secure,
 };
 use crate::floods::repeated;
 use crate::support::client::Client;
@@ -199,4 +200,30 @@ fn a_head_in_pieces_is_taken_within_its_time_and_whoever_has_asked_may_rest() {
             std::thread::sleep(Duration::from_secs(3));
         }
     }
+}
+
+#[test]
+fn an_upload_whose_reads_end_in_the_heads_of_its_frames_is_no_head_that_is_late() {
+    let (authority, origin) = (Authority::new(), Origin::fixed("ok"));
+    let rota = secure(&authority, &origin, "[timeouts]\nhead = \"1s\"\n");
+    let mut client = Frames::open(&rota, &authority);
+    let begun = frame(HEADERS, END_HEADERS, 1, &request("POST", "https", &[]));
+    let piece = frame(DATA, 0, 1, &[b'x'; 1000]);
+    client.0.send([&begun, &piece[..4]].concat());
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        std::thread::sleep(Duration::from_millis(200));
+        client.0.send([&piece[4..], &piece[..4]].concat());
+    }
+    client.0.send(piece[4..].to_vec());
+    client.0.send(frame(DATA, END_STREAM, 1, b""));
+    let answer = loop {
+        let frame = client.next().expect("the connection goes on");
+        assert_ne!(frame.kind, GOAWAY);
+        if frame.kind == HEADERS {
+            break frame;
+        }
+    };
+    assert_eq!(answer.stream, 1);
+    assert_eq!(origin.count(), 1);
 }

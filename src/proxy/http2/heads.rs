@@ -53,6 +53,13 @@ impl Heads {
         opens
     }
 
+    /// A frame of another kind began: what was a part of a frame's head was none of a stream's.
+    pub fn passed(&self) {
+        if !self.is_open.get() {
+            self.nothing_under_way();
+        }
+    }
+
     /// What a HEADERS or CONTINUATION frame says of its block.
     pub fn continues(&self, is_last: bool) {
         self.is_open.set(!is_last);
@@ -65,9 +72,13 @@ impl Heads {
                 self.since.set(Some(Instant::now()));
             }
         } else {
-            self.since.set(None);
-            self.is_begun.set(self.newest_stream.get() > 0);
+            self.nothing_under_way();
         }
+    }
+
+    fn nothing_under_way(&self) {
+        self.since.set(None);
+        self.is_begun.set(self.newest_stream.get() > 0);
     }
 
     /// A head came in part.
@@ -141,6 +152,12 @@ mod tests {
         heads.came(true);
         let next = Instant::now();
         assert_eq!(heads.due(PATIENCE), Some(next + PATIENCE), "another one");
+        // An upload each read of which ends in the head of its next frame.
+        tokio::time::advance(PATIENCE / 2).await;
+        heads.passed();
+        heads.came(true);
+        let last = Instant::now();
+        assert_eq!(heads.due(PATIENCE), Some(last + PATIENCE), "none it was");
     }
 
     #[tokio::test(start_paused = true)]

@@ -95,8 +95,17 @@ impl Budget {
         if !frame.has_its_size() {
             return self.verdict.set(Some(Reason::FRAME_SIZE_ERROR));
         }
-        if matches!(kind, FrameKind::Headers | FrameKind::Continuation) {
-            self.heads.continues(frame.ends_its_block());
+        match kind {
+            FrameKind::Headers | FrameKind::Continuation => {
+                self.heads.continues(frame.ends_its_block());
+            }
+            FrameKind::Data
+            | FrameKind::Priority
+            | FrameKind::RstStream
+            | FrameKind::Settings
+            | FrameKind::Ping
+            | FrameKind::WindowUpdate
+            | FrameKind::Other => self.heads.passed(),
         }
         let cost = match kind {
             // DATA is h2's to count; new streams are held against what becomes of them (`conduct`).

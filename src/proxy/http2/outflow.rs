@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::STREAMS;
 use crate::proxy::stalls::{Held, SPAN};
 use crate::proxy::worker::Worker;
+use crate::routing::Client;
 
 /// What a blocked socket has to take within `timeouts.body`, as much as of a stream's answer: DATA frames are no larger.
 const PIECE: usize = 16 * 1024;
@@ -44,14 +45,20 @@ struct Blocked {
 }
 
 impl Outflow {
-    pub fn new(worker: &Rc<Worker>) -> Rc<Outflow> {
+    /// `client`: whose it is; None is one that stands for many.
+    pub fn new(worker: &Rc<Worker>, client: Option<Client>) -> Rc<Outflow> {
         Rc::new(Outflow {
             ended: Cell::new(0),
-            held: Held::none(worker),
+            held: Held::none(worker, client),
             waits: Cell::new(false),
             taken: Cell::new(0),
             blocked: Cell::new(None),
         })
+    }
+
+    /// Whose it is.
+    pub fn client(&self) -> Option<Client> {
+        self.held.client()
     }
 
     /// An answer was given to h2 to its end.
@@ -182,7 +189,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     fn blocked(worker: &Rc<Worker>) -> Rc<Outflow> {
-        let outflow = Outflow::new(worker);
+        let outflow = Outflow::new(worker, None);
         outflow.answer_ended();
         outflow.wrote(&Poll::Pending);
         outflow.settle();

@@ -126,7 +126,7 @@ impl StreamSink {
             stream.reserve_capacity(bytes.len());
             if stream.capacity() == 0 {
                 let capacity = poll_fn(|cx| stream.poll_capacity(cx));
-                let stall = stall.get_or_insert_with(|| Stall::begin(worker));
+                let stall = stall.get_or_insert_with(|| Stall::begin(worker, outflow.client()));
                 let taken = outflow.taken();
                 let is_held_up = || outflow.is_held_up(taken);
                 match stall.wait(timer, *patience, capacity, is_held_up).await {

@@ -243,6 +243,9 @@ impl<K: Ord + Clone, V: Clone> Guard<K, V> {
     /// When [`Guard::expire`] may have something to do next.
     pub fn next_expiry(&self, policy: &Policy) -> Option<SystemTime> {
         let is_partial = !self.present.is_empty();
+        // Then the most that the window had may be less, and the losses in it too many.
+        let shrinks = self.sizes.get(1).map(|(at, _)| *at);
+        let shrinks = shrinks.and_then(|at| at.checked_add(policy.window));
         self.losses
             .values()
             .filter_map(|loss| match loss.doubted_since {
@@ -253,6 +256,7 @@ impl<K: Ord + Clone, V: Clone> Guard<K, V> {
                 }
                 Some(_) => None,
             })
+            .chain(shrinks)
             .min()
     }
 
@@ -377,8 +381,9 @@ mod tests {
         let (mut guard, policy) = (Small::default(), Policy::default());
         guard.observe(answer(0..5), nobody, terms(&policy, 0));
         guard.observe(answer(0..1), nobody, terms(&policy, 1));
-        assert_eq!(guard.next_expiry(&policy), Some(at(601)));
+        assert_eq!(guard.next_expiry(&policy), Some(at(61)), "the window");
         guard.expire(&policy, at(600));
+        assert_eq!(guard.next_expiry(&policy), Some(at(601)));
         assert_eq!(doubted(&guard), [1, 2, 3, 4]);
         guard.expire(&policy, at(601));
         assert!(doubted(&guard).is_empty());

@@ -620,6 +620,21 @@ fn a_mark_that_stays_is_dated_the_same_in_a_replay() {
 }
 
 #[test]
+fn an_alarm_that_begins_as_the_window_passes_is_dated_the_same_in_a_replay() {
+    let steps = [
+        Step::Answer(29, 39),
+        Step::Other(3),
+        Step::Answer(2, 0),
+        Step::Other(4),
+        Step::Answer(22, 0),
+        Step::Wait(60),
+        Step::Answer(0, 0),
+        Step::Answer(0, 0),
+    ];
+    holds(&steps).unwrap();
+}
+
+#[test]
 fn an_alarm_ends_with_the_tuning_that_ends_it() {
     let steps = [
         Step::Other(1),

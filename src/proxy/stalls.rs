@@ -1,5 +1,4 @@
-//! Answers of one worker that wait for their HTTP/2 clients: each holds memory, so once too many wait, of all or of one client, the slow
-//! ones are cut. Hot path.
+//! Answers of one worker that wait for HTTP/2 clients: each holds memory, so the slow are cut once all or a client have too many. Hot path.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

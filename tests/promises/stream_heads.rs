@@ -215,7 +215,7 @@ fn an_upload_whose_reads_end_in_the_heads_of_its_frames_is_no_head_that_is_late(
         std::thread::sleep(Duration::from_millis(200));
         client.0.send([&piece[4..], &piece[..4]].concat());
     }
-    client.0.send(piece[4..].to_vec());
+    client.0.send(&piece[4..]);
     client.0.send(frame(DATA, END_STREAM, 1, b""));
     let answer = loop {
         let frame = client.next().expect("the connection goes on");
